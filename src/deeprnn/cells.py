@@ -1,0 +1,333 @@
+r"""One layer, one time step.
+
+A cell has two parts, and its `hybrid_forward` is the one after the other:
+
+- ``project(F, inputs, params)``, the input part :math:`X_t W_{xh} + b`. There is no time in it, so it takes one step
+  ``(N, C)`` or all of them ``(T, N, C)`` at once, as one matrix product.
+- ``step(F, projected, states, params)``, the recurrent part: the product with the last state, and the non-linearity.
+
+Parameters are passed along, never fetched, so the same two functions draw a graph, run eagerly, or sit in a loop
+operator. A new kind of layer is one more class here.
+
+Shapes: T steps, N sequences, C inputs, H hidden units, P projected units.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Union
+
+from mxnet.gluon.rnn import HybridRecurrentCell
+from mxnet.initializer import Initializer
+
+from ._types import Operators, Params, Tensor
+from .checks import check_choice, check_size
+
+__all__ = ["ACTIVATIONS", "ElmanCell", "GRUCell", "LSTMCell"]
+
+Init = Union[str, Initializer, None]
+Step = tuple[Tensor, list[Tensor]]
+"""The output of a step, and the next states."""
+
+ACTIVATIONS = ("relu", "tanh")
+"""The non-linearities of an Elman layer, by the names that `Activation` knows them under."""
+
+
+def _affine(F: Operators, x: Tensor, weight: Tensor, bias: Optional[Tensor], num_hidden: int) -> Tensor:
+    """``x @ weight.T + bias`` over the last axis. `FullyConnected` is the one product that runs in oneDNN."""
+    arguments = [x, weight] if bias is None else [x, weight, bias]
+    return F.FullyConnected(*arguments, num_hidden=num_hidden, no_bias=bias is None, flatten=False)
+
+
+def _split(F: Operators, x: Tensor, num_gates: int) -> list[Tensor]:
+    """The gates, which lie side by side on the last axis."""
+    return list(F.split(x, num_outputs=num_gates, axis=-1))
+
+
+class _Cell(HybridRecurrentCell):
+    """What the cells share: four parameters with gluon's names and shapes, and ``step`` after ``project``."""
+
+    gates: tuple[str, ...]
+    """The gates in the order of their rows in the weights: MXNet's, which is also that of cuDNN and PyTorch."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        i2h_weight_initializer: Init,
+        h2h_weight_initializer: Init,
+        i2h_bias_initializer: Init,
+        h2h_bias_initializer: Init,
+        input_size: int,
+        prefix: Optional[str],
+        params: Any,
+        dtype: str,
+        state_size: Optional[int] = None,
+    ) -> None:
+        super().__init__(prefix=prefix, params=params)
+        self._hidden_size = check_size("hidden_size", hidden_size)
+        self._input_size = check_size("input_size", input_size, minimum=0)
+        self._dtype = dtype
+        rows = len(self.gates) * hidden_size
+        self._add("i2h_weight", (rows, input_size), i2h_weight_initializer)
+        self._add("h2h_weight", (rows, state_size or hidden_size), h2h_weight_initializer)
+        self._add("i2h_bias", (rows,), i2h_bias_initializer)
+        self._add("h2h_bias", (rows,), h2h_bias_initializer)
+
+    def _add(self, name: str, shape: tuple[int, ...], init: Init) -> None:
+        setattr(self, name, self.params.get(name, shape=shape, init=init, dtype=self._dtype, allow_deferred_init=True))
+
+    def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
+        return [{"shape": (batch_size, self._hidden_size), "__layout__": "NC", "dtype": self._dtype}]
+
+    def cast(self, dtype: str) -> None:
+        super().cast(dtype)
+        self._dtype = dtype
+
+    def project(self, F: Operators, inputs: Tensor, params: Params) -> Tensor:
+        """The input part, ``(..., C) -> (..., gates * H)``. Both biases are constant in time, so both go here."""
+        bias = params["i2h_bias"] + params["h2h_bias"]
+        return _affine(F, inputs, params["i2h_weight"], bias, len(self.gates) * self._hidden_size)
+
+    def recur(self, F: Operators, state: Tensor, params: Params, bias: Optional[Tensor] = None) -> Tensor:
+        """The product with the last state, ``(N, H) -> (N, gates * H)``."""
+        return _affine(F, state, params["h2h_weight"], bias, len(self.gates) * self._hidden_size)
+
+    def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
+        """The recurrent part of one step: ``(N, gates * H)`` and the last states to the output and the next states."""
+        raise NotImplementedError
+
+    def hybrid_forward(self, F: Operators, inputs: Tensor, states: list[Tensor], **params: Tensor) -> Any:
+        return self.step(F, self.project(F, inputs, params), states, params)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.i2h_weight.shape[1] or None} -> {self._hidden_size})"
+
+
+class ElmanCell(_Cell):
+    r"""Elman's recurrent layer, one step: the formula of the book.
+
+    .. math:: H_t = \phi(X_t W_{xh} + H_{t-1} W_{hh} + b), \qquad b = b_{i2h} + b_{h2h}
+
+    Elman, *Finding structure in time*, 1990; *Dive into Deep Learning*, "Deep Recurrent Neural Networks". A drop-in
+    for `gluon.rnn.RNNCell`, whose arguments, parameter names and shapes it has; like that cell, and unlike the layer,
+    it defaults to tanh.
+
+    Parameters
+    ----------
+    hidden_size : int
+        Units H.
+    activation : {'tanh', 'relu'}
+        The non-linearity :math:`\phi`.
+    i2h_weight_initializer, h2h_weight_initializer : str or Initializer, optional
+        For the weights ``(H, C)`` and ``(H, H)``.
+    i2h_bias_initializer, h2h_bias_initializer : str or Initializer
+        For the two biases ``(H,)``.
+    input_size : int
+        Inputs C; 0 leaves it to the first call.
+    prefix, params : optional
+        As for every gluon block.
+    dtype : str, keyword-only
+        Of the parameters and of `begin_state`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a size below 1 or an unknown activation.
+
+    Examples
+    --------
+    >>> cell = ElmanCell(4)
+    >>> cell.initialize()
+    >>> output, states = cell(mx.nd.ones((2, 3)), cell.begin_state(2))   # (N, C) -> (N, H), [(N, H)]
+    """
+
+    gates = ("h",)
+
+    def __init__(
+        self,
+        hidden_size: int,
+        activation: str = "tanh",
+        i2h_weight_initializer: Init = None,
+        h2h_weight_initializer: Init = None,
+        i2h_bias_initializer: Init = "zeros",
+        h2h_bias_initializer: Init = "zeros",
+        input_size: int = 0,
+        prefix: Optional[str] = None,
+        params: Any = None,
+        *,
+        dtype: str = "float32",
+    ) -> None:
+        self._activation = check_choice("activation", activation, ACTIVATIONS)
+        super().__init__(
+            hidden_size,
+            i2h_weight_initializer,
+            h2h_weight_initializer,
+            i2h_bias_initializer,
+            h2h_bias_initializer,
+            input_size,
+            prefix,
+            params,
+            dtype,
+        )
+
+    def _alias(self) -> str:
+        return "rnn"
+
+    def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
+        hidden = F.Activation(projected + self.recur(F, states[0], params), act_type=self._activation)
+        return hidden, [hidden]
+
+
+class GRUCell(_Cell):
+    r"""Gated recurrent unit, one step, as MXNet, cuDNN and PyTorch have it: the reset gate comes after the product.
+
+    .. math::
+        R_t &= \sigma(X_t W_{xr} + b_{xr} + H_{t-1} W_{hr} + b_{hr}) \\
+        Z_t &= \sigma(X_t W_{xz} + b_{xz} + H_{t-1} W_{hz} + b_{hz}) \\
+        \tilde H_t &= \tanh(X_t W_{xh} + b_{xh} + R_t \odot (H_{t-1} W_{hh} + b_{hh})) \\
+        H_t &= Z_t \odot H_{t-1} + (1 - Z_t) \odot \tilde H_t
+
+    Cho et al., 2014 (arXiv:1406.1078), with the reset gate as in that paper's appendix. Arguments, names and shapes of
+    `gluon.rnn.GRUCell`; see `ElmanCell` for them. The weights are ``(3H, C)`` and ``(3H, H)``.
+    """
+
+    gates = ("r", "z", "h")
+
+    def __init__(
+        self,
+        hidden_size: int,
+        i2h_weight_initializer: Init = None,
+        h2h_weight_initializer: Init = None,
+        i2h_bias_initializer: Init = "zeros",
+        h2h_bias_initializer: Init = "zeros",
+        input_size: int = 0,
+        prefix: Optional[str] = None,
+        params: Any = None,
+        *,
+        dtype: str = "float32",
+    ) -> None:
+        super().__init__(
+            hidden_size,
+            i2h_weight_initializer,
+            h2h_weight_initializer,
+            i2h_bias_initializer,
+            h2h_bias_initializer,
+            input_size,
+            prefix,
+            params,
+            dtype,
+        )
+
+    def _alias(self) -> str:
+        return "gru"
+
+    def project(self, F: Operators, inputs: Tensor, params: Params) -> Tensor:
+        # The candidate's recurrent bias stands inside the product with the reset gate, so h2h_bias stays in the step.
+        return _affine(F, inputs, params["i2h_weight"], params["i2h_bias"], 3 * self._hidden_size)
+
+    def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
+        hidden = states[0]
+        input_r, input_z, input_h = _split(F, projected, 3)
+        state_r, state_z, state_h = _split(F, self.recur(F, hidden, params, params["h2h_bias"]), 3)
+        reset = F.Activation(input_r + state_r, act_type="sigmoid")
+        update = F.Activation(input_z + state_z, act_type="sigmoid")
+        candidate = F.Activation(input_h + reset * state_h, act_type="tanh")
+        hidden = candidate + update * (hidden - candidate)  # the last line above, with one product less
+        return hidden, [hidden]
+
+
+class LSTMCell(_Cell):
+    r"""Long short-term memory, one step; with a projection if asked for.
+
+    .. math::
+        I_t, F_t, O_t &= \sigma(X_t W_{xi} + H_{t-1} W_{hi} + b_i), \; \ldots \\
+        \tilde C_t &= \tanh(X_t W_{xc} + H_{t-1} W_{hc} + b_c) \\
+        C_t &= \mathrm{clip}(F_t \odot C_{t-1} + I_t \odot \tilde C_t) \\
+        H_t &= (O_t \odot \tanh(C_t)) \, W_{hr}
+
+    Hochreiter and Schmidhuber, 1997; the projection :math:`W_{hr}` is that of Sak et al., 2014 (arXiv:1402.1128).
+    Without ``projection_size`` and ``state_clip_*`` the last factor and the clip are not there. Arguments, names and
+    shapes of `gluon.rnn.LSTMCell`; see `ElmanCell` for them. The rows of the weights are in the order input, forget,
+    candidate, output: ``(4H, C)`` and ``(4H, H)``, or ``(4H, P)`` with a projection ``h2r_weight`` of ``(P, H)``.
+
+    Parameters
+    ----------
+    projection_size : int, optional, keyword-only
+        Units P of the output and of the hidden state; the cell state keeps H.
+    h2r_weight_initializer : str or Initializer, optional, keyword-only
+    state_clip_min, state_clip_max : float, optional, keyword-only
+        The cell state is kept between them; both or neither.
+    state_clip_nan : bool, keyword-only
+        With the clip: a NaN in the cell state becomes ``state_clip_min`` instead of travelling on.
+    """
+
+    gates = ("i", "f", "c", "o")
+
+    def __init__(
+        self,
+        hidden_size: int,
+        i2h_weight_initializer: Init = None,
+        h2h_weight_initializer: Init = None,
+        i2h_bias_initializer: Init = "zeros",
+        h2h_bias_initializer: Init = "zeros",
+        input_size: int = 0,
+        prefix: Optional[str] = None,
+        params: Any = None,
+        *,
+        projection_size: Optional[int] = None,
+        h2r_weight_initializer: Init = None,
+        state_clip_min: Optional[float] = None,
+        state_clip_max: Optional[float] = None,
+        state_clip_nan: bool = False,
+        dtype: str = "float32",
+    ) -> None:
+        if (state_clip_min is None) != (state_clip_max is None):
+            raise ValueError(
+                "state_clip_min and state_clip_max go together, got "
+                f"state_clip_min={state_clip_min}, state_clip_max={state_clip_max}"
+            )
+        if state_clip_min is not None and state_clip_max is not None and not state_clip_min <= state_clip_max:
+            raise ValueError(
+                f"state_clip_min must not exceed state_clip_max, got {state_clip_min} and {state_clip_max}"
+            )
+        self._clip = None if state_clip_min is None else (float(state_clip_min), float(state_clip_max or 0.0))
+        self._clip_nan = state_clip_nan
+        self._projection_size = check_size("projection_size", projection_size) if projection_size else None
+        super().__init__(
+            hidden_size,
+            i2h_weight_initializer,
+            h2h_weight_initializer,
+            i2h_bias_initializer,
+            h2h_bias_initializer,
+            input_size,
+            prefix,
+            params,
+            dtype,
+            state_size=self._projection_size,
+        )
+        if self._projection_size:
+            self._add("h2r_weight", (self._projection_size, hidden_size), h2r_weight_initializer)
+
+    def _alias(self) -> str:
+        return "lstm"
+
+    def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
+        (hidden,), (cell,) = super().state_info(batch_size), super().state_info(batch_size)
+        return [{**hidden, "shape": (batch_size, self._projection_size or self._hidden_size)}, cell]
+
+    def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
+        hidden, cell = states
+        gates = _split(F, projected + self.recur(F, hidden, params), 4)
+        inputs, forget, output = (F.Activation(gates[i], act_type="sigmoid") for i in (0, 1, 3))
+        candidate = F.Activation(gates[2], act_type="tanh")
+        cell = self._clipped(F, forget * cell + inputs * candidate)
+        hidden = output * F.Activation(cell, act_type="tanh")
+        if self._projection_size:
+            hidden = _affine(F, hidden, params["h2r_weight"], None, self._projection_size)
+        return hidden, [hidden, cell]
+
+    def _clipped(self, F: Operators, cell: Tensor) -> Tensor:
+        if self._clip is None:
+            return cell
+        if self._clip_nan:
+            cell = F.where(cell == cell, cell, F.ones_like(cell) * self._clip[0])  # only a NaN differs from itself
+        return F.clip(cell, *self._clip)
