@@ -1,0 +1,118 @@
+"""Cells carried through time.
+
+One cell and a sequence ``(T, N, C)`` in, the outputs ``(T, N, H)`` and the last states out. Two ways to write time:
+
+- `static`: the loop is repeated in the graph, T times. T has to be known when the graph is drawn.
+- `dynamic`: the loop is one operator (`foreach`), and the graph is good for any T.
+
+Both take the input product out of the loop (`project` over all steps at once), and both follow one rule for what a
+sequence carries from step to step (`carry`).
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from ._types import Operators, Params, Tensor
+from .cells import _Cell
+
+__all__ = ["dynamic", "split", "static", "unroll"]
+
+
+def split(F: Operators, x: Tensor, num_outputs: int) -> list[Tensor]:
+    """The slices of `x` along its first axis, as a list also when there is one (`F.split` then returns it bare)."""
+    parts = F.split(x, num_outputs=num_outputs, axis=0, squeeze_axis=True)
+    return [parts] if num_outputs == 1 else list(parts)
+
+
+def carry(F: Operators, new: list[Tensor], old: list[Tensor], alive: Optional[Tensor]) -> list[Tensor]:
+    """The states that go on: a sequence that is not alive at this step, ``alive`` of ``(N,)``, keeps what it had.
+
+    So a sequence of length T' ends with its states at T', and one that is read backwards starts at its own end, because
+    until then it carries its initial state.
+    """
+    if alive is None:
+        return new
+    return [F.where(alive, after, before) for after, before in zip(new, old)]
+
+
+def unroll(
+    F: Operators,
+    cell: _Cell,
+    params: Params,
+    inputs: Tensor,
+    states: list[Tensor],
+    *,
+    length: Optional[int] = None,
+    reverse: bool = False,
+    alive: Optional[Tensor] = None,
+) -> tuple[Tensor, list[Tensor]]:
+    """Carry `cell` over `inputs`, ``(T, N, C)``, from `states`.
+
+    Parameters
+    ----------
+    F
+        ``mx.nd`` or ``mx.sym``.
+    cell, params
+        The cell and its parameters by their short names.
+    length : int, optional
+        T where it is known: the static form. Without it, the dynamic one.
+    reverse : bool
+        From the last step to the first; outputs stay at the steps that they belong to.
+    alive : Tensor, optional
+        ``(T, N)``, nonzero where a sequence has not ended.
+
+    Returns
+    -------
+    outputs, states
+        ``(T, N, H)``, and the states as they are after the last step taken.
+    """
+    projected = cell.project(F, inputs, params)
+    if length is None:
+        return dynamic(F, cell, params, projected, states, reverse, alive)
+    return static(F, cell, params, projected, states, reverse, alive, length)
+
+
+def static(
+    F: Operators,
+    cell: _Cell,
+    params: Params,
+    projected: Tensor,
+    states: list[Tensor],
+    reverse: bool,
+    alive: Optional[Tensor],
+    length: int,
+) -> tuple[Tensor, list[Tensor]]:
+    """`unroll` with the step written out `length` times."""
+    steps = split(F, projected, length)
+    living = [None] * length if alive is None else split(F, alive, length)
+    outputs = []
+    for t in range(length - 1, -1, -1) if reverse else range(length):
+        output, new = cell.step(F, steps[t], states, params)
+        states = carry(F, new, states, living[t])
+        outputs.append(output)
+    if reverse:
+        outputs.reverse()
+    return F.stack(*outputs, axis=0), states
+
+
+def dynamic(
+    F: Operators,
+    cell: _Cell,
+    params: Params,
+    projected: Tensor,
+    states: list[Tensor],
+    reverse: bool,
+    alive: Optional[Tensor],
+) -> tuple[Tensor, list[Tensor]]:
+    """`unroll` with the step in a loop operator."""
+    sequences = [projected] if alive is None else [projected, alive]
+    if reverse:
+        sequences = [F.reverse(sequence, axis=0) for sequence in sequences]
+
+    def body(slices: list[Tensor], states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, new = cell.step(F, slices[0], states, params)
+        return output, carry(F, new, states, slices[1] if len(slices) > 1 else None)
+
+    outputs, states = F.contrib.foreach(body, sequences, states)
+    return (F.reverse(outputs, axis=0) if reverse else outputs), states
