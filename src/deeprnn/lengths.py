@@ -1,0 +1,158 @@
+"""Length is not the caller's worry: one static graph per length, for the block that sees arrays.
+
+A statically unrolled graph is the fast one, but good for a single T, and a symbol does not know its T. The outermost
+block of a hybridized net sees arrays, so it does: it draws one graph for each length that comes, says that length to
+the layers inside while it draws (`known_length`), and keeps the graphs used last. A layer inside somebody else's
+hybridized net sees symbols alone; there `known_length` is None, and the loop operator takes over.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections import OrderedDict
+from contextvars import ContextVar
+from typing import Any, Optional
+
+from mxnet import autograd
+from mxnet.gluon import Block, HybridBlock
+from mxnet.gluon.parameter import ParameterDict
+from mxnet.ndarray import NDArray
+
+from ._types import Operators, Tensor
+
+__all__ = ["GRAPHS_KEPT", "PerLength", "known_length"]
+
+GRAPHS_KEPT = 16
+"""Graphs that a block keeps, one per length; the one unused for longest goes first."""
+
+_length: ContextVar[Optional[int]] = ContextVar("length", default=None)
+
+
+def known_length(inputs: Tensor, time_axis: int = 0) -> Optional[int]:
+    """T of `inputs`: read off an array; for a symbol, what the block that draws the graph has said, or None."""
+    return inputs.shape[time_axis] if isinstance(inputs, NDArray) else _length.get()
+
+
+class _Graph(HybridBlock):
+    """The graph of one block for one length (None: for any), which gluon draws, runs and exports like any other."""
+
+    def __init__(self, block: PerLength, length: Optional[int]) -> None:
+        super().__init__(prefix=block.prefix)
+        self._block = weakref.proxy(block)  # not a child: the block owns its graphs
+        self._length = length
+
+    def collect_params(self, select: Optional[str] = None) -> ParameterDict:
+        return self._block.collect_params(select)
+
+    def infer_shape(self, *args: Any) -> None:
+        self._block.infer_shape(*args)
+
+    def hybrid_forward(self, F: Operators, *args: Any) -> Any:
+        token = _length.set(self._length)
+        try:
+            return self._block.forward(*args)
+        finally:
+            _length.reset(token)
+
+
+class PerLength(HybridBlock):
+    """A `HybridBlock` whose first input is a sequence, and which takes one of any length, hybridized or not."""
+
+    _time_axis = 0
+    _any_length = True
+    """False for a block that is good for one length alone, and so needs no loop operator in somebody else's graph."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._graphs: OrderedDict[Any, _Graph] = OrderedDict()
+        self._graph_flags: dict[str, Any] = {}
+        self._example: Optional[tuple[Any, ...]] = None
+        super().__init__(**kwargs)
+
+    def forward(self, x: Tensor, *args: Any) -> Any:
+        if not (self._active and isinstance(x, NDArray)):
+            return super().forward(x, *args)
+        # A graph partitioned for a backend returns gradients of zero, silently: what is recorded gets a plain one.
+        backend = None if autograd.is_recording() else self._backend
+        key = (x.shape[self._time_axis], backend)
+        graph = self._graphs.get(key)
+        if graph is None:
+            graph = self._graphs[key] = self._draw(*key)
+            self._example = (x.slice_axis(axis=self._time_axis, begin=0, end=1), *args)
+            if len(self._graphs) > GRAPHS_KEPT:
+                self._graphs.popitem(last=False)
+        self._graphs.move_to_end(key)
+        return graph(x, *args)
+
+    def _draw(self, length: Optional[int], backend: Optional[str] = None) -> _Graph:
+        graph = _Graph(self, length)
+        options = self._backend_opts if backend else {}
+        graph.hybridize(True, backend=backend, **{**self._graph_flags, **options})
+        if self._callback:
+            graph.register_op_hook(self._callback, self._monitor_all)
+        return graph
+
+    def _clear_cached_op(self) -> None:
+        super()._clear_cached_op()
+        self._graphs.clear()
+
+    def hybridize(self, active: bool = True, backend: Optional[str] = None, clear: bool = True, **flags: Any) -> None:
+        """Gluon's `hybridize`.
+
+        Raises
+        ------
+        ValueError
+            With ``static_shape=True`` through a hybridized parent that is not one of this package's: there the block
+            needs MXNet's loop operator, and that returns wrong results or fails under this flag.
+        """
+        parent = _hybridizing_parent()
+        if active and flags.get("static_shape") and self._any_length and parent is not None:
+            parent.hybridize(False)  # it has taken the flags already
+            raise ValueError(
+                f"{type(self).__name__} inside a hybridized {type(parent).__name__} cannot take static_shape=True: its "
+                "graph is for any length, and MXNet's loop operator fails under it. Use static_alloc=True alone, "
+                "or build the layer with unroll_length=T for one length"
+            )
+        known = ("static_alloc", "static_shape", "inline_limit", "forward_bulk_size", "backward_bulk_size")
+        self._graph_flags = {name: flags[name] for name in known if name in flags}
+        super().hybridize(active, backend, clear, **flags)
+
+    def optimize_for(self, x: NDArray, *args: Any, backend: Optional[str] = None, **options: Any) -> None:
+        """Gluon's `optimize_for`, for inference; what `autograd` records has a graph of its own, unpartitioned."""
+        if not backend:
+            raise ValueError("optimize_for needs the name of a backend, such as backend='MKLDNN'")
+        options.pop("clear", None)
+        self.hybridize(True, backend=backend, **options)
+        self(x, *args)
+
+    def register_op_hook(self, callback: Any, monitor_all: bool = False) -> None:
+        super().register_op_hook(callback, monitor_all)
+        self._graphs.clear()
+
+    def export(self, path: str, epoch: int = 0, remove_amp_cast: bool = True) -> None:
+        """Write ``path-symbol.json`` and ``path-0000.params`` for `SymbolBlock.imports`, good for any length.
+
+        Inputs are called ``data0``, ``data1``, ...; outputs are the flat list of the output and the states.
+        """
+        if self._example is None:
+            raise RuntimeError("call hybridize() and then the block itself once before export")
+        graph = self._draw(None)
+        with autograd.pause():
+            graph(*self._example)
+        graph.export(path, epoch, remove_amp_cast)
+
+
+def _hybridizing_parent() -> Optional[HybridBlock]:
+    """The foreign block whose own `hybridize` is calling this one's, or None.
+
+    Gluon hands the call down to each child with the same flags and says nothing of the parent, so the frames are asked.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code is Block.hybridize.__code__:
+            parent = frame.f_locals["self"]
+            return parent if isinstance(parent, HybridBlock) and not isinstance(parent, PerLength) else None
+        if frame.f_code.co_name not in ("hybridize", "_hybridizing_parent"):
+            return None
+        frame = frame.f_back
+    return None
