@@ -1,0 +1,136 @@
+"""Embedding, recurrent stack, decoder: the logits of each next symbol."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Optional, Union
+
+import mxnet as mx
+from mxnet.gluon import nn, rnn
+from mxnet.initializer import Initializer
+from mxnet.ndarray import NDArray
+
+from ._types import Operators, Tensor
+from .checks import check_choice, check_size
+from .initializers import RecurrentOrthogonal
+from .lengths import PerLength
+from .stack import DeepGRU, DeepLSTM, DeepRNN
+
+__all__ = ["BACKENDS", "CELLS", "LanguageModel"]
+
+STACKS: dict[str, dict[str, Callable[..., Any]]] = {
+    "deeprnn": {"rnn": DeepRNN, "gru": DeepGRU, "lstm": DeepLSTM},
+    "gluon": {"rnn": rnn.RNN, "gru": rnn.GRU, "lstm": rnn.LSTM},
+}
+BACKENDS = tuple(STACKS)
+CELLS = tuple(STACKS["deeprnn"])
+
+
+class LanguageModel(PerLength):
+    """A recurrent language model over ids.
+
+    ``ids (T, N) -> embedding (T, N, E) -> stack (T, N, H) -> decoder (T, N, V)``
+
+    Parameters
+    ----------
+    vocab_size : int
+        Symbols V.
+    hidden_size, num_layers : int
+        Of the stack.
+    cell : {'rnn', 'gru', 'lstm'}, keyword-only
+    activation : {'tanh', 'relu'}, keyword-only
+        For ``cell='rnn'``; gated cells have theirs in their formula.
+    embedding_size : int, keyword-only
+        E; 0 feeds one-hot vectors, as the book's `RNNModel` does.
+    dropout : float, keyword-only
+        Between the layers of the stack.
+    backend : {'deeprnn', 'gluon'}, keyword-only
+        This package's stack, or the built-in layer for comparing.
+    dtype : str, keyword-only
+
+    Raises
+    ------
+    ValueError, TypeError
+        For an argument that is not as described; for ``backend='gluon'`` with dropout on a machine without a GPU, where
+        the built-in layer ignores it.
+
+    Examples
+    --------
+    >>> net = LanguageModel(vocab_size=65, hidden_size=256, num_layers=2, embedding_size=64)
+    >>> net.initialize()
+    >>> net.hybridize(static_alloc=True, static_shape=True)
+    >>> logits, states = net(ids, net.begin_state(batch_size=32))    # ids (T, 32), any T
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        cell: str = "rnn",
+        activation: str = "tanh",
+        embedding_size: int = 0,
+        dropout: float = 0.0,
+        backend: str = "deeprnn",
+        dtype: str = "float32",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._vocab_size = check_size("vocab_size", vocab_size)
+        self._embedding_size = check_size("embedding_size", embedding_size, minimum=0)
+        self._dtype = dtype
+        stack = STACKS[check_choice("backend", backend, BACKENDS)][check_choice("cell", cell, CELLS)]
+        if backend == "gluon" and dropout and not mx.context.num_gpus():
+            raise ValueError("backend 'gluon' ignores dropout on the CPU; use backend 'deeprnn', or dropout 0")
+        arguments = {"activation": activation} if cell == "rnn" else {}
+        self.draws_random = dropout > 0
+        with self.name_scope():
+            self.embedding = nn.Embedding(vocab_size, embedding_size, dtype=dtype) if embedding_size else None
+            self.stack = stack(
+                hidden_size,
+                num_layers,
+                dropout=dropout,
+                input_size=embedding_size or vocab_size,
+                dtype=dtype,
+                **arguments,
+            )
+            self.decoder = nn.Dense(vocab_size, flatten=False, in_units=hidden_size, dtype=dtype)
+
+    def begin_state(self, batch_size: int, func: Callable[..., Tensor] = mx.nd.zeros, **kwargs: Any) -> list[Tensor]:
+        """Zero states for `batch_size` sequences, ``[(L, N, H)]``, two of them for an LSTM."""
+        return self.stack.begin_state(batch_size, func=func, **kwargs)
+
+    def __call__(self, ids: Tensor, states: Union[Tensor, list[Tensor], None] = None) -> tuple[Tensor, list[Tensor]]:
+        """Logits ``(T, N, V)`` and the last states, from ids ``(T, N)`` and states (zeros by default)."""
+        if isinstance(ids, NDArray) and (ids.ndim != 2 or 0 in ids.shape):
+            raise ValueError(f"ids must have shape (sequence_length, batch_size), got {ids.shape}")
+        if states is None:
+            states = (
+                self.begin_state(ids.shape[1], ctx=ids.context)
+                if isinstance(ids, NDArray)
+                else self.begin_state(0, func=mx.sym.zeros)
+            )
+        states = [states] if isinstance(states, (NDArray, mx.sym.Symbol)) else list(states)
+        return super().__call__(ids, states)
+
+    def hybrid_forward(self, F: Operators, ids: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        if self.embedding is None:
+            inputs = F.one_hot(ids, depth=self._vocab_size, dtype=self._dtype)
+        else:
+            inputs = self.embedding(ids)
+        outputs, states = self.stack(inputs, states)
+        return self.decoder(outputs), states
+
+    def cast(self, dtype: str) -> None:
+        super().cast(dtype)
+        self._dtype = dtype
+
+    def initialize(
+        self,
+        init: Union[str, Initializer, None] = None,
+        ctx: Optional[Any] = None,
+        verbose: bool = False,
+        force_reinit: bool = False,
+    ) -> None:
+        """Gluon's `initialize`, by default with `RecurrentOrthogonal`."""
+        super().initialize(init or RecurrentOrthogonal(), ctx, verbose, force_reinit)
