@@ -1,0 +1,181 @@
+r"""Same weights, two implementations, everything compared.
+
+`run` takes a layer through one recorded pass and some steps of a Trainer; `compare` measures how far two such runs are
+apart in everything that a caller can see: outputs, last states, the gradients of inputs, initial states and every
+parameter, and the parameters after the Trainer's steps. Distance is relative, by norm over one whole tensor,
+:math:`\|a - b\| / \|b\|`: element by element two right float32 implementations differ by 1e-3 where a small number
+comes out of a large sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd, gluon
+from mxnet.ndarray import NDArray
+
+__all__ = ["TOLERANCE", "Parity", "Run", "compare", "copy_parameters", "distance", "randomize", "run"]
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
+"""The largest relative distance at which two implementations count as the same function."""
+
+Layer = Callable[..., Any]
+
+
+def distance(a: Any, b: Any) -> float:
+    """``||a - b|| / ||b||`` over one tensor, in float64; infinite for unequal shapes or numbers that are not finite."""
+    a, b = (np.asarray(x.asnumpy() if isinstance(x, NDArray) else x, dtype="float64") for x in (a, b))
+    if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return float("inf")
+    scale = float(np.linalg.norm(b))
+    error = float(np.linalg.norm(a - b))
+    return error / scale if scale else error
+
+
+def randomize(layer: gluon.Block, seed: int = 0, scale: float = 0.3) -> None:
+    """Draw every parameter of a layer, biases too, from N(0, scale): with zeros a missing bias would not be seen."""
+    draw = np.random.default_rng(seed)
+    for parameter in layer.collect_params().values():
+        parameter.set_data(mx.nd.array(draw.normal(0, scale, parameter.shape), dtype=parameter.dtype))
+
+
+def copy_parameters(source: gluon.Block, target: gluon.Block) -> None:
+    """Give `target` the values of `source`; parameters are matched by their names after each block's own prefix."""
+    values = {name[len(source.prefix) :]: p for name, p in source.collect_params().items()}
+    names = {name[len(target.prefix) :]: p for name, p in target.collect_params().items()}
+    if values.keys() != names.keys():
+        raise ValueError(f"the two blocks differ in parameters: {sorted(values.keys() ^ names.keys())}")
+    for name, parameter in names.items():
+        parameter.set_data(values[name].data().astype(parameter.dtype))
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a caller can see of one layer, by name."""
+
+    tensors: Mapping[str, np.ndarray]
+    losses: Sequence[float]
+
+
+def run(
+    layer: gluon.Block,
+    inputs: np.ndarray,
+    states: Sequence[np.ndarray],
+    *arguments: NDArray,
+    call: Optional[Layer] = None,
+    trainer_steps: int = 0,
+    optimizer: str = "adam",
+    learning_rate: float = 1e-3,
+) -> Run:
+    """One recorded pass of `layer`, its gradients, and `trainer_steps` steps of a Trainer after it.
+
+    The loss weighs every element of outputs and states with a number of its own, so that no two of them can be swapped
+    unseen; the numbers are the same each time.
+
+    Parameters
+    ----------
+    layer : Block
+        Holds the parameters.
+    inputs, states : numpy arrays
+        In the layer's dtype.
+    *arguments
+        Further arguments of the call, such as a `sequence_length`.
+    call : callable, optional
+        What is called with ``(inputs, states, *arguments)``, if not the layer itself.
+    trainer_steps, optimizer, learning_rate
+        Of the steps; 0 leaves the parameters as they were.
+    """
+    call = call or layer
+    dtype = inputs.dtype
+    x = mx.nd.array(inputs, dtype=dtype)
+    begin = [mx.nd.array(state, dtype=dtype) for state in states]
+    weights: list[NDArray] = []
+    for tensor in (x, *begin):
+        tensor.attach_grad()
+
+    def loss() -> tuple[NDArray, list[NDArray]]:
+        with autograd.record():
+            outputs, last = call(x, begin, *arguments)
+            seen = [outputs, *last]
+            if not weights:
+                draw = np.random.default_rng(7)
+                weights.extend(mx.nd.array(draw.normal(size=t.shape), dtype=dtype) for t in seen)
+            total = sum((w * t).sum() for w, t in zip(weights, seen))
+        total.backward()
+        return total, seen
+
+    total, (outputs, *last) = loss()
+    parameters = {name[len(layer.prefix) :]: p for name, p in layer.collect_params().items()}
+    tensors = {"outputs": outputs, "d inputs": x.grad}
+    tensors.update({f"state {i}": state for i, state in enumerate(last)})
+    tensors.update({f"d state {i}": state.grad for i, state in enumerate(begin)})
+    tensors.update({f"d {name}": p.grad() for name, p in parameters.items() if p.grad_req != "null"})
+    seen = {name: tensor.asnumpy() for name, tensor in tensors.items()}
+    losses = [float(total.asscalar())]
+    if trainer_steps:
+        trainer = gluon.Trainer(layer.collect_params(), optimizer, {"learning_rate": learning_rate})
+        for _ in range(trainer_steps):
+            losses.append(float(loss()[0].asscalar()))
+            trainer.step(inputs.size)
+        seen.update({f"{name} after {trainer_steps} steps": p.data().asnumpy() for name, p in parameters.items()})
+    return Run(seen, losses)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Relative distances by name, and the losses of both."""
+
+    distances: Mapping[str, float]
+    tolerance: float
+    losses: tuple[Sequence[float], Sequence[float]]
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        """The name with the largest distance, and that distance."""
+        return max(self.distances.items(), key=lambda item: item[1])
+
+    @property
+    def same(self) -> bool:
+        """Whether the two are the same function: no distance above the tolerance."""
+        return self.worst[1] <= self.tolerance
+
+    def summary(self) -> dict[str, float]:
+        """The largest distance of each kind: outputs, states, gradients, and weights after the Trainer's steps."""
+        kinds: dict[str, float] = {}
+        for name, value in self.distances.items():
+            if name == "outputs":
+                kind = "outputs"
+            elif name.startswith("state"):
+                kind = "states"
+            else:
+                kind = "gradients" if name.startswith("d ") else "weights"
+            kinds[kind] = max(value, kinds.get(kind, 0.0))
+        return kinds
+
+
+def compare(ours: Run, theirs: Run, tolerance: Optional[float] = None) -> Parity:
+    """The distance of `ours` from `theirs` in everything that `theirs` holds.
+
+    Parameters
+    ----------
+    ours, theirs : Run
+        From `run`, or made by another implementation under the same names.
+    tolerance : float, optional
+        By default that of the dtype, see `TOLERANCE`.
+
+    Raises
+    ------
+    ValueError
+        If `ours` lacks something that `theirs` has.
+    """
+    missing = theirs.tensors.keys() - ours.tensors.keys()
+    if missing:
+        raise ValueError(f"nothing to compare with {sorted(missing)}")
+    if tolerance is None:
+        tolerance = TOLERANCE[next(iter(theirs.tensors.values())).dtype.name]
+    distances = {name: distance(ours.tensors[name], value) for name, value in theirs.tensors.items()}
+    return Parity(distances, tolerance, (ours.losses, theirs.losses))
