@@ -48,6 +48,8 @@ class _Cell(HybridRecurrentCell):
 
     gates: tuple[str, ...]
     """The gates in the order of their rows in the weights: MXNet's, which is also that of cuDNN and PyTorch."""
+    operators: int
+    """Operators in one step, which is what a small network costs."""
 
     def __init__(
         self,
@@ -141,6 +143,7 @@ class ElmanCell(_Cell):
     """
 
     gates = ("h",)
+    operators = 3
 
     def __init__(
         self,
@@ -191,6 +194,7 @@ class GRUCell(_Cell):
     """
 
     gates = ("r", "z", "h")
+    operators = 13
 
     def __init__(
         self,
@@ -261,6 +265,7 @@ class LSTMCell(_Cell):
     """
 
     gates = ("i", "f", "c", "o")
+    operators = 12
 
     def __init__(
         self,

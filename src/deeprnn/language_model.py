@@ -94,6 +94,7 @@ class LanguageModel(PerLength):
                 dtype=dtype,
                 **arguments,
             )
+            self._operators_per_step = getattr(self.stack, "_operators_per_step", 0)  # the built-in layer is one operator
             self.decoder = nn.Dense(vocab_size, flatten=False, in_units=hidden_size, dtype=dtype)
 
     def begin_state(self, batch_size: int, func: Callable[..., Tensor] = mx.nd.zeros, **kwargs: Any) -> list[Tensor]:

@@ -87,6 +87,8 @@ class _Stack(PerLength):
                 for name, parameter in cell._reg_params.items():
                     setattr(self, parameter_name(direction, layer, name), parameter)
 
+        self._operators_per_step = sum(cell.operators for cells in self._layers() for cell in cells)
+
     def _layers(self) -> Iterator[list[_Cell]]:
         """The cells of each layer, one or two."""
         for child in self._unfused:
