@@ -48,8 +48,8 @@ class _Cell(HybridRecurrentCell):
 
     gates: tuple[str, ...]
     """The gates in the order of their rows in the weights: MXNet's, which is also that of cuDNN and PyTorch."""
-    operators: int
-    """Operators in one step, which is what a small network costs."""
+    _operators: int
+    _norms = 1
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class _Cell(HybridRecurrentCell):
         input_size: int,
         prefix: Optional[str],
         params: Any,
+        layer_norm: bool,
         dtype: str,
         state_size: Optional[int] = None,
     ) -> None:
@@ -73,6 +74,10 @@ class _Cell(HybridRecurrentCell):
         self._add("h2h_weight", (rows, state_size or hidden_size), h2h_weight_initializer)
         self._add("i2h_bias", (rows,), i2h_bias_initializer)
         self._add("h2h_bias", (rows,), h2h_bias_initializer)
+        self._layer_norm = layer_norm
+        if layer_norm:
+            self._add("i2h_gamma", (rows,), "ones")
+            self._add("h2h_gamma", (rows,), "ones")
 
     def _add(self, name: str, shape: tuple[int, ...], init: Init) -> None:
         setattr(self, name, self.params.get(name, shape=shape, init=init, dtype=self._dtype, allow_deferred_init=True))
@@ -84,14 +89,30 @@ class _Cell(HybridRecurrentCell):
         super().cast(dtype)
         self._dtype = dtype
 
+    @property
+    def operators(self) -> int:
+        """Operators in one step, which is what a small network costs."""
+        return self._operators + (self._norms if self._layer_norm else 0)
+
     def project(self, F: Operators, inputs: Tensor, params: Params) -> Tensor:
-        """The input part, ``(..., C) -> (..., gates * H)``. Both biases are constant in time, so both go here."""
-        bias = params["i2h_bias"] + params["h2h_bias"]
-        return _affine(F, inputs, params["i2h_weight"], bias, len(self.gates) * self._hidden_size)
+        """The input part, ``(..., C) -> (..., gates * H)``."""
+        return self._product(F, inputs, params, "i2h", self._input_bias(params))
+
+    def _input_bias(self, params: Params) -> Tensor:
+        # Both biases are constant in time, so both are added here, once.
+        return params["i2h_bias"] + params["h2h_bias"]
 
     def recur(self, F: Operators, state: Tensor, params: Params, bias: Optional[Tensor] = None) -> Tensor:
         """The product with the last state, ``(N, H) -> (N, gates * H)``."""
-        return _affine(F, state, params["h2h_weight"], bias, len(self.gates) * self._hidden_size)
+        return self._product(F, state, params, "h2h", bias)
+
+    def _product(self, F: Operators, x: Tensor, params: Params, part: str, bias: Optional[Tensor]) -> Tensor:
+        """One of the two products, plain or normalised; in layer normalisation its bias becomes the shift."""
+        rows = len(self.gates) * self._hidden_size
+        if not self._layer_norm:
+            return _affine(F, x, params[f"{part}_weight"], bias, rows)
+        product = _affine(F, x, params[f"{part}_weight"], None, rows)
+        return F.LayerNorm(product, params[f"{part}_gamma"], params[f"{part}_bias"], axis=-1)
 
     def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
         """The recurrent part of one step: ``(N, gates * H)`` and the last states to the output and the next states."""
@@ -127,6 +148,10 @@ class ElmanCell(_Cell):
         Inputs C; 0 leaves it to the first call.
     prefix, params : optional
         As for every gluon block.
+    layer_norm : bool, keyword-only
+        Normalise each of the two products over its units before they are added (Ba et al. 2016, arXiv:1607.06450, as
+        that paper has it for gated cells): two more parameters, ``i2h_gamma`` and ``h2h_gamma``, and the biases become
+        the shifts.
     dtype : str, keyword-only
         Of the parameters and of `begin_state`.
 
@@ -143,7 +168,7 @@ class ElmanCell(_Cell):
     """
 
     gates = ("h",)
-    operators = 3
+    _operators = 3
 
     def __init__(
         self,
@@ -157,6 +182,7 @@ class ElmanCell(_Cell):
         prefix: Optional[str] = None,
         params: Any = None,
         *,
+        layer_norm: bool = False,
         dtype: str = "float32",
     ) -> None:
         self._activation = check_choice("activation", activation, ACTIVATIONS)
@@ -169,6 +195,7 @@ class ElmanCell(_Cell):
             input_size,
             prefix,
             params,
+            layer_norm,
             dtype,
         )
 
@@ -194,7 +221,7 @@ class GRUCell(_Cell):
     """
 
     gates = ("r", "z", "h")
-    operators = 13
+    _operators = 13
 
     def __init__(
         self,
@@ -207,6 +234,7 @@ class GRUCell(_Cell):
         prefix: Optional[str] = None,
         params: Any = None,
         *,
+        layer_norm: bool = False,
         dtype: str = "float32",
     ) -> None:
         super().__init__(
@@ -218,15 +246,16 @@ class GRUCell(_Cell):
             input_size,
             prefix,
             params,
+            layer_norm,
             dtype,
         )
 
     def _alias(self) -> str:
         return "gru"
 
-    def project(self, F: Operators, inputs: Tensor, params: Params) -> Tensor:
+    def _input_bias(self, params: Params) -> Tensor:
         # The candidate's recurrent bias stands inside the product with the reset gate, so h2h_bias stays in the step.
-        return _affine(F, inputs, params["i2h_weight"], params["i2h_bias"], 3 * self._hidden_size)
+        return params["i2h_bias"]
 
     def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
         hidden = states[0]
@@ -262,10 +291,13 @@ class LSTMCell(_Cell):
         The cell state is kept between them; both or neither.
     state_clip_nan : bool, keyword-only
         With the clip: a NaN in the cell state becomes ``state_clip_min`` instead of travelling on.
+    layer_norm : bool, keyword-only
+        As in `ElmanCell`; the cell state is normalised besides, on its way to the output.
     """
 
     gates = ("i", "f", "c", "o")
-    operators = 12
+    _operators = 12
+    _norms = 2
 
     def __init__(
         self,
@@ -283,6 +315,7 @@ class LSTMCell(_Cell):
         state_clip_min: Optional[float] = None,
         state_clip_max: Optional[float] = None,
         state_clip_nan: bool = False,
+        layer_norm: bool = False,
         dtype: str = "float32",
     ) -> None:
         if (state_clip_min is None) != (state_clip_max is None):
@@ -306,11 +339,15 @@ class LSTMCell(_Cell):
             input_size,
             prefix,
             params,
+            layer_norm,
             dtype,
             state_size=self._projection_size,
         )
         if self._projection_size:
             self._add("h2r_weight", (self._projection_size, hidden_size), h2r_weight_initializer)
+        if layer_norm:
+            self._add("cell_gamma", (hidden_size,), "ones")
+            self._add("cell_beta", (hidden_size,), "zeros")
 
     def _alias(self) -> str:
         return "lstm"
@@ -325,7 +362,8 @@ class LSTMCell(_Cell):
         inputs, forget, output = (F.Activation(gates[i], act_type="sigmoid") for i in (0, 1, 3))
         candidate = F.Activation(gates[2], act_type="tanh")
         cell = self._clipped(F, forget * cell + inputs * candidate)
-        hidden = output * F.Activation(cell, act_type="tanh")
+        seen = F.LayerNorm(cell, params["cell_gamma"], params["cell_beta"], axis=-1) if self._layer_norm else cell
+        hidden = output * F.Activation(seen, act_type="tanh")
         if self._projection_size:
             hidden = _affine(F, hidden, params["h2r_weight"], None, self._projection_size)
         return hidden, [hidden, cell]

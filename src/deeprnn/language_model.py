@@ -43,6 +43,10 @@ class LanguageModel(PerLength):
         E; 0 feeds one-hot vectors, as the book's `RNNModel` does.
     dropout : float, keyword-only
         Between the layers of the stack.
+    residual, layer_norm, zoneout : keyword-only
+        Options of the stack that help it to be deep, see `DeepRNN`.
+    tied : bool, keyword-only
+        Embedding and decoder share their weight (Press and Wolf 2017, arXiv:1608.05859); E must equal H.
     backend : {'deeprnn', 'gluon'}, keyword-only
         This package's stack, or the built-in layer for comparing.
     dtype : str, keyword-only
@@ -71,6 +75,10 @@ class LanguageModel(PerLength):
         activation: str = "tanh",
         embedding_size: int = 0,
         dropout: float = 0.0,
+        residual: bool = False,
+        layer_norm: bool = False,
+        zoneout: float = 0.0,
+        tied: bool = False,
         backend: str = "deeprnn",
         dtype: str = "float32",
         **kwargs: Any,
@@ -82,8 +90,15 @@ class LanguageModel(PerLength):
         stack = STACKS[check_choice("backend", backend, BACKENDS)][check_choice("cell", cell, CELLS)]
         if backend == "gluon" and dropout and not mx.context.num_gpus():
             raise ValueError("backend 'gluon' ignores dropout on the CPU; use backend 'deeprnn', or dropout 0")
-        arguments = {"activation": activation} if cell == "rnn" else {}
-        self.draws_random = dropout > 0
+        if tied and embedding_size != hidden_size:
+            raise ValueError(f"tied needs embedding_size equal to hidden_size, got {embedding_size} and {hidden_size}")
+        arguments: dict[str, Any] = {"activation": activation} if cell == "rnn" else {}
+        deep = {"residual": residual, "layer_norm": layer_norm, "zoneout": zoneout}
+        if backend == "deeprnn":
+            arguments.update(deep)
+        elif any(deep.values()):
+            raise ValueError(f"backend 'gluon' has no {', '.join(name for name, value in deep.items() if value)}")
+        self.draws_random = dropout > 0 or zoneout > 0
         with self.name_scope():
             self.embedding = nn.Embedding(vocab_size, embedding_size, dtype=dtype) if embedding_size else None
             self.stack = stack(
@@ -94,8 +109,11 @@ class LanguageModel(PerLength):
                 dtype=dtype,
                 **arguments,
             )
-            self._operators_per_step = getattr(self.stack, "_operators_per_step", 0)  # the built-in layer is one operator
-            self.decoder = nn.Dense(vocab_size, flatten=False, in_units=hidden_size, dtype=dtype)
+            self._operators_per_step = getattr(
+                self.stack, "_operators_per_step", 0
+            )  # the built-in layer is one operator
+            shared = self.embedding.params if self.embedding is not None and tied else None
+            self.decoder = nn.Dense(vocab_size, flatten=False, in_units=hidden_size, dtype=dtype, params=shared)
 
     def begin_state(self, batch_size: int, func: Callable[..., Tensor] = mx.nd.zeros, **kwargs: Any) -> list[Tensor]:
         """Zero states for `batch_size` sequences, ``[(L, N, H)]``, two of them for an LSTM."""

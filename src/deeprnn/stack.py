@@ -53,6 +53,9 @@ class _Stack(PerLength):
         output_size: Optional[int] = None,
         use_sequence_length: bool = False,
         dropout_mode: str = "standard",
+        residual: bool = False,
+        layer_norm: bool = False,
+        zoneout: float = 0.0,
         unroll_length: Optional[int] = None,
         prefix: Optional[str] = None,
         params: Any = None,
@@ -65,6 +68,8 @@ class _Stack(PerLength):
         self._time_axis = layout.index("T")
         self._dropout = check_fraction("dropout", dropout)
         self._dropout_mode = check_choice("dropout_mode", dropout_mode, DROPOUT_MODES)
+        self._residual = residual
+        self._zoneout = check_fraction("zoneout", zoneout)
         self._directions = "lr" if bidirectional else "l"
         self._input_size = check_size("input_size", input_size, minimum=0)
         self._dtype = _check_dtype(dtype)
@@ -78,7 +83,14 @@ class _Stack(PerLength):
             inputs = input_size if layer == 0 else (output_size or hidden_size) * len(self._directions)
             with self.name_scope():
                 cells = [
-                    new_cell(hidden_size, input_size=inputs, prefix=f"{d}{layer}_", dtype=dtype, **initializers)
+                    new_cell(
+                        hidden_size,
+                        input_size=inputs,
+                        prefix=f"{d}{layer}_",
+                        layer_norm=layer_norm,
+                        dtype=dtype,
+                        **initializers,
+                    )
                     for d in self._directions
                 ]
                 self._unfused.add(rnn.BidirectionalCell(*cells) if bidirectional else cells[0])
@@ -187,25 +199,35 @@ class _Stack(PerLength):
         begin = zip(*(split(F, state, rows) for state in states))
         last = []
         for layer, cells in enumerate(self._layers()):
+            below, outputs = x, []
             if layer > 0:
-                x = self._between(F, x)
-            outputs = []
+                x = self._dropped(F, x)
             for direction, cell in zip(self._directions, cells):
                 names = {name: params[parameter_name(direction, layer, name)] for name in cell._reg_params}
                 y, end = unroll(
-                    F, cell, names, x, list(next(begin)), length=length, reverse=direction == "r", alive=alive
+                    F,
+                    cell,
+                    names,
+                    x,
+                    list(next(begin)),
+                    length=length,
+                    reverse=direction == "r",
+                    zoneout=self._zoneout,
+                    alive=alive,
                 )
                 outputs.append(_masked(F, y, sequence_length))
                 last.append(end)
             x = outputs[0] if len(outputs) == 1 else F.concat(*outputs, dim=2)
+            if self._residual and layer > 0:
+                x = x + below
         return self._time_major(F, x), [F.stack(*state, axis=0) for state in zip(*last)]
 
     def _time_major(self, F: Operators, x: Tensor) -> Tensor:
         """From the layout to TNC, and back: the two differ by one exchange of axes."""
         return x if self._layout == "TNC" else F.transpose(x, axes=(1, 0, 2))
 
-    def _between(self, F: Operators, x: Tensor) -> Tensor:
-        """What happens to the output of a layer on its way to the next."""
+    def _dropped(self, F: Operators, x: Tensor) -> Tensor:
+        """The output of a layer as the next one gets it in training."""
         if not self._dropout:
             return x
         axes = (0,) if self._dropout_mode == "variational" else ()  # variational: one mask for all steps
@@ -321,6 +343,14 @@ class DeepRNN(_Stack):
         direction starts at it.
     dropout_mode : {'standard', 'variational'}, keyword-only
         A mask for each step, or one for all steps of a sequence (Gal and Ghahramani 2016, arXiv:1512.05287).
+    residual : bool, keyword-only
+        Each layer from the second on adds its input to its output: its share of the signal and of the gradient goes
+        past it unchanged (He et al. 2015, arXiv:1512.03385).
+    layer_norm : bool, keyword-only
+        Normalised products in each cell, see `ElmanCell`.
+    zoneout : float, keyword-only
+        Probability with which a unit keeps its state in a step of training; in inference the expectation (Krueger et
+        al. 2016, arXiv:1606.01305).
     unroll_length : int, keyword-only
         For use inside another hybridized block with ``static_shape=True``: the one length that is drawn statically.
     prefix, params : keyword-only

@@ -25,15 +25,25 @@ def split(F: Operators, x: Tensor, num_outputs: int) -> list[Tensor]:
     return [parts] if num_outputs == 1 else list(parts)
 
 
-def carry(F: Operators, new: list[Tensor], old: list[Tensor], alive: Optional[Tensor]) -> list[Tensor]:
-    """The states that go on: a sequence that is not alive at this step, ``alive`` of ``(N,)``, keeps what it had.
+def carry(
+    F: Operators, new: list[Tensor], old: list[Tensor], zoneout: float, alive: Optional[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """The output of a step and the states that go on, from the states before and after it.
 
-    So a sequence of length T' ends with its states at T', and one that is read backwards starts at its own end, because
-    until then it carries its initial state.
+    With zoneout (Krueger et al. 2016, arXiv:1606.01305) each unit keeps what it had with that probability; in inference
+    every unit takes the expectation. Both are :math:`s + (1 - z) \\, \\mathrm{dropout}_z(s' - s)`, as dropout scales what
+    it leaves by :math:`1 / (1 - z)` in training and does nothing in inference.
+
+    A sequence that is not alive at this step, ``alive`` of ``(N,)``, keeps all that it had. So a sequence of length T'
+    ends with its states at T', and one that is read backwards starts at its own end, because until then it carries its
+    initial state.
     """
-    if alive is None:
-        return new
-    return [F.where(alive, after, before) for after, before in zip(new, old)]
+    if zoneout:
+        new = [s + (1 - zoneout) * F.Dropout(after - s, p=zoneout) for after, s in zip(new, old)]
+    output = new[0]  # what a cell puts out is its first state
+    if alive is not None:
+        new = [F.where(alive, after, before) for after, before in zip(new, old)]
+    return output, new
 
 
 def unroll(
@@ -45,6 +55,7 @@ def unroll(
     *,
     length: Optional[int] = None,
     reverse: bool = False,
+    zoneout: float = 0.0,
     alive: Optional[Tensor] = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Carry `cell` over `inputs`, ``(T, N, C)``, from `states`.
@@ -59,6 +70,8 @@ def unroll(
         T where it is known: the static form. Without it, the dynamic one.
     reverse : bool
         From the last step to the first; outputs stay at the steps that they belong to.
+    zoneout : float
+        Probability with which a unit keeps its state, see `carry`.
     alive : Tensor, optional
         ``(T, N)``, nonzero where a sequence has not ended.
 
@@ -69,8 +82,8 @@ def unroll(
     """
     projected = cell.project(F, inputs, params)
     if length is None:
-        return dynamic(F, cell, params, projected, states, reverse, alive)
-    return static(F, cell, params, projected, states, reverse, alive, length)
+        return dynamic(F, cell, params, projected, states, reverse, zoneout, alive)
+    return static(F, cell, params, projected, states, reverse, zoneout, alive, length)
 
 
 def static(
@@ -80,6 +93,7 @@ def static(
     projected: Tensor,
     states: list[Tensor],
     reverse: bool,
+    zoneout: float,
     alive: Optional[Tensor],
     length: int,
 ) -> tuple[Tensor, list[Tensor]]:
@@ -88,8 +102,8 @@ def static(
     living = [None] * length if alive is None else split(F, alive, length)
     outputs = []
     for t in range(length - 1, -1, -1) if reverse else range(length):
-        output, new = cell.step(F, steps[t], states, params)
-        states = carry(F, new, states, living[t])
+        _, new = cell.step(F, steps[t], states, params)
+        output, states = carry(F, new, states, zoneout, living[t])
         outputs.append(output)
     if reverse:
         outputs.reverse()
@@ -103,6 +117,7 @@ def dynamic(
     projected: Tensor,
     states: list[Tensor],
     reverse: bool,
+    zoneout: float,
     alive: Optional[Tensor],
 ) -> tuple[Tensor, list[Tensor]]:
     """`unroll` with the step in a loop operator."""
@@ -111,8 +126,8 @@ def dynamic(
         sequences = [F.reverse(sequence, axis=0) for sequence in sequences]
 
     def body(slices: list[Tensor], states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        output, new = cell.step(F, slices[0], states, params)
-        return output, carry(F, new, states, slices[1] if len(slices) > 1 else None)
+        _, new = cell.step(F, slices[0], states, params)
+        return carry(F, new, states, zoneout, slices[1] if len(slices) > 1 else None)
 
     outputs, states = F.contrib.foreach(body, sequences, states)
     return (F.reverse(outputs, axis=0) if reverse else outputs), states
