@@ -68,6 +68,29 @@ class _Graph(HybridBlock):
             _length.reset(token)
 
 
+class _Graphs:
+    """The graphs used last. Not itself a dict: gluon takes a dict of blocks for children that were not registered."""
+
+    def __init__(self) -> None:
+        self._by_key: OrderedDict[Any, _Graph] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def find(self, key: Any) -> Optional[_Graph]:
+        if key in self._by_key:
+            self._by_key.move_to_end(key)
+        return self._by_key.get(key)
+
+    def keep(self, key: Any, graph: _Graph) -> None:
+        self._by_key[key] = graph
+        if len(self) > GRAPHS_KEPT:
+            self._by_key.popitem(last=False)
+
+    def clear(self) -> None:
+        self._by_key.clear()
+
+
 class PerLength(HybridBlock):
     """A `HybridBlock` whose first input is a sequence, and which takes one of any length, hybridized or not."""
 
@@ -78,7 +101,7 @@ class PerLength(HybridBlock):
     """False for a block that is good for one length alone, and so needs no loop operator in somebody else's graph."""
 
     def __init__(self, **kwargs: Any) -> None:
-        self._graphs: OrderedDict[Any, _Graph] = OrderedDict()
+        self._graphs = _Graphs()
         self._graph_flags: dict[str, Any] = {}
         self._example: Optional[tuple[Any, ...]] = None
         super().__init__(**kwargs)
@@ -91,13 +114,11 @@ class PerLength(HybridBlock):
         length = x.shape[self._time_axis]
         static = not self._any_length or length * self._operators_per_step <= STATIC_LIMIT
         key = (length if static else None, backend)
-        graph = self._graphs.get(key)
+        graph = self._graphs.find(key)
         if graph is None:
-            graph = self._graphs[key] = self._draw(*key)
+            graph = self._draw(*key)
+            self._graphs.keep(key, graph)
             self._example = (x.slice_axis(axis=self._time_axis, begin=0, end=1), *args)
-            if len(self._graphs) > GRAPHS_KEPT:
-                self._graphs.popitem(last=False)
-        self._graphs.move_to_end(key)
         return graph(x, *args)
 
     def _draw(self, length: Optional[int], backend: Optional[str] = None) -> _Graph:
