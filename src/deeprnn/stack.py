@@ -39,6 +39,10 @@ def parameter_name(direction: str, layer: int, name: str) -> str:
 class _Stack(PerLength):
     """What the three have in common: everything but the cell."""
 
+    _tap: Optional[Callable[[int, Tensor], Tensor]] = None
+    """Where a diagnosis looks in: gets the number of a layer and what is about to enter it, last of all the outputs, and
+    returns what goes on."""
+
     def __init__(
         self,
         new_cell: Callable[..., _Cell],
@@ -199,6 +203,8 @@ class _Stack(PerLength):
         begin = zip(*(split(F, state, rows) for state in states))
         last = []
         for layer, cells in enumerate(self._layers()):
+            if self._tap is not None:
+                x = self._tap(layer, x)
             below, outputs = x, []
             if layer > 0:
                 x = self._dropped(F, x)
@@ -220,6 +226,8 @@ class _Stack(PerLength):
             x = outputs[0] if len(outputs) == 1 else F.concat(*outputs, dim=2)
             if self._residual and layer > 0:
                 x = x + below
+        if self._tap is not None:
+            x = self._tap(self._num_layers, x)
         return self._time_major(F, x), [F.stack(*state, axis=0) for state in zip(*last)]
 
     def _time_major(self, F: Operators, x: Tensor) -> Tensor:
