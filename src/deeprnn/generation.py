@@ -1,0 +1,122 @@
+"""A network and a prefix in, new symbols out: how the next symbol is chosen, and the loop that feeds it back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import mxnet as mx
+import numpy as np
+
+from .checks import check_size
+
+__all__ = ["Sampler", "generate"]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a symbol is chosen from a network's logits: drawn from ``softmax(logits / temperature)``, or the largest.
+
+    Parameters
+    ----------
+    temperature
+        Below 1 the likely becomes likelier, above 1 the unlikely does; towards 0 only the largest logit is left.
+    top_k
+        Draw from the `top_k` most probable symbols alone; 0: from all.
+    top_p
+        Draw from the fewest most probable symbols that have at least this probability together (Holtzman et al.
+        2020), after `top_k`; 1: from all. One symbol is always left.
+    greedy
+        Take the symbol with the largest logit, and of several the one with the lowest id.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an option out of its range, by its flag.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    greedy: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("--temperature", self.temperature), ("--top-p", self.top_p)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"{name} must be a number, got {value!r}")
+        if not (0 < self.temperature < math.inf):
+            raise ValueError(
+                f"--temperature must be above 0 and finite, got {self.temperature}; "
+                "--greedy takes the most probable symbol"
+            )
+        check_size("--top-k", self.top_k, minimum=0)
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"--top-p must be above 0 and at most 1, got {self.top_p}")
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """The probability `(V,)`, in float64, that each symbol is chosen with, given `logits` `(V,)`."""
+        logits = np.asarray(logits, dtype=np.float64)
+        if logits.ndim != 1 or not np.isfinite(logits).all():
+            raise ValueError(f"logits must be one row of finite numbers, got shape {logits.shape}: {logits}")
+        if self.greedy:
+            return np.eye(1, logits.size, int(logits.argmax()))[0]
+        with np.errstate(over="ignore"):  # to -inf, whose exponential is the 0 that it should be
+            weights = np.exp((logits - logits.max()) / self.temperature)
+        order = np.argsort(-logits, kind="stable")  # equal ones by id
+        keep = self.top_k or logits.size
+        if self.top_p < 1:
+            share = np.cumsum(weights[order[:keep]])
+            keep = int(np.searchsorted(share, self.top_p * share[-1])) + 1
+        weights[order[keep:]] = 0
+        return weights / weights.sum()
+
+    def choose(self, logits: np.ndarray, rng: np.random.Generator) -> int:
+        """One symbol's id, given the `logits` `(V,)`."""
+        return int(rng.choice(len(logits), p=self.probabilities(logits)))
+
+
+def generate(
+    net: Any,
+    prefix: Sequence[int],
+    length: int,
+    *,
+    sampler: Sampler,
+    rng: np.random.Generator,
+    ctx: Optional[mx.Context] = None,
+) -> list[int]:
+    """Go on after `prefix`: the ids of `length` new symbols, each chosen knowing all before it.
+
+    The prefix goes in as one sequence; from there on it is one step, with the states of the step before, for each
+    symbol.
+
+    Parameters
+    ----------
+    net
+        Called with ids `(T, 1)` and states, returns logits `(T, 1, V)` and states; makes its `begin_state`.
+    prefix
+        Ids, at least one.
+    length
+        Symbols to generate; they alone are returned.
+    rng
+        The same state of the generator gives the same text. (MXNet's own can be seeded only, not saved.)
+    ctx
+        Where `net` is; by default MXNet's current context.
+
+    Raises
+    ------
+    ValueError
+        For an empty prefix, a negative length, or logits that are not finite.
+    """
+    if len(prefix) == 0:
+        raise ValueError("--prefix is empty: give at least one symbol to go on from")
+    check_size("--length", length, minimum=0)
+    ctx = ctx or mx.current_context()
+    states = net.begin_state(1, ctx=ctx)
+    ids, generated = list(prefix), []
+    for _ in range(length):
+        logits, states = net(mx.nd.array(ids, ctx=ctx, dtype="int32").reshape((-1, 1)), states)
+        ids = [sampler.choose(logits[-1, 0].asnumpy(), rng)]
+        generated += ids
+    return generated

@@ -1,0 +1,228 @@
+"""How a symbol is chosen, and what a network is asked for it."""
+
+from __future__ import annotations
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from deeprnn.generation import Sampler, generate
+
+LOGITS = np.log(np.array([0.1, 0.4, 0.05, 0.25, 0.2]))
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def softmax(logits):
+    weights = np.exp(logits - np.max(logits))
+    return weights / weights.sum()
+
+
+class Chain:
+    """A Markov chain with the face of a network: the state counts steps, the logits depend on the last symbol."""
+
+    def __init__(self, matrix):
+        self.matrix, self.calls = np.asarray(matrix, dtype="float32"), []
+
+    def begin_state(self, batch_size, ctx):
+        return [mx.nd.zeros((1, batch_size, 1), ctx=ctx)]
+
+    def __call__(self, ids, states):
+        assert ids.dtype == np.int32
+        self.calls.append((ids.shape, float(states[0].asscalar())))
+        return mx.nd.array(self.matrix[ids.asnumpy()]), [states[0] + ids.shape[0]]
+
+
+# -- Sampler
+
+
+def test_the_distribution_is_the_softmax():
+    np.testing.assert_allclose(Sampler().probabilities(LOGITS), [0.1, 0.4, 0.05, 0.25, 0.2], rtol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 0.9, 1.7, 50.0])
+def test_temperature(temperature):
+    np.testing.assert_allclose(
+        Sampler(temperature=temperature).probabilities(LOGITS), softmax(LOGITS / temperature), rtol=1e-12
+    )
+
+
+def test_float32_logits_are_summed_in_float64():
+    logits = np.random.default_rng(0).normal(size=5000).astype("float32") * 10
+    probabilities = Sampler().probabilities(logits)
+    assert probabilities.dtype == np.float64
+    np.testing.assert_allclose(probabilities, softmax(logits.astype("float64")), rtol=1e-12)
+
+
+def test_temperature_towards_zero_leaves_the_largest():
+    for temperature in (1e-2, 1e-8, 1e-300):
+        assert Sampler(temperature=temperature).probabilities(LOGITS)[1] == pytest.approx(1, abs=1e-12)
+    ties = Sampler(temperature=1e-300).probabilities([0.0, 3.0, -1e30, 3.0])
+    np.testing.assert_array_equal(ties, [0, 0.5, 0, 0.5])
+
+
+def test_a_high_temperature_is_even():
+    np.testing.assert_allclose(Sampler(temperature=1e9).probabilities(LOGITS), [0.2] * 5, rtol=1e-6)
+
+
+def test_large_logits_do_not_overflow():
+    np.testing.assert_array_equal(Sampler().probabilities([1e4, -1e4, 1e38]), [0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("top_k", "expected"),
+    [
+        (0, [0.1, 0.4, 0.05, 0.25, 0.2]),
+        (1, [0, 1, 0, 0, 0]),
+        (2, [0, 0.4, 0, 0.25, 0]),
+        (4, [0.1, 0.4, 0, 0.25, 0.2]),
+        (5, [0.1, 0.4, 0.05, 0.25, 0.2]),
+        (99, [0.1, 0.4, 0.05, 0.25, 0.2]),
+    ],
+)
+def test_top_k(top_k, expected):
+    np.testing.assert_allclose(Sampler(top_k=top_k).probabilities(LOGITS), np.divide(expected, sum(expected)))
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"),
+    [
+        (1e-9, [1]),  # one is always left
+        (0.39, [1]),
+        (0.41, [1, 3]),
+        (0.64, [1, 3]),
+        (0.66, [1, 3, 4]),
+        (0.949, [0, 1, 3, 4]),
+        (0.951, [0, 1, 2, 3, 4]),
+        (1.0, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_top_p_keeps_the_fewest_that_suffice(top_p, kept):
+    probabilities = Sampler(top_p=top_p).probabilities(LOGITS)
+    assert np.flatnonzero(probabilities).tolist() == kept
+    assert probabilities.sum() == pytest.approx(1)
+
+
+def test_top_p_that_is_met_exactly():
+    """0.5 is enough for 0.5; in powers of two there is no rounding to hide behind."""
+    logits = np.log([0.5, 0.25, 0.125, 0.125])
+    for top_p, kept in [(0.5, 1), (0.75, 2), (0.875, 3), (np.nextafter(0.5, 1), 2), (1.0, 4)]:
+        assert np.count_nonzero(Sampler(top_p=top_p).probabilities(logits)) == kept
+
+
+def test_equal_symbols_are_kept_by_id():
+    assert np.flatnonzero(Sampler(top_k=2).probabilities(np.zeros(5))).tolist() == [0, 1]
+    assert np.flatnonzero(Sampler(top_p=0.4).probabilities(np.zeros(5))).tolist() == [0, 1]
+    # A sort that is not stable shows with many symbols only.
+    assert np.flatnonzero(Sampler(top_k=4).probabilities(np.tile([0.0, 1.0], 500))).tolist() == [1, 3, 5, 7]
+
+
+def test_top_p_after_top_k_and_temperature():
+    """Of the three most probable, at temperature 0.5: 0.16, 0.0625, 0.04, that is 0.61, 0.24, 0.15."""
+    sampler = Sampler(temperature=0.5, top_k=3, top_p=0.8)
+    expected = np.array([0, 0.16, 0, 0.0625, 0])
+    np.testing.assert_allclose(sampler.probabilities(LOGITS), expected / expected.sum())
+
+
+def test_a_symbol_that_cannot_be_is_never_kept_for_its_place():
+    probabilities = Sampler(temperature=1e-3).probabilities([0.0, 50.0, 100.0])
+    assert np.count_nonzero(probabilities) == 1
+
+
+def test_greedy_takes_the_largest_and_of_equals_the_first():
+    sampler = Sampler(greedy=True)
+    assert {sampler.choose(LOGITS, rng(seed)) for seed in range(20)} == {1}
+    assert sampler.choose(np.array([0.0, 2.0, 1.0, 2.0]), rng()) == 1
+    assert Sampler(greedy=True, temperature=9.0, top_k=3).choose(LOGITS, rng()) == 1
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [Sampler(), Sampler(temperature=0.6), Sampler(top_k=3), Sampler(top_p=0.7), Sampler(temperature=2, top_p=0.9)],
+)
+def test_symbols_come_as_often_as_they_should(sampler):
+    """Chi-square against the distribution: 99.9 % of samples stay below 18.5 at four degrees of freedom."""
+    draws, generator = 4000, rng(5)
+    counts = np.bincount([sampler.choose(LOGITS, generator) for _ in range(draws)], minlength=5)
+    expected = draws * sampler.probabilities(LOGITS)
+    assert counts[expected == 0].sum() == 0
+    possible = expected > 0
+    assert ((counts - expected)[possible] ** 2 / expected[possible]).sum() < 18.5
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"temperature": 0}, ValueError, "--temperature must be above 0 and finite, got 0; --greedy takes"),
+        ({"temperature": -1.0}, ValueError, "--temperature must be above 0"),
+        ({"temperature": float("nan")}, ValueError, "--temperature must be above 0"),
+        ({"temperature": float("inf")}, ValueError, "--temperature must be above 0"),
+        ({"temperature": "hot"}, TypeError, "--temperature must be a number, got 'hot'"),
+        ({"top_k": -1}, ValueError, "--top-k must be at least 0, got -1"),
+        ({"top_k": 1.5}, TypeError, "--top-k must be a whole number, got 1.5"),
+        ({"top_p": 0.0}, ValueError, "--top-p must be above 0 and at most 1, got 0.0"),
+        ({"top_p": 1.01}, ValueError, "--top-p must be above 0 and at most 1"),
+        ({"top_p": float("nan")}, ValueError, "--top-p must be above 0"),
+        ({"top_p": True}, TypeError, "--top-p must be a number, got True"),
+    ],
+)
+def test_bad_options_are_named(options, error, message):
+    with pytest.raises(error) as raised:
+        Sampler(**options)
+    assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize("bad", [[0.0, float("nan")], [0.0, float("inf")], [[0.0, 1.0]]])
+def test_bad_logits_are_refused(bad):
+    with pytest.raises(ValueError, match="logits must be one row of finite numbers"):
+        Sampler().choose(np.array(bad), rng())
+
+
+# -- generate
+
+
+CYCLE = np.log(np.eye(4)[[1, 2, 3, 0]] + 1e-6)  # 0 -> 1 -> 2 -> 3 -> 0
+ANY = np.random.default_rng(1).normal(size=(4, 4))
+
+
+def test_the_prefix_goes_in_at_once_and_then_one_step_a_symbol():
+    net = Chain(CYCLE)
+    ids = generate(net, [3, 0, 1], 6, sampler=Sampler(greedy=True), rng=rng())
+    assert ids == [2, 3, 0, 1, 2, 3]
+    assert net.calls == [((3, 1), 0.0)] + [((1, 1), float(steps)) for steps in range(3, 8)]
+
+
+def test_the_same_seed_gives_the_same_text():
+    first, again, other = (generate(Chain(ANY), [0], 50, sampler=Sampler(), rng=rng(seed)) for seed in (1, 1, 2))
+    assert first == again != other
+    assert all(type(symbol) is int for symbol in first)
+
+
+def test_greedy_does_not_depend_on_the_seed():
+    first, other = (generate(Chain(ANY), [0], 20, sampler=Sampler(greedy=True), rng=rng(seed)) for seed in (1, 2))
+    assert first == other
+
+
+def test_a_chain_is_walked_with_its_probabilities():
+    ids = generate(Chain(ANY), [0], 4000, sampler=Sampler(temperature=0.8), rng=rng(3))
+    counts = np.zeros((4, 4))
+    np.add.at(counts, (ids[:-1], ids[1:]), 1)
+    for before, row in enumerate(counts):
+        expected = row.sum() * softmax(ANY[before] / 0.8)
+        assert ((row - expected) ** 2 / expected).sum() < 16.3  # 99.9 % at three degrees of freedom
+
+
+def test_short_ones():
+    net = Chain(CYCLE)
+    assert generate(net, [0], 0, sampler=Sampler(), rng=rng()) == []
+    assert generate(net, (0,), 1, sampler=Sampler(greedy=True), rng=rng()) == [1]
+    assert generate(net, np.array([0, 1]), 1, sampler=Sampler(greedy=True), rng=rng()) == [2]
+
+
+def test_what_cannot_be_generated():
+    with pytest.raises(ValueError, match="--prefix is empty"):
+        generate(Chain(CYCLE), [], 5, sampler=Sampler(), rng=rng())
+    with pytest.raises(ValueError, match="--length must be at least 0, got -1"):
+        generate(Chain(CYCLE), [0], -1, sampler=Sampler(), rng=rng())
