@@ -1,0 +1,67 @@
+"""What a number was measured on: processor, cores, instruction set, versions. The kind of machine, never its name."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["machine"]
+
+INSTRUCTION_SETS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sse4_2": "SSE4.2"}
+"""From the kernel's name of a processor flag to what the set is called, the widest first."""
+
+
+def machine() -> dict[str, Any]:
+    """Processor model, usable cores, instruction set, and versions, as they stand in every record of a measurement.
+
+    Returns
+    -------
+    dict
+        ``processor``, ``cores``, ``instruction_set``, ``threads`` (what ``OMP_NUM_THREADS`` allows; None: all cores),
+        ``python``, ``mxnet``, ``numpy``, ``deeprnn``. What cannot be found out is None.
+    """
+    from . import __version__  # here, so that the front door may import this room
+
+    name, flags = _processor()
+    return {
+        "processor": name or platform.processor() or platform.machine() or None,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "instruction_set": next((title for flag, title in INSTRUCTION_SETS.items() if flag in flags), None),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "python": platform.python_version(),
+        "mxnet": _version("mxnet"),
+        "numpy": _version("numpy"),
+        "deeprnn": __version__,
+    }
+
+
+def _processor() -> tuple[str, set[str]]:
+    """The processor's name, and its flags in the kernel's spelling."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = (line.partition(":") for line in info.read_text(errors="replace").splitlines())
+        first: dict[str, str] = {}
+        for key, _, value in lines:
+            first.setdefault(key.strip(), value.strip())
+        return first.get("model name", ""), set(first.get("flags", "").split())
+    if platform.system() == "Darwin":
+        keys = ("machdep.cpu.brand_string", "machdep.cpu.features", "machdep.cpu.leaf7_features")
+        name, *flags = (_sysctl(key) for key in keys)
+        return name, set(" ".join(flags).lower().replace(".", "_").replace("avx1_0", "avx").split())
+    return "", set()
+
+
+def _sysctl(key: str) -> str:
+    done = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _version(package: str) -> Any:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
