@@ -373,4 +373,5 @@ class LSTMCell(_Cell):
             return cell
         if self._clip_nan:
             cell = F.where(cell == cell, cell, F.ones_like(cell) * self._clip[0])  # only a NaN differs from itself
-        return F.clip(cell, *self._clip)
+        low, high = self._clip
+        return F.minimum(F.maximum(cell, low), high)  # F.clip keeps its bounds in float32, whatever the dtype
