@@ -1,0 +1,31 @@
+# Two commands: `make train` and `make test`. Each sets up .venv first where that has not been done.
+
+.PHONY: setup train test lint check lock clean
+
+setup:
+	@scripts/setup.sh
+
+train: ARGS = --layers 2
+train: setup
+	@.venv/bin/python scripts/train.py $(ARGS)
+
+# One thread each: two test processes share the cores better than their threads would.
+test: setup
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 $(ARGS)
+
+lint: setup
+	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m mypy
+
+check: lint test
+
+# The versions and hashes of everything, for all Pythons and platforms; `make lock ARGS=--upgrade` takes newer ones.
+lock:
+	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
+	@uv pip compile -q --no-config --universal --python-version 3.9 --generate-hashes --no-strip-extras \
+	    --extra test --extra dev --extra tensorboard --custom-compile-command "make lock" \
+	    $(ARGS) -o requirements.lock setup.cfg
+
+clean:
+	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist src/*.egg-info
+	@find src scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,142 @@
+#!/bin/sh
+# Makes .venv: finds a Python, installs the locked dependencies and this package. Does nothing where that is done.
+#
+#   scripts/setup.sh           set up
+#   scripts/setup.sh --check   only look whether this machine has what set-up needs
+#
+# What is missing is said in one line on stderr, with exit code 1.
+set -eu
+CDPATH='' cd -- "$(dirname -- "$0")/.."
+unset PYTHONHOME PYTHONPATH
+# A user's settings for other installs (into the home folder, into a target) have no place in .venv.
+unset PIP_TARGET PIP_PREFIX
+export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
+
+fail() {
+    printf 'setup: %s\n' "$1" >&2
+    exit 1
+}
+
+# Written last, so that a .venv counts only when it is finished, and only for this lock, this Python and this place
+# (an editable install holds the absolute path). Until then it holds the process that is at work.
+stamp=.venv/deeprnn-setup
+fingerprint() {
+    { pwd; .venv/bin/python --version; cat requirements.lock setup.cfg; } 2>&1 | cksum
+}
+
+if [ $# -eq 0 ] && [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; then
+    exit 0
+fi
+
+# --- what this machine must have
+
+case "$(uname -s) $(uname -m)" in
+    'Linux x86_64')
+        if ldd --version 2>&1 | grep -qi musl; then
+            fail "mxnet 1.9.1 has no wheel for musl (Alpine and the like): use a Linux with glibc, such as Debian or Ubuntu"
+        fi ;;
+    'Darwin x86_64') ;;
+    # There is a file for 64-bit ARM Linux, but it needs ARM's Performance Libraries, which nothing installs.
+    *) fail "mxnet 1.9.1 has no wheel that runs on $(uname -s) $(uname -m): use Linux on x86-64 (on Windows: WSL)" ;;
+esac
+
+# A pyenv shim may stand on the path and fail when it is called: each candidate is run, not just looked for.
+runs() { "$@" >/dev/null 2>&1; }
+if runs uv --version; then uv=yes; else uv=; fi
+
+# One line on what is missing to build and run with the interpreter $1; nothing where all is there.
+lacks() {
+    version=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    prefix=$("$1" -c 'import sys; print(sys.base_prefix)')
+    compiler=${CC:-$("$1" -c 'import sysconfig; print(sysconfig.get_config_var("CC") or "cc")')}
+    include=$("$1" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+    if runs command -v apt-get; then apt=yes; else apt=; fi
+    missing='' packages=''
+    # $compiler may carry options ("gcc -pthread"): it is split on purpose.
+    if ! echo '#include <stdio.h>' | runs $compiler -E -x c -; then
+        missing="$missing, a C compiler (${compiler%% *})" packages="$packages gcc libc6-dev"
+    fi
+    # What belongs to the interpreter is in Debian's packages only where the interpreter is Debian's.
+    if [ ! -f "$include/Python.h" ]; then
+        missing="$missing, the headers of Python $version (Python.h)" packages="$packages python$version-dev"
+        [ "$prefix" = /usr ] || apt=
+    fi
+    if [ -z "$uv" ] && ! runs "$1" -c 'import venv, ensurepip'; then
+        missing="$missing, the venv module of Python $version" packages="$packages python$version-venv"
+        [ "$prefix" = /usr ] || apt=
+    fi
+    if [ "$(uname -s)" = Linux ] && ! runs "$1" -c 'import ctypes; ctypes.CDLL("libgomp.so.1")'; then
+        missing="$missing, libgomp.so.1 (GNU OpenMP)" packages="$packages libgomp1"
+    fi
+    if [ -n "$missing" ] && [ -n "$apt" ]; then
+        echo "missing${missing#,}: apt-get install$packages"
+    elif [ -n "$missing" ]; then
+        echo "missing${missing#,}, for the Python in $prefix: install what is missing with your package manager"
+    fi
+}
+
+python='' problem='' passed_over=''
+for candidate in python3.11 python3.10 python3.9 python3; do
+    version=$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
+    case $version in
+        3.9 | 3.10 | 3.11) ;;
+        *) passed_over=" (python3 is $version)"; continue ;;
+    esac
+    lack=$(lacks "$candidate")
+    if [ -z "$lack" ]; then python=$candidate; break; fi
+    problem=${problem:-$lack}
+done
+
+if [ -z "$python" ]; then
+    [ -z "$problem" ] || fail "$problem"
+    [ -n "$uv" ] || fail "no Python 3.9, 3.10 or 3.11 found$passed_over: apt-get install python3.11-venv python3.11-dev\
+ (on Debian 12), or install uv, which fetches one by itself"
+fi
+[ "${1-}" != --check ] || exit 0
+
+# --- set up
+
+if [ -e .venv ]; then
+    [ -e "$stamp" ] || fail ".venv was not made by this script: move it away, or install into it yourself\
+ (.venv/bin/pip install -e .)"
+    # Where there is a /proc, it tells a set-up at work from one that was killed.
+    worker=$(sed -n 's/^at work: //p' "$stamp")
+    ! grep -qs setup.sh "/proc/$worker/cmdline" ||
+        fail "another set-up is at work (process $worker): wait for it, then call again"
+fi
+started=$(date +%s)
+trap 'rm -rf .venv' EXIT
+trap 'exit 130' INT
+trap 'exit 143' HUP TERM
+rm -rf .venv
+mkdir .venv
+echo "at work: $$" >"$stamp"
+
+if [ -z "$python" ]; then
+    echo "no Python 3.9, 3.10 or 3.11 here$passed_over: uv fetches 3.11"
+    uv python install -q 3.11 || fail "uv could not fetch Python 3.11 (above): is the network there?"
+    python=$(uv python find 3.11)
+    lack=$(lacks "$python")
+    [ -z "$lack" ] || fail "$lack"
+fi
+echo "setting up .venv with $("$python" --version) (once; about a minute)"
+
+if [ -n "$uv" ]; then
+    uv venv -q --allow-existing --python "$python" .venv || fail "uv could not make .venv (above)"
+    install() { uv pip install -q --python .venv/bin/python --compile-bytecode --no-build-isolation "$@"; }
+else
+    "$python" -m venv .venv || fail "Python could not make .venv (above)"
+    install() { .venv/bin/python -m pip install -q --use-pep517 --no-build-isolation "$@"; }
+fi
+# gluonnlp comes as source. Its build would fetch whatever setuptools and Cython are newest, without a hash;
+# so these two go first, from the lock, and the build makes do with them.
+awk '/^[a-z]/ { wanted = /^(cython|setuptools)==/ } wanted' requirements.lock |
+    install --require-hashes -r /dev/stdin &&
+    install --require-hashes -r requirements.lock &&
+    install --no-deps -e . ||
+    fail "the locked dependencies could not be installed (above): is the network there?"
+.venv/bin/python -W ignore -c 'import mxnet, gluonnlp' || fail "mxnet or gluonnlp is installed, but does not load (above)"
+
+fingerprint >"$stamp"
+trap - EXIT
+echo "set up in $(($(date +%s) - started)) s"
