@@ -20,7 +20,7 @@ from mxnet.gluon.rnn import HybridRecurrentCell
 from mxnet.initializer import Initializer
 
 from ._types import Operators, Params, Tensor
-from .checks import check_choice, check_size
+from .checks import check_choice, check_dtype, check_size
 
 __all__ = ["ACTIVATIONS", "ElmanCell", "GRUCell", "LSTMCell"]
 
@@ -68,7 +68,7 @@ class _Cell(HybridRecurrentCell):
         super().__init__(prefix=prefix, params=params)
         self._hidden_size = check_size("hidden_size", hidden_size)
         self._input_size = check_size("input_size", input_size, minimum=0)
-        self._dtype = dtype
+        self._dtype = check_dtype(dtype)
         rows = len(self.gates) * hidden_size
         self._add("i2h_weight", (rows, input_size), i2h_weight_initializer)
         self._add("h2h_weight", (rows, state_size or hidden_size), h2h_weight_initializer)
@@ -85,9 +85,9 @@ class _Cell(HybridRecurrentCell):
     def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
         return [{"shape": (batch_size, self._hidden_size), "__layout__": "NC", "dtype": self._dtype}]
 
-    def cast(self, dtype: str) -> None:
-        super().cast(dtype)
-        self._dtype = dtype
+    def cast(self, dtype: Any) -> None:
+        self._dtype = check_dtype(dtype)
+        super().cast(self._dtype)
 
     @property
     def operators(self) -> int:
@@ -318,16 +318,7 @@ class LSTMCell(_Cell):
         layer_norm: bool = False,
         dtype: str = "float32",
     ) -> None:
-        if (state_clip_min is None) != (state_clip_max is None):
-            raise ValueError(
-                "state_clip_min and state_clip_max go together, got "
-                f"state_clip_min={state_clip_min}, state_clip_max={state_clip_max}"
-            )
-        if state_clip_min is not None and state_clip_max is not None and not state_clip_min <= state_clip_max:
-            raise ValueError(
-                f"state_clip_min must not exceed state_clip_max, got {state_clip_min} and {state_clip_max}"
-            )
-        self._clip = None if state_clip_min is None else (float(state_clip_min), float(state_clip_max or 0.0))
+        self._clip = _check_clip(state_clip_min, state_clip_max)
         self._clip_nan = state_clip_nan
         self._projection_size = check_size("projection_size", projection_size) if projection_size else None
         super().__init__(
@@ -375,3 +366,18 @@ class LSTMCell(_Cell):
             cell = F.where(cell == cell, cell, F.ones_like(cell) * self._clip[0])  # only a NaN differs from itself
         low, high = self._clip
         return F.minimum(F.maximum(cell, low), high)  # F.clip keeps its bounds in float32, whatever the dtype
+
+
+def _check_clip(low: Optional[float], high: Optional[float]) -> Optional[tuple[float, float]]:
+    if low is None and high is None:
+        return None
+    if low is None or high is None:
+        raise ValueError(
+            f"state_clip_min and state_clip_max go together, got state_clip_min={low}, state_clip_max={high}"
+        )
+    for name, bound in (("state_clip_min", low), ("state_clip_max", high)):
+        if isinstance(bound, bool) or not isinstance(bound, (int, float)):
+            raise TypeError(f"{name} must be a number, got {bound!r}")
+    if not low <= high:
+        raise ValueError(f"state_clip_min must not exceed state_clip_max, got {low} and {high}")
+    return float(low), float(high)

@@ -147,9 +147,7 @@ class Checkpoint:
             if name not in self.parameters:
                 raise ValueError(f"{self.path} has no parameter {name!r}, and the network has: is it the same model?")
             if name not in parameters:
-                raise ValueError(
-                    f"{self.path} has a parameter {name!r}, and the network none: is it the same model?"
-                )
+                raise ValueError(f"{self.path} has a parameter {name!r}, and the network none: is it the same model?")
             parameter, array = parameters[name], self.parameters[name]
             shape = parameter.shape or (0,) * array.ndim  # 0: not known before the first batch
             fits = len(shape) == array.ndim and all(own in (0, saved) for own, saved in zip(shape, array.shape))

@@ -7,7 +7,11 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["check_choice", "check_fraction", "check_size"]
+import numpy as np
+
+__all__ = ["DTYPES", "check_choice", "check_dtype", "check_fraction", "check_size"]
+
+DTYPES = ("float32", "float64", "float16")
 
 
 def check_size(name: str, value: Any, minimum: int = 1) -> int:
@@ -26,6 +30,17 @@ def check_fraction(name: str, value: Any) -> float:
     if not 0 <= value < 1:
         raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
     return float(value)
+
+
+def check_dtype(dtype: Any) -> str:
+    """The name of a dtype that layers can have."""
+    if str(dtype) == "bfloat16":
+        raise TypeError("dtype bfloat16 is not one that MXNet's arrays have; use float32")
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    return check_choice("dtype", name, DTYPES)
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:

@@ -1,9 +1,9 @@
 r"""Why a deep stack learns, or does not: signal, gradient and update of each layer, and a sentence.
 
 A layer passes on a share of its signal going up and of its gradient coming down. Where that share is not near one, it
-is raised to the power of the depth. `diagnose` looks at one batch: how far the outputs of each layer spread, how many sit
-where the non-linearity is flat, how much gradient arrives at each layer, and at each step back in time, and how large a
-step of the optimizer would be beside the weights. `Diagnosis.sentences` says what is wrong and what to try.
+is raised to the power of the depth. `diagnose` looks at one batch: how far the outputs of each layer spread, how many
+sit where the non-linearity is flat, how much gradient arrives at each layer, and at each step back in time, and how
+large an update is beside the weights. `Diagnosis.sentences` says what is wrong and what to try.
 
 Glorot and Bengio 2010; Pascanu, Mikolov and Bengio 2013 (arXiv:1211.5063).
 """

@@ -10,10 +10,11 @@ from mxnet.initializer import Initializer
 from mxnet.ndarray import NDArray
 
 from ._types import Operators, Tensor
-from .checks import check_choice, check_size
+from .cells import ACTIVATIONS
+from .checks import check_choice, check_dtype, check_size
 from .initializers import RecurrentOrthogonal
 from .lengths import PerLength
-from .stack import DeepGRU, DeepLSTM, DeepRNN
+from .stack import DeepGRU, DeepLSTM, DeepRNN, check_states
 
 __all__ = ["BACKENDS", "CELLS", "LanguageModel"]
 
@@ -86,7 +87,10 @@ class LanguageModel(PerLength):
         super().__init__(**kwargs)
         self._vocab_size = check_size("vocab_size", vocab_size)
         self._embedding_size = check_size("embedding_size", embedding_size, minimum=0)
-        self._dtype = dtype
+        self._dtype = check_dtype(dtype)
+        check_size("hidden_size", hidden_size)
+        check_size("num_layers", num_layers)
+        check_choice("activation", activation, ACTIVATIONS)
         stack = STACKS[check_choice("backend", backend, BACKENDS)][check_choice("cell", cell, CELLS)]
         if backend == "gluon" and dropout and not mx.context.num_gpus():
             raise ValueError("backend 'gluon' ignores dropout on the CPU; use backend 'deeprnn', or dropout 0")
@@ -121,6 +125,8 @@ class LanguageModel(PerLength):
 
     def __call__(self, ids: Tensor, states: Union[Tensor, list[Tensor], None] = None) -> tuple[Tensor, list[Tensor]]:
         """Logits ``(T, N, V)`` and the last states, from ids ``(T, N)`` and states (zeros by default)."""
+        if not isinstance(ids, (NDArray, mx.sym.Symbol)):
+            raise TypeError(f"ids must be an NDArray or a Symbol, got {type(ids).__name__}")
         if isinstance(ids, NDArray) and (ids.ndim != 2 or 0 in ids.shape):
             raise ValueError(f"ids must have shape (sequence_length, batch_size), got {ids.shape}")
         if states is None:
@@ -130,6 +136,8 @@ class LanguageModel(PerLength):
                 else self.begin_state(0, func=mx.sym.zeros)
             )
         states = [states] if isinstance(states, (NDArray, mx.sym.Symbol)) else list(states)
+        batch_size = ids.shape[1] if isinstance(ids, NDArray) else 0
+        check_states(states, self.stack.state_info(batch_size), type(ids))
         return super().__call__(ids, states)
 
     def hybrid_forward(self, F: Operators, ids: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -140,9 +148,9 @@ class LanguageModel(PerLength):
         outputs, states = self.stack(inputs, states)
         return self.decoder(outputs), states
 
-    def cast(self, dtype: str) -> None:
-        super().cast(dtype)
-        self._dtype = dtype
+    def cast(self, dtype: Any) -> None:
+        self._dtype = check_dtype(dtype)
+        super().cast(self._dtype)
 
     def initialize(
         self,

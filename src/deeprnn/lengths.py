@@ -99,6 +99,8 @@ class PerLength(HybridBlock):
     """How many operators one more step adds to a static graph."""
     _any_length = True
     """False for a block that is good for one length alone, and so needs no loop operator in somebody else's graph."""
+    _one_length = ""
+    """How to make it one, as the end of an error's sentence."""
 
     def __init__(self, **kwargs: Any) -> None:
         self._graphs = _Graphs()
@@ -118,7 +120,7 @@ class PerLength(HybridBlock):
         if graph is None:
             graph = self._draw(*key)
             self._graphs.keep(key, graph)
-            self._example = (x.slice_axis(axis=self._time_axis, begin=0, end=1), *args)
+            self._example = _detached((x.detach().slice_axis(axis=self._time_axis, begin=0, end=1), *args))
         return graph(x, *args)
 
     def _draw(self, length: Optional[int], backend: Optional[str] = None) -> _Graph:
@@ -141,17 +143,25 @@ class PerLength(HybridBlock):
         Raises
         ------
         ValueError
-            With ``static_shape=True`` through a hybridized parent that is not one of this package's: there the block
-            needs MXNet's loop operator, and that returns wrong results or fails under this flag.
+            Through a hybridized parent that is not one of this package's: with ``static_shape=True``, as the block
+            needs MXNet's loop operator there, and that returns wrong results or fails under this flag; and in
+            `optimize_for`, after which gradients are zero without a word.
         """
-        parent = _hybridizing_parent()
-        if active and flags.get("static_shape") and self._any_length and parent is not None:
-            parent.hybridize(False)  # it has taken the flags already
-            raise ValueError(
-                f"{type(self).__name__} inside a hybridized {type(parent).__name__} cannot take static_shape=True: its "
-                "graph is for any length, and MXNet's loop operator fails under it. Use static_alloc=True alone, "
-                "or build the layer with unroll_length=T for one length"
+        parents = _hybridizing_parents() if active else []
+        fault = None
+        if parents and flags.get("static_shape") and self._any_length:
+            fault = (
+                "cannot take static_shape=True: its graph is for any length, and MXNet's loop operator fails under "
+                f"it. Use static_alloc=True alone{self._one_length}"
             )
+        elif parents and parents[0]._backend:
+            fault = (
+                "cannot be optimized for a backend: MXNet returns gradients of zero after it. For inference, export "
+                "the net and call optimize_for on what SymbolBlock.imports returns"
+            )
+        if fault:
+            parents[-1].hybridize(False)  # they have taken the flags already
+            raise ValueError(f"{type(self).__name__} inside a hybridized {type(parents[0]).__name__} {fault}")
         known = ("static_alloc", "static_shape", "inline_limit", "forward_bulk_size", "backward_bulk_size")
         self._graph_flags = {name: flags[name] for name in known if name in flags}
         super().hybridize(active, backend, clear, **flags)
@@ -181,17 +191,26 @@ class PerLength(HybridBlock):
         graph.export(path, epoch, remove_amp_cast)
 
 
-def _hybridizing_parent() -> Optional[HybridBlock]:
-    """The foreign block whose own `hybridize` is calling this one's, or None.
+def _hybridizing_parents() -> list[HybridBlock]:
+    """The foreign blocks whose own `hybridize` has led to this one's, the nearest first.
 
     Gluon hands the call down to each child with the same flags and says nothing of the parent, so the frames are asked.
     """
+    parents: list[HybridBlock] = []
     frame = inspect.currentframe()
-    while frame is not None:
+    while frame is not None and frame.f_code.co_name in ("hybridize", "_hybridizing_parents"):
         if frame.f_code is Block.hybridize.__code__:
             parent = frame.f_locals["self"]
-            return parent if isinstance(parent, HybridBlock) and not isinstance(parent, PerLength) else None
-        if frame.f_code.co_name not in ("hybridize", "_hybridizing_parent"):
-            return None
+            if isinstance(parent, PerLength):
+                break  # this package's own: it draws the graph, and has looked at its parents itself
+            if isinstance(parent, HybridBlock):
+                parents.append(parent)
         frame = frame.f_back
-    return None
+    return parents
+
+
+def _detached(arguments: Any) -> Any:
+    """The same arrays without the graph that they came from."""
+    if isinstance(arguments, (list, tuple)):
+        return type(arguments)(map(_detached, arguments))
+    return arguments.detach()

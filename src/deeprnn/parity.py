@@ -45,12 +45,20 @@ def randomize(layer: gluon.Block, seed: int = 0, scale: float = 0.3) -> None:
 
 def copy_parameters(source: gluon.Block, target: gluon.Block) -> None:
     """Give `target` the values of `source`; parameters are matched by their names after each block's own prefix."""
-    values = {name[len(source.prefix) :]: p for name, p in source.collect_params().items()}
-    names = {name[len(target.prefix) :]: p for name, p in target.collect_params().items()}
+    values, names = _own_names(source), _own_names(target)
     if values.keys() != names.keys():
         raise ValueError(f"the two blocks differ in parameters: {sorted(values.keys() ^ names.keys())}")
     for name, parameter in names.items():
         parameter.set_data(values[name].data().astype(parameter.dtype))
+
+
+def _own_names(block: gluon.Block) -> dict[str, gluon.Parameter]:
+    """The parameters by their names after the block's prefix."""
+    parameters = block.collect_params().items()
+    stray = [name for name, _ in parameters if not name.startswith(block.prefix)]
+    if stray:
+        raise ValueError(f"{type(block).__name__} has parameters whose names do not begin with its own: {stray}")
+    return {name[len(block.prefix) :]: parameter for name, parameter in parameters}
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ def run(
         return total, seen
 
     total, (outputs, *last) = loss()
-    parameters = {name[len(layer.prefix) :]: p for name, p in layer.collect_params().items()}
+    parameters = _own_names(layer)
     tensors = {"outputs": outputs, "d inputs": x.grad}
     tensors.update({f"state {i}": state for i, state in enumerate(last)})
     tensors.update({f"d state {i}": state.grad for i, state in enumerate(begin)})

@@ -15,19 +15,19 @@ from typing import Any, Callable, Optional, Union
 
 import mxnet as mx
 import numpy as np
+from mxnet import autograd
 from mxnet.gluon import nn, rnn
 from mxnet.ndarray import NDArray
 
 from ._types import Operators, Tensor
 from .cells import ACTIVATIONS, ElmanCell, GRUCell, Init, LSTMCell, _Cell
-from .checks import check_choice, check_fraction, check_size
+from .checks import check_choice, check_dtype, check_fraction, check_size
 from .lengths import PerLength, known_length
 from .unroll import split, unroll
 
 __all__ = ["DeepGRU", "DeepLSTM", "DeepRNN", "parameter_name"]
 
 LAYOUTS = ("TNC", "NTC")
-DTYPES = ("float32", "float64", "float16")
 DROPOUT_MODES = ("standard", "variational")
 
 
@@ -40,8 +40,9 @@ class _Stack(PerLength):
     """What the three have in common: everything but the cell."""
 
     _tap: Optional[Callable[[int, Tensor], Tensor]] = None
-    """Where a diagnosis looks in: gets the number of a layer and what is about to enter it, last of all the outputs, and
+    """Where a diagnosis looks in: gets the number of a layer and what is about to enter it, at last the outputs, and
     returns what goes on."""
+    _one_length = ", or build the layer with unroll_length=T for one length"
 
     def __init__(
         self,
@@ -63,7 +64,10 @@ class _Stack(PerLength):
         unroll_length: Optional[int] = None,
         prefix: Optional[str] = None,
         params: Any = None,
-        **initializers: Init,
+        i2h_weight_initializer: Init = None,
+        h2h_weight_initializer: Init = None,
+        i2h_bias_initializer: Init = "zeros",
+        h2h_bias_initializer: Init = "zeros",
     ) -> None:
         super().__init__(prefix=prefix, params=params)
         self._hidden_size = check_size("hidden_size", hidden_size)
@@ -76,7 +80,7 @@ class _Stack(PerLength):
         self._zoneout = check_fraction("zoneout", zoneout)
         self._directions = "lr" if bidirectional else "l"
         self._input_size = check_size("input_size", input_size, minimum=0)
-        self._dtype = _check_dtype(dtype)
+        self._dtype = check_dtype(dtype)
         self._use_sequence_length = use_sequence_length
         self._unroll_length = None if unroll_length is None else check_size("unroll_length", unroll_length)
         self._any_length = unroll_length is None
@@ -93,7 +97,10 @@ class _Stack(PerLength):
                         prefix=f"{d}{layer}_",
                         layer_norm=layer_norm,
                         dtype=dtype,
-                        **initializers,
+                        i2h_weight_initializer=i2h_weight_initializer,
+                        h2h_weight_initializer=h2h_weight_initializer,
+                        i2h_bias_initializer=i2h_bias_initializer,
+                        h2h_bias_initializer=h2h_bias_initializer,
                     )
                     for d in self._directions
                 ]
@@ -121,7 +128,7 @@ class _Stack(PerLength):
             weight.shape = (weight.shape[0], inputs.shape[-1])
 
     def cast(self, dtype: Union[str, type, np.dtype]) -> None:
-        self._dtype = _check_dtype(dtype)
+        self._dtype = check_dtype(dtype)
         super().cast(self._dtype)
 
     def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
@@ -171,6 +178,8 @@ class _Stack(PerLength):
             ``use_sequence_length=True`` alone.
         """
         given = states is not None
+        if not isinstance(inputs, (NDArray, mx.sym.Symbol)):
+            raise TypeError(f"inputs must be an NDArray or a Symbol, got {type(inputs).__name__}")
         if isinstance(inputs, NDArray):
             self._check_inputs(inputs)
         if states is None:
@@ -180,10 +189,13 @@ class _Stack(PerLength):
                 else self.begin_state(0, func=mx.sym.zeros)
             )
         states = [states] if isinstance(states, (NDArray, mx.sym.Symbol)) else list(states)
-        self._check_states(inputs, states)
+        batch_size = inputs.shape[self._layout.index("N")] if isinstance(inputs, NDArray) else 0
+        check_states(states, self.state_info(batch_size), type(inputs))
         self._check_sequence_length(inputs, sequence_length)
         arguments = [] if sequence_length is None else [sequence_length]
         outputs, states = super().__call__(inputs, states, *arguments)
+        if given and not self._active and isinstance(outputs, NDArray) and autograd.is_recording():
+            outputs, *states = _one_node([outputs, *states])
         return (outputs, states) if given else outputs
 
     def hybrid_forward(
@@ -260,29 +272,17 @@ class _Stack(PerLength):
         if self._unroll_length not in (None, length):
             raise ValueError(f"inputs must have unroll_length {self._unroll_length} steps, got {length}")
 
-    def _check_states(self, inputs: Tensor, states: list[Tensor]) -> None:
-        batch_size = inputs.shape[self._layout.index("N")] if isinstance(inputs, NDArray) else 0
-        expected = self.state_info(batch_size)
-        if len(states) != len(expected):
-            raise ValueError(f"states must be {len(expected)} tensor(s), got {len(states)}")
-        for i, (state, info) in enumerate(zip(states, expected)):
-            if type(state) is not type(inputs):
-                raise TypeError(
-                    f"states[{i}] must be a {type(inputs).__name__}, as inputs are, got {type(state).__name__}"
-                )
-            if not isinstance(state, NDArray):
-                continue
-            if state.shape != info["shape"]:
-                raise ValueError(f"states[{i}] must have shape {info['shape']}, got {state.shape}")
-            if np.dtype(state.dtype).name != self._dtype:
-                raise TypeError(f"states[{i}] must be {self._dtype}, got {np.dtype(state.dtype).name}")
-
     def _check_sequence_length(self, inputs: Tensor, sequence_length: Optional[Tensor]) -> None:
         if self._use_sequence_length != (sequence_length is not None):
             raise ValueError(
                 "use_sequence_length=True needs a sequence_length with each call"
                 if self._use_sequence_length
                 else "sequence_length needs a layer built with use_sequence_length=True"
+            )
+        if sequence_length is not None and type(sequence_length) is not type(inputs):
+            raise TypeError(
+                f"sequence_length must be a {type(inputs).__name__}, as inputs are, "
+                f"got {type(sequence_length).__name__}"
             )
         if isinstance(sequence_length, NDArray) and isinstance(inputs, NDArray):
             batch_size = inputs.shape[self._layout.index("N")]
@@ -302,10 +302,30 @@ class _Stack(PerLength):
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
-def _check_dtype(dtype: Union[str, type, np.dtype]) -> str:
-    if dtype == "bfloat16":
-        raise TypeError("dtype bfloat16 is not one that MXNet's arrays have; use float32 or float64")
-    return check_choice("dtype", np.dtype(dtype).name, DTYPES)
+def check_states(states: Sequence[Tensor], expected: Sequence[dict[str, Any]], kind: type) -> None:
+    """States of the kind of the inputs (NDArray or Symbol), and, for arrays, of the shape and dtype of `state_info`."""
+    if len(states) != len(expected):
+        raise ValueError(f"states must be {len(expected)} tensor(s), got {len(states)}")
+    for i, (state, info) in enumerate(zip(states, expected)):
+        if type(state) is not kind:
+            raise TypeError(f"states[{i}] must be a {kind.__name__}, as inputs are, got {type(state).__name__}")
+        if not isinstance(state, NDArray):
+            continue
+        if state.shape != info["shape"]:
+            raise ValueError(f"states[{i}] must have shape {info['shape']}, got {state.shape}")
+        if np.dtype(state.dtype).name != info["dtype"]:
+            raise TypeError(f"states[{i}] must be {info['dtype']}, got {np.dtype(state.dtype).name}")
+
+
+def _one_node(tensors: list[NDArray]) -> list[NDArray]:
+    """The same values as the outputs of one operator, so that a backward pass from any of them lets go of them all.
+
+    The book means to cut the gradient between batches, and calls `detach` but drops what that returns. With the
+    built-in layer it does no harm: outputs and states are one operator's, which the first backward pass frees. States
+    that this pass left behind would lead the second one into a graph that is gone.
+    """
+    copies = mx.sym.Group([mx.sym.identity(mx.sym.var(f"x{i}")) for i in range(len(tensors))])
+    return mx.nd.CachedOp(copies, [("inline_limit", 0)])(*tensors)  # inlined, they would be many nodes again
 
 
 def _masked(F: Operators, x: Tensor, sequence_length: Optional[Tensor]) -> Tensor:

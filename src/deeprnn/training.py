@@ -301,7 +301,16 @@ def evaluate(net: Any, batches: Optional[Batches], ctx: mx.Context) -> Optional[
 
 
 def make_trainer(net: Any, config: TrainConfig, steps: int) -> gluon.Trainer:
-    """The `gluon.Trainer` of a run of `steps` updates in all; plain update rules, without weight decay or momentum."""
+    """The `gluon.Trainer` of a run of `steps` updates in all; plain update rules, without weight decay or momentum.
+
+    Raises
+    ------
+    ValueError
+        For a network that is not in float32, which gradient clipping and MXNet's RMSProp are.
+    """
+    for name, parameter in net.collect_params().items():
+        if np.dtype(parameter.dtype) != np.float32:
+            raise ValueError(f"training is in float32, and the network's {name} is in {np.dtype(parameter.dtype)}")
     # MXNet's optimizers overwrite the scheduler's rate by a default of their own unless they are given it as well.
     options = {"learning_rate": config.lr, "lr_scheduler": learning_rate_schedule(config, steps), "wd": 0.0}
     # Gradients are clipped between their reduction and the update, so the update cannot be the key-value store's.

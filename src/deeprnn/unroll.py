@@ -30,9 +30,9 @@ def carry(
 ) -> tuple[Tensor, list[Tensor]]:
     """The output of a step and the states that go on, from the states before and after it.
 
-    With zoneout (Krueger et al. 2016, arXiv:1606.01305) each unit keeps what it had with that probability; in inference
-    every unit takes the expectation. Both are :math:`s + (1 - z) \\, \\mathrm{dropout}_z(s' - s)`, as dropout scales what
-    it leaves by :math:`1 / (1 - z)` in training and does nothing in inference.
+    With zoneout z (Krueger et al. 2016, arXiv:1606.01305) each unit keeps what it had with that probability; in
+    inference every unit takes the expectation. Both are ``s + (1 - z) * dropout(s' - s, z)``, as dropout scales what it
+    leaves by ``1 / (1 - z)`` in training and does nothing in inference.
 
     A sequence that is not alive at this step, ``alive`` of ``(N,)``, keeps all that it had. So a sequence of length T'
     ends with its states at T', and one that is read backwards starts at its own end, because until then it carries its
