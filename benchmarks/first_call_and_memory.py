@@ -1,0 +1,93 @@
+#!/usr/bin/env python
+"""What a long deep stack costs beside its speed: peak memory in training, and the first call, which draws the graph.
+
+T = 512, 8 layers, 128 units, 16 sequences, for each kind of layer, against the built-in layer. Both are hybridized with
+static_alloc and static_shape; each is measured in a process of its own, its memory less what is held after import.
+
+    python benchmarks/first_call_and_memory.py [--json FILE] [--cells rnn gru lstm] [--rounds 5]
+
+It exits 1 where a target is missed: memory at most 1.4 times the built-in layer's, the first call at most 2 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from deeprnn.bench import WORKS, Case, cost, measure
+from deeprnn.files import write_json_atomic
+from deeprnn.language_model import CELLS
+from deeprnn.machine import machine
+
+MEMORY, FIRST_CALL = 1.4, 2.0
+"""The targets: times the built-in layer's peak, and seconds."""
+
+BOTH = ("deeprnn", "gluon")
+SIZES = {"input_size": 128, "hidden_size": 128, "layers": 8, "length": 512, "batch_size": 16}
+
+
+def record(cell: str, rounds: int) -> dict[str, Any]:
+    """One kind of layer: bytes, seconds, and the medians of the ratios of time, ours to the built-in layer's."""
+    case = Case(**SIZES, cell=cell)
+    once = cost(case, BOTH)
+    ours, theirs = (once[name]["memory"] for name in BOTH)
+    result: dict[str, Any] = {
+        "cell": cell,
+        "memory": {name: once[name]["memory"] for name in BOTH},
+        "memory_ratio": ours / theirs if ours and theirs else None,
+        "first_call": {name: once[name]["first_call"] for name in BOTH},
+    }
+    if rounds:
+        measured = measure(case, BOTH, rounds=rounds)
+        result["ratios"] = {work: measured[work]["ratios"]["gluon"] for work in WORKS}
+    return result
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """The records as lines of text."""
+    lines = [
+        "cell   memory (MB)     ratio   first call (s)    inference  training",
+        "       ours  theirs             ours  theirs    ours/theirs, median",
+    ]
+    for r in records:
+        megabytes = [f"{m / 2**20:6.0f}" if m else "     -" for m in r["memory"].values()]
+        share = "    -" if r["memory_ratio"] is None else f"{r['memory_ratio']:5.2f}"
+        seconds = [f"{s:6.2f}" for s in r["first_call"].values()]
+        ratios = [f"{r['ratios'][work]['median']:9.2f}" if "ratios" in r else "        -" for work in WORKS]
+        lines.append(f"{r['cell']:<5}{' '.join(megabytes)}   {share}   {' '.join(seconds)}   {' '.join(ratios)}")
+    return "\n".join(lines)
+
+
+def missed(records: list[dict[str, Any]]) -> list[str]:
+    """What is above its target."""
+    lines = []
+    for r in records:
+        if r["memory_ratio"] is not None and r["memory_ratio"] > MEMORY:
+            lines.append(f"{r['cell']}: memory is {r['memory_ratio']:.2f} times the built-in layer's, above {MEMORY}")
+        if r["first_call"]["deeprnn"] > FIRST_CALL:
+            lines.append(f"{r['cell']}: the first call takes {r['first_call']['deeprnn']:.2f} s, above {FIRST_CALL} s")
+    return lines
+
+
+def main() -> int:
+    """Measure, print, write; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record here")
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="kinds of layer (all)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="rounds of timing; 0 measures memory and first call alone"
+    )
+    arguments = parser.parse_args()
+    records = [record(cell, arguments.rounds) for cell in arguments.cells]
+    print(table(records))
+    for line in missed(records):
+        print(line)
+    if arguments.json:
+        write_json_atomic(arguments.json, {"case": SIZES, "machine": machine(), "cells": records})
+    return 1 if missed(records) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
