@@ -1,0 +1,140 @@
+"""What a run is: one dataclass field an option, checked when it is made, there and back as flat options."""
+
+import dataclasses
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import docstring_parser
+import pytest
+import yaml
+
+from deeprnn import config as config_module
+from deeprnn.config import DataConfig, ModelConfig, RunConfig, Split, TrainConfig
+
+PARTS = [DataConfig, ModelConfig, TrainConfig]
+
+
+def test_there_and_back():
+    options = {"out": "runs/a", "layers": 4, "lr": 1, "split": "1,0,0", "cell": "gru", "max_chars": 10}
+    run = RunConfig.from_mapping(options)
+    assert run.model == ModelConfig(layers=4, cell="gru")
+    assert run.data == DataConfig(split=Split(1, 0, 0), max_chars=10)
+    assert run.train == TrainConfig(lr=1)
+    options = run.to_mapping()
+    assert options["split"] == [1, 0, 0]
+    assert RunConfig.from_mapping(options) == run
+    assert RunConfig.from_mapping(yaml.safe_load(yaml.safe_dump(options))) == run
+
+
+def test_a_name_belongs_to_one_part():
+    names = [field.name for part in PARTS for field in dataclasses.fields(part)]
+    assert sorted({*names, "out"}) == sorted([*names, "out"]) == sorted(RunConfig().to_mapping())
+
+
+@pytest.mark.parametrize("part", [*PARTS, RunConfig])
+def test_every_option_is_described(part):
+    described = {param.arg_name for param in docstring_parser.parse(part.__doc__).params if param.description}
+    assert described | {"data", "model", "train"} >= {field.name for field in dataclasses.fields(part)}
+    assert not described - {field.name for field in dataclasses.fields(part)}
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"layers": 0}, "--layers must be at least 1, got 0"),
+        ({"layers": -1}, "--layers must be at least 1, got -1"),
+        ({"layers": 2.0}, "--layers must be a whole number, got 2.0"),
+        ({"layers": "2"}, "--layers must be a whole number, got '2'"),
+        ({"layers": True}, "--layers must be a whole number, got True"),
+        ({"layers": None}, "--layers must be a whole number, got None"),
+        ({"hidden_size": 0}, "--hidden-size must be at least 1, got 0"),
+        ({"embedding_size": -1}, "--embedding-size must be at least 0, got -1"),
+        ({"batch_size": 0}, "--batch-size must be at least 1, got 0"),
+        ({"seq_len": 0}, "--seq-len must be at least 1, got 0"),
+        ({"max_chars": 0}, "--max-chars must be at least 1, got 0"),
+        ({"epochs": 0}, "--epochs must be at least 1, got 0"),
+        ({"sample_length": 0}, "--sample-length must be at least 1, got 0"),
+        ({"sample_every": -1}, "--sample-every must be at least 0, got -1"),
+        ({"warmup": -1}, "--warmup must be at least 0, got -1"),
+        ({"patience": -1}, "--patience must be at least 0, got -1"),
+        ({"threads": -1}, "--threads must be at least 0, got -1"),
+        ({"seed": -1}, "--seed must be at least 0, got -1"),
+        ({"seed": 2**31}, "--seed must be below 2147483648, got 2147483648"),
+        ({"dropout": 1.0}, "--dropout must be at least 0 and below 1, got 1.0"),
+        ({"dropout": -0.1}, "--dropout must be at least 0 and below 1, got -0.1"),
+        ({"lr": 0}, "--lr must be above 0, got 0"),
+        ({"lr": float("nan")}, "--lr must be a finite number, got nan"),
+        ({"lr": "fast"}, "--lr must be a finite number, got 'fast'"),
+        ({"lr": True}, "--lr must be a finite number, got True"),
+        ({"clip": -1.0}, "--clip must be at least 0, got -1.0"),
+        ({"clip": float("inf")}, "--clip must be a finite number, got inf"),
+        ({"cell": "rnnn"}, "--cell must be one of 'rnn', 'gru', 'lstm', got 'rnnn'; did you mean 'rnn'?"),
+        ({"activation": "sigmoid"}, "--activation must be one of 'tanh', 'relu', got 'sigmoid'"),
+        ({"activation": ["tanh"]}, "--activation must be one of 'tanh', 'relu', got ['tanh']"),
+        ({"cell": "lstm", "activation": "relu"}, "--activation relu is for --cell rnn; lstm has its own"),
+        ({"backend": "gluon", "dropout": 0.5}, "--backend gluon ignores --dropout 0.5 on the CPU"),
+        ({"unknown": "no"}, "--unknown must be true or false, got 'no'"),
+        ({"unknown": 0}, "--unknown must be true or false, got 0"),
+        ({"corpus": ""}, "--corpus is empty"),
+        ({"corpus": 5}, "--corpus must be a text, got 5"),
+        ({"out": 5}, "--out must be a text, got 5"),
+        ({"split": [1, 0]}, "--split must be three shares of at least 0 with sum 1, as 0.8,0.1,0.1; got [1, 0]"),
+        ({"split": "a,b,c"}, "--split must be three shares"),
+        ({"split": 1}, "--split must be three shares"),
+        ({"split": None}, "--split must be three shares"),
+        ({"split": [0.8, 0.1, 0.2]}, "--split must be three shares"),
+        ({"split": [1.2, -0.1, -0.1]}, "--split must be three shares"),
+        ({"split": [float("nan"), 0, 1]}, "--split must be three shares"),
+        ({"split": "0,0.5,0.5"}, "--split 0,0.5,0.5 leaves nothing to train on"),
+        ({"layer": 2}, "unknown option 'layer' (did you mean 'layers'?)"),
+        ({"xyz": 2}, "unknown option 'xyz'"),
+        ({1: 2}, "unknown option 1"),
+        ({"hidden-size": 2}, "unknown option 'hidden-size' (did you mean 'hidden_size'?)"),
+        ({"model": {}}, "unknown option 'model'"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(options, said):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        RunConfig.from_mapping(options)
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+
+
+def test_gluon_may_drop_out_on_a_gpu():
+    assert RunConfig.from_mapping({"backend": "gluon", "dropout": 0.5, "ctx": "gpu"}).model.dropout == 0.5
+
+
+@pytest.mark.parametrize("shares", ["1,0,0", [1, 0, 0], (1.0, 0.0, 0.0), " 1, 0, 0 "])
+def test_split_spellings(shares):
+    split = Split.parse(shares)
+    assert split == (1, 0, 0)
+    assert str(split) == "1,0,0"
+
+
+@pytest.mark.parametrize("part", [*PARTS, RunConfig])
+def test_frozen(part):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        part().layers = 3
+
+
+def choices(part, name):
+    return get_args(get_type_hints(part)[name])
+
+
+def test_choices_are_those_of_the_rooms():
+    """The names stand here a second time, as the command line answers without mxnet; this holds them together."""
+    from deeprnn import cells, corpus, initializers, language_model
+
+    assert choices(ModelConfig, "cell") == language_model.CELLS
+    assert choices(ModelConfig, "backend") == language_model.BACKENDS
+    assert choices(ModelConfig, "init") == tuple(initializers.INITIALIZERS)
+    assert sorted(choices(ModelConfig, "activation")) == sorted(cells.ACTIVATIONS)
+    assert choices(DataConfig, "unit") == corpus.UNITS
+    for name in corpus.DOWNLOADS:
+        assert name in DataConfig.__doc__
+
+
+def test_default_of_a_choice_is_one_of_them():
+    for part in PARTS:
+        for name, hint in get_type_hints(part, vars(config_module)).items():
+            if get_origin(hint) is Literal:
+                assert getattr(part(), name) in get_args(hint)
