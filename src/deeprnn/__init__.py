@@ -7,10 +7,16 @@ The layers, which need mxnet and numpy alone:
 The rooms behind them (`deeprnn.parity`, `deeprnn.training`, `deeprnn.corpus`, ...) are imported by name.
 """
 
-from .cells import ElmanCell, GRUCell, LSTMCell
-from .initializers import RecurrentOrthogonal
-from .language_model import LanguageModel
-from .stack import DeepGRU, DeepLSTM, DeepRNN
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .cells import ElmanCell, GRUCell, LSTMCell
+    from .initializers import RecurrentOrthogonal
+    from .language_model import LanguageModel
+    from .stack import DeepGRU, DeepLSTM, DeepRNN
 
 __all__ = [
     "DeepGRU",
@@ -25,3 +31,23 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "cells": ("ElmanCell", "GRUCell", "LSTMCell"),
+    "initializers": ("RecurrentOrthogonal",),
+    "language_model": ("LanguageModel",),
+    "stack": ("DeepGRU", "DeepLSTM", "DeepRNN"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # A name is fetched when it is asked for: the command line settles the number of threads before mxnet is loaded,
+    # and tells what is wrong with its arguments without loading it at all.
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f".{home}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
-import mxnet as mx
 import numpy as np
 
 from .checks import check_size
@@ -84,7 +83,7 @@ def generate(
     *,
     sampler: Sampler,
     rng: np.random.Generator,
-    ctx: Optional[mx.Context] = None,
+    ctx: Any = None,
 ) -> list[int]:
     """Go on after `prefix`: the ids of `length` new symbols, each chosen knowing all before it.
 
@@ -101,7 +100,7 @@ def generate(
         Symbols to generate; they alone are returned.
     rng
         The same state of the generator gives the same text. (MXNet's own can be seeded only, not saved.)
-    ctx
+    ctx : mx.Context, optional
         Where `net` is; by default MXNet's current context.
 
     Raises
@@ -112,6 +111,8 @@ def generate(
     if len(prefix) == 0:
         raise ValueError("--prefix is empty: give at least one symbol to go on from")
     check_size("--length", length, minimum=0)
+    import mxnet as mx  # here, so that a `Sampler` can be made from flags before mxnet is loaded
+
     ctx = ctx or mx.current_context()
     states = net.begin_state(1, ctx=ctx)
     ids, generated = list(prefix), []

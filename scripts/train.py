@@ -1,0 +1,8 @@
+#!/usr/bin/env python
+"""Train a language model on a text: `deeprnn train`."""
+
+import sys
+
+from deeprnn.cli import main
+
+sys.exit(main(["train", *sys.argv[1:]]))
