@@ -317,6 +317,7 @@ def test_no_held_out_text_gives_nulls(train, tmp_path):
         ["--cell", "lstm", "--layers", "3"],
         ["--cell", "gru", "--optimizer", "rmsprop", "--sampling", "random"],
         ["--activation", "relu", "--dropout", "0.2", "--embedding-size", "0"],
+        ["--residual", "--layer-norm", "--zoneout", "0.1", "--tied", "--embedding-size", "8"],
         ["--unit", "word", "--seq-len", "3", "--init", "xavier"],
         ["--backend", "gluon", "--optimizer", "sgd", "--schedule", "step", "--warmup", "3"],
     ],
@@ -407,6 +408,19 @@ def test_a_fault_of_ours_is_not_the_users(train, monkeypatch):
     monkeypatch.setattr(training, "train_epoch", lambda *_, **__: int("x"))
     with pytest.raises(ValueError, match="invalid literal"):
         train()
+
+
+def test_the_best_network_is_the_one_that_is_measured(train, tmp_path, monkeypatch, capsys):
+    said = iter([1.0, 2.0])  # of the validation text, after the first epoch and the second
+    evaluate = training.evaluate
+    monkeypatch.setattr(training, "evaluate", lambda *arguments: next(said, None) or evaluate(*arguments))
+    assert train()[0] == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["best_epoch"], summary["epochs"]) == (1, 2)
+    states = [checkpoint.load(tmp_path / "run" / "checkpoints", name).state for name in ("best", "last")]
+    assert [state["epoch"] for state in states] == [1, 2]
+    assert cli.main(["evaluate", str(tmp_path / "run")]) == 0
+    assert f"test loss {summary['test_loss']:.4f} nats" in capsys.readouterr().out
 
 
 def test_stopped_early(train, tmp_path):

@@ -156,12 +156,12 @@ class ModelConfig:
         check_fraction("--zoneout", self.zoneout)
         if self.tied and self.embedding_size != self.hidden_size:
             raise ValueError(
-                f"--tied needs --embedding-size equal to --hidden-size, got {self.embedding_size} and {self.hidden_size}"
+                f"--tied needs --embedding-size to be --hidden-size, got {self.embedding_size} and {self.hidden_size}"
             )
         if self.backend == "gluon":
             for name in ("residual", "layer_norm", "zoneout"):
                 if getattr(self, name):
-                    raise ValueError(f"{flag(name)} is for --backend deeprnn; the built-in layers have none")
+                    raise ValueError(f"{flag(name)} is for --backend deeprnn; gluon has none")
         if self.cell != "rnn" and self.activation != "tanh":
             raise ValueError(f"--activation {self.activation} is for --cell rnn; {self.cell} has its own")
 
