@@ -319,7 +319,7 @@ def test_no_held_out_text_gives_nulls(train, tmp_path):
         ["--activation", "relu", "--dropout", "0.2", "--embedding-size", "0"],
         ["--residual", "--layer-norm", "--zoneout", "0.1", "--tied", "--embedding-size", "8"],
         ["--unit", "word", "--seq-len", "3", "--init", "xavier"],
-        ["--backend", "gluon", "--optimizer", "sgd", "--schedule", "step", "--warmup", "3"],
+        ["--backend", "gluon", "--dropout", "0", "--optimizer", "sgd", "--schedule", "step", "--warmup", "3"],
     ],
 )
 def test_options_take_effect(train, tmp_path, arguments):
