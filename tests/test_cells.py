@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 
 import mxnet as mx
 import numpy as np
@@ -301,3 +302,14 @@ def test_a_cell_trains_alone():
     loss.backward()
     trainer.step(1)
     assert all((p.data().asnumpy() != before[name]).any() for name, p in short(cell).items())
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("cls", [ElmanCell, GRUCell, LSTMCell])
+def test_the_operators_of_a_step_are_counted(cls, layer_norm):
+    cell = cls(4, input_size=4, layer_norm=layer_norm)
+    states = [mx.sym.var(f"state{i}") for i in range(len(cell.state_info()))]
+    parameters = {name: parameter.var() for name, parameter in cell._reg_params.items()}
+    output, new = cell.step(mx.sym, mx.sym.var("projected"), states, parameters)
+    nodes = json.loads(mx.sym.Group([output, *new]).tojson())["nodes"]
+    assert sum(node["op"] != "null" for node in nodes) == cell.operators

@@ -39,8 +39,9 @@ def _affine(F: Operators, x: Tensor, weight: Tensor, bias: Optional[Tensor], num
 
 
 def _split(F: Operators, x: Tensor, num_gates: int) -> list[Tensor]:
-    """The gates, which lie side by side on the last axis."""
-    return list(F.split(x, num_outputs=num_gates, axis=-1))
+    """The gates, which lie side by side on the last axis: ``(N, gates * H)`` to as many ``(N, H)``."""
+    # Split along a middle axis they are copied row by row, along the last one number by number: a third of the time.
+    return list(F.split(F.reshape(x, shape=(0, num_gates, -1)), num_outputs=num_gates, axis=1, squeeze_axis=True))
 
 
 class _Cell(HybridRecurrentCell):
@@ -221,7 +222,7 @@ class GRUCell(_Cell):
     """
 
     gates = ("r", "z", "h")
-    _operators = 13
+    _operators = 15
 
     def __init__(
         self,
@@ -296,7 +297,7 @@ class LSTMCell(_Cell):
     """
 
     gates = ("i", "f", "c", "o")
-    _operators = 12
+    _operators = 13
     _norms = 2
 
     def __init__(
