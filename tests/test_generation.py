@@ -226,3 +226,13 @@ def test_what_cannot_be_generated():
         generate(Chain(CYCLE), [], 5, sampler=Sampler(), rng=rng())
     with pytest.raises(ValueError, match="--length must be at least 0, got -1"):
         generate(Chain(CYCLE), [0], -1, sampler=Sampler(), rng=rng())
+
+
+@pytest.mark.parametrize("sampler", [Sampler(), Sampler(greedy=True), Sampler(top_k=2), Sampler(top_p=0.5)], ids=str)
+def test_what_is_never_to_be_chosen_is_not(sampler):
+    logits = np.array([5.0, 3.0, 2.0, 1.0])
+    probabilities = sampler.probabilities(logits, never=[0])
+    assert probabilities[0] == 0 and probabilities.sum() == pytest.approx(1)
+    assert probabilities[1:] == pytest.approx(sampler.probabilities(logits[1:]))
+    assert logits[0] == 5  # the caller's array is left alone
+    assert 1 not in generate(Chain(ANY), [0], 200, sampler=sampler, rng=rng(), never=[1])

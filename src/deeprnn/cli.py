@@ -585,7 +585,8 @@ def write(
     from .corpus import decode
 
     ids = prefix_ids(vocab, unit, prefix)
-    added = generate(net, ids, length, sampler=sampler, rng=rng, ctx=ctx)
+    never = [] if vocab.unknown_token is None else [vocab[vocab.unknown_token]]  # it stands for no text
+    added = generate(net, ids, length, sampler=sampler, rng=rng, never=never, ctx=ctx)
     return decode(vocab, ids + added if prefix else added, unit)
 
 

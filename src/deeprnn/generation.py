@@ -54,11 +54,12 @@ class Sampler:
         if not 0 < self.top_p <= 1:
             raise ValueError(f"--top-p must be above 0 and at most 1, got {self.top_p}")
 
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """The probability `(V,)`, in float64, that each symbol is chosen with, given `logits` `(V,)`."""
-        logits = np.asarray(logits, dtype=np.float64)
+    def probabilities(self, logits: np.ndarray, never: Sequence[int] = ()) -> np.ndarray:
+        """The probability `(V,)`, in float64, of each symbol, given `logits` `(V,)` and the ids that are not chosen."""
+        logits = np.array(logits, dtype=np.float64)
         if logits.ndim != 1 or not np.isfinite(logits).all():
             raise ValueError(f"logits must be one row of finite numbers, got shape {logits.shape}: {logits}")
+        logits[list(never)] = -np.inf
         if self.greedy:
             return np.eye(1, logits.size, int(logits.argmax()))[0]
         with np.errstate(over="ignore"):  # to -inf, whose exponential is the 0 that it should be
@@ -71,9 +72,9 @@ class Sampler:
         weights[order[keep:]] = 0
         return weights / weights.sum()
 
-    def choose(self, logits: np.ndarray, rng: np.random.Generator) -> int:
-        """One symbol's id, given the `logits` `(V,)`."""
-        return int(rng.choice(len(logits), p=self.probabilities(logits)))
+    def choose(self, logits: np.ndarray, rng: np.random.Generator, never: Sequence[int] = ()) -> int:
+        """One symbol's id, given the `logits` `(V,)`; none of those in `never`."""
+        return int(rng.choice(len(logits), p=self.probabilities(logits, never)))
 
 
 def generate(
@@ -83,6 +84,7 @@ def generate(
     *,
     sampler: Sampler,
     rng: np.random.Generator,
+    never: Sequence[int] = (),
     ctx: Any = None,
 ) -> list[int]:
     """Go on after `prefix`: the ids of `length` new symbols, each chosen knowing all before it.
@@ -100,6 +102,8 @@ def generate(
         Symbols to generate; they alone are returned.
     rng
         The same state of the generator gives the same text. (MXNet's own can be seeded only, not saved.)
+    never
+        Ids that are not chosen, such as that of the unknown token, which stands for no text.
     ctx : mx.Context, optional
         Where `net` is; by default MXNet's current context.
 
@@ -118,6 +122,6 @@ def generate(
     ids, generated = list(prefix), []
     for _ in range(length):
         logits, states = net(mx.nd.array(ids, ctx=ctx, dtype="int32").reshape((-1, 1)), states)
-        ids = [sampler.choose(logits[-1, 0].asnumpy(), rng)]
+        ids = [sampler.choose(logits[-1, 0].asnumpy(), rng, never)]
         generated += ids
     return generated
