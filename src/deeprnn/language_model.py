@@ -14,7 +14,7 @@ from .cells import ACTIVATIONS
 from .checks import check_choice, check_dtype, check_size
 from .initializers import RecurrentOrthogonal
 from .lengths import PerLength
-from .stack import DeepGRU, DeepLSTM, DeepRNN, check_states
+from .stack import DeepGRU, DeepLSTM, DeepRNN, complete_states
 
 __all__ = ["BACKENDS", "CELLS", "LanguageModel"]
 
@@ -129,16 +129,7 @@ class LanguageModel(PerLength):
             raise TypeError(f"ids must be an NDArray or a Symbol, got {type(ids).__name__}")
         if isinstance(ids, NDArray) and (ids.ndim != 2 or 0 in ids.shape):
             raise ValueError(f"ids must have shape (sequence_length, batch_size), got {ids.shape}")
-        if states is None:
-            states = (
-                self.begin_state(ids.shape[1], ctx=ids.context)
-                if isinstance(ids, NDArray)
-                else self.begin_state(0, func=mx.sym.zeros)
-            )
-        states = [states] if isinstance(states, (NDArray, mx.sym.Symbol)) else list(states)
-        batch_size = ids.shape[1] if isinstance(ids, NDArray) else 0
-        check_states(states, self.stack.state_info(batch_size), type(ids))
-        return super().__call__(ids, states)
+        return super().__call__(ids, complete_states(self.stack, states, ids, batch_axis=1))
 
     def hybrid_forward(self, F: Operators, ids: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         if self.embedding is None:

@@ -182,15 +182,7 @@ class _Stack(PerLength):
             raise TypeError(f"inputs must be an NDArray or a Symbol, got {type(inputs).__name__}")
         if isinstance(inputs, NDArray):
             self._check_inputs(inputs)
-        if states is None:
-            states = (
-                self.begin_state(inputs.shape[self._layout.index("N")], ctx=inputs.context)
-                if isinstance(inputs, NDArray)
-                else self.begin_state(0, func=mx.sym.zeros)
-            )
-        states = [states] if isinstance(states, (NDArray, mx.sym.Symbol)) else list(states)
-        batch_size = inputs.shape[self._layout.index("N")] if isinstance(inputs, NDArray) else 0
-        check_states(states, self.state_info(batch_size), type(inputs))
+        states = complete_states(self, states, inputs, self._layout.index("N"))
         self._check_sequence_length(inputs, sequence_length)
         arguments = [] if sequence_length is None else [sequence_length]
         outputs, states = super().__call__(inputs, states, *arguments)
@@ -302,8 +294,21 @@ class _Stack(PerLength):
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
-def check_states(states: Sequence[Tensor], expected: Sequence[dict[str, Any]], kind: type) -> None:
-    """States of the kind of the inputs (NDArray or Symbol), and, for arrays, of the shape and dtype of `state_info`."""
+def complete_states(
+    layer: Any, states: Union[Tensor, Sequence[Tensor], None], inputs: Tensor, batch_axis: int
+) -> list[Tensor]:
+    """The states that a layer is called with, as a list: zeros where there are none, and else what `state_info` says.
+
+    That is, of the kind of the inputs (NDArray or Symbol), and for arrays of its shape and dtype.
+    """
+    kind = type(inputs)
+    if states is None and not isinstance(inputs, NDArray):
+        return layer.begin_state(0, func=mx.sym.zeros)
+    batch_size = inputs.shape[batch_axis] if isinstance(inputs, NDArray) else 0
+    if states is None:
+        return layer.begin_state(batch_size, ctx=inputs.context)
+    states = [states] if isinstance(states, (NDArray, mx.sym.Symbol)) else list(states)
+    expected = layer.state_info(batch_size)
     if len(states) != len(expected):
         raise ValueError(f"states must be {len(expected)} tensor(s), got {len(states)}")
     for i, (state, info) in enumerate(zip(states, expected)):
@@ -315,6 +320,7 @@ def check_states(states: Sequence[Tensor], expected: Sequence[dict[str, Any]], k
             raise ValueError(f"states[{i}] must have shape {info['shape']}, got {state.shape}")
         if np.dtype(state.dtype).name != info["dtype"]:
             raise TypeError(f"states[{i}] must be {info['dtype']}, got {np.dtype(state.dtype).name}")
+    return states
 
 
 def _one_node(tensors: list[NDArray]) -> list[NDArray]:
