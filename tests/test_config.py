@@ -71,12 +71,12 @@ def test_every_option_is_described(part):
         ({"activation": "sigmoid"}, "--activation must be one of 'tanh', 'relu', got 'sigmoid'"),
         ({"activation": ["tanh"]}, "--activation must be one of 'tanh', 'relu', got ['tanh']"),
         ({"cell": "lstm", "activation": "relu"}, "--activation relu is for --cell rnn; lstm has its own"),
-        ({"backend": "gluon", "dropout": 0.5}, "--backend gluon ignores --dropout 0.5 on the CPU"),
+        ({"backend": "gluon", "residual": False, "dropout": 0.5}, "--backend gluon ignores --dropout 0.5 on the CPU"),
         ({"zoneout": 1}, "--zoneout must be at least 0 and below 1, got 1"),
         ({"tied": True, "embedding_size": 8}, "--tied needs --embedding-size to be --hidden-size, got 8 and 256"),
-        ({"backend": "gluon", "residual": True}, "--residual is for --backend deeprnn; gluon has none"),
-        ({"backend": "gluon", "layer_norm": True}, "--layer-norm is for --backend deeprnn"),
-        ({"backend": "gluon", "zoneout": 0.1}, "--zoneout is for --backend deeprnn"),
+        ({"backend": "gluon"}, "--backend gluon has no --residual True; use --residual False"),
+        ({"backend": "gluon", "residual": False, "layer_norm": True}, "--backend gluon has no --layer-norm True"),
+        ({"backend": "gluon", "residual": False, "zoneout": 0.1}, "gluon has no --zoneout 0.1; use --zoneout 0.0"),
         ({"unknown": "no"}, "--unknown must be true or false, got 'no'"),
         ({"unknown": 0}, "--unknown must be true or false, got 0"),
         ({"corpus": ""}, "--corpus is empty"),
@@ -105,7 +105,8 @@ def test_what_cannot_be_is_refused_by_name(options, said):
 
 
 def test_gluon_may_drop_out_on_a_gpu():
-    assert RunConfig.from_mapping({"backend": "gluon", "dropout": 0.5, "ctx": "gpu"}).model.dropout == 0.5
+    options = {"backend": "gluon", "residual": False, "dropout": 0.5, "ctx": "gpu"}
+    assert RunConfig.from_mapping(options).model.dropout == 0.5
 
 
 @pytest.mark.parametrize("shares", ["1,0,0", [1, 0, 0], (1.0, 0.0, 0.0), " 1, 0, 0 "])

@@ -155,3 +155,16 @@ def test_a_tied_decoder_is_the_embedding():
         LanguageModel(7, 5, embedding_size=4, tied=True)
     with pytest.raises(ValueError, match="backend 'gluon' has no residual"):
         LanguageModel(7, 5, residual=True, backend="gluon")
+
+
+def test_what_a_tied_network_reads_is_as_large_as_what_another_reads():
+    """Decoder weights have variance 1 / H, an embedding 1: with the root of E between them both are well."""
+    size = 64
+    net = LanguageModel(500, size, embedding_size=size, tied=True)
+    net.initialize()
+    assert net.embedding.weight is net.decoder.weight
+    read = []
+    net.stack._tap = lambda layer, x: read.append(x.asnumpy()) or x
+    logits, _ = net(nd.arange(500).reshape((1, 500)))
+    assert read[0].std() == pytest.approx(1, rel=0.03)
+    assert 0.2 < float(logits.asnumpy().std()) < 2

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import mxnet as mx
 import numpy as np
 import pytest
 from mxnet.initializer import Normal, Xavier
 
-from deeprnn import DeepGRU, DeepLSTM, DeepRNN, RecurrentOrthogonal
+from deeprnn import DeepGRU, DeepLSTM, DeepRNN, DepthScaled, LanguageModel, RecurrentIdentity, RecurrentOrthogonal
 from deeprnn.initializers import INITIALIZERS, initializer
 
 C, H = 3, 8
@@ -95,8 +97,73 @@ def test_the_signal_survives_depth_and_length():
     assert last_norm(Normal(0.01)) < 1e-6
 
 
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_depth_scaled_weights_have_the_variance_of_their_formula(activation, residual):
+    net = LanguageModel(500, 128, 5, embedding_size=64, activation=activation, residual=residual)
+    values = weights(net, DepthScaled(activation, residual))
+    gain = 2**0.5 if activation == "relu" else 1
+    for layer in range(5):
+        fan_in = 128 if layer else 64
+        growth = {"tanh": [1, 1, 2, 3, 4], "relu": [1, 1, 2 + 2 / np.pi, 3 + 6 / np.pi, 4 + 12 / np.pi]}[activation]
+        value = _ending(values, f"l{layer}_i2h_weight")
+        assert value.std() == pytest.approx(gain / (fan_in * (growth[layer] if residual else 1)) ** 0.5, rel=0.03)
+        square = _ending(values, f"l{layer}_h2h_weight")
+        assert np.allclose(square @ square.T, np.eye(128), atol=1e-4)
+    assert _ending(values, "embedding0_weight").std() == pytest.approx(1, rel=0.02)
+    assert _ending(values, "dense0_weight").std() == pytest.approx(128**-0.5, rel=0.02)
+
+
+def _ending(values, name):
+    (value,) = (value for key, value in values.items() if key.endswith(name))
+    return value
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_in_a_residual_stack_of_sixteen_layers_no_layer_saturates_or_dies_out(activation):
+    """The input of each non-linearity has the same spread at every depth; by Glorot's rule it grows with the depth."""
+
+    def spreads(init):
+        mx.random.seed(1)
+        layer = DeepRNN(64, 16, activation, input_size=64, residual=True)
+        layer.initialize(init, force_reinit=True)
+        seen = []
+        layer._tap = lambda _, x: seen.append(x.asnumpy()) or x
+        layer(mx.nd.random.normal(shape=(12, 8, 64)))
+        return [float((after - before).std()) for before, after in zip(seen[1:], seen[2:])]  # of layers 2 to 16
+
+    deep, glorot = spreads(DepthScaled(activation, residual=True)), spreads(RecurrentOrthogonal())
+    # tanh keeps within its bounds what comes too large; relu adds up over the steps, too.
+    assert deep[-1] / deep[0] < {"tanh": 1.1, "relu": 8}[activation]
+    assert glorot[-1] / glorot[0] > {"tanh": 1.3, "relu": 100}[activation]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_identity_blocks(kind):
+    cls, gates = KINDS[kind]
+    values = weights(cls(H, 2, input_size=C), RecurrentIdentity(0.5))
+    for name, value in values.items():
+        if name.endswith("h2h_weight"):
+            assert all(np.array_equal(block, 0.5 * np.eye(H)) for block in np.split(value, gates))
+        elif name.endswith("i2h_weight"):
+            assert 0 < np.abs(value).max() < 1
+
+
+@pytest.mark.parametrize("init", [DepthScaled("relu", residual=True, gain=0.5), RecurrentIdentity(2.0)])
+def test_a_registered_name_and_its_arguments_bring_it_back(init):
+    name, arguments = json.loads(init.dumps())
+    again = mx.init.registry.get_create_func(mx.init.Initializer, "initializer")(name, **arguments)
+    layer = DeepRNN(H, 3, dtype="float64", input_size=C)
+    first, second = weights(layer, init), weights(layer, again)
+    assert all(np.array_equal(first[key], second[key]) for key in first)
+    assert layer.l2_i2h_weight.data().dtype == np.float64
+
+
 def test_the_names_of_the_command_line():
-    assert set(INITIALIZERS) == {"orthogonal", "normal", "xavier"}
+    assert set(INITIALIZERS) == {"deep", "orthogonal", "identity", "normal", "xavier"}
+    deep = initializer("deep", "relu", residual=True)
+    assert isinstance(deep, DepthScaled) and deep.dumps() == DepthScaled("relu", residual=True).dumps()
+    assert isinstance(initializer("identity"), RecurrentIdentity)
     assert isinstance(initializer("orthogonal"), RecurrentOrthogonal)
     assert isinstance(initializer("normal"), Normal) and initializer("normal").sigma == 0.01
     assert isinstance(initializer("xavier"), Xavier)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .cells import ElmanCell, GRUCell, LSTMCell
-    from .initializers import RecurrentOrthogonal
+    from .initializers import DepthScaled, RecurrentIdentity, RecurrentOrthogonal
     from .language_model import LanguageModel
     from .stack import DeepGRU, DeepLSTM, DeepRNN
 
@@ -22,10 +22,12 @@ __all__ = [
     "DeepGRU",
     "DeepLSTM",
     "DeepRNN",
+    "DepthScaled",
     "ElmanCell",
     "GRUCell",
     "LSTMCell",
     "LanguageModel",
+    "RecurrentIdentity",
     "RecurrentOrthogonal",
     "__version__",
 ]
@@ -34,7 +36,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "cells": ("ElmanCell", "GRUCell", "LSTMCell"),
-    "initializers": ("RecurrentOrthogonal",),
+    "initializers": ("DepthScaled", "RecurrentIdentity", "RecurrentOrthogonal"),
     "language_model": ("LanguageModel",),
     "stack": ("DeepGRU", "DeepLSTM", "DeepRNN"),
 }

@@ -131,8 +131,8 @@ class ModelConfig:
     tied
         Embedding and decoder share their weight; --embedding-size must be --hidden-size.
     init
-        How the weights begin: orthogonal from state to state and xavier elsewhere; normal with standard deviation 0.01;
-        xavier everywhere.
+        How the weights begin. deep: orthogonal from state to state, from layer to layer scaled by the depth; orthogonal
+        or identity: so from state to state, and xavier elsewhere; normal with standard deviation 0.01; xavier.
     backend
         Whose layers: this package's own, or the fused ones of gluon.rnn.
     """
@@ -143,11 +143,11 @@ class ModelConfig:
     embedding_size: int = 64
     activation: Literal["tanh", "relu"] = "tanh"
     dropout: float = 0.2
-    residual: bool = False
+    residual: bool = True
     layer_norm: bool = False
     zoneout: float = 0.0
     tied: bool = False
-    init: Literal["orthogonal", "normal", "xavier"] = "orthogonal"
+    init: Literal["deep", "orthogonal", "identity", "normal", "xavier"] = "deep"
     backend: Literal["deeprnn", "gluon"] = "deeprnn"
 
     def __post_init__(self) -> None:
@@ -159,9 +159,10 @@ class ModelConfig:
                 f"--tied needs --embedding-size to be --hidden-size, got {self.embedding_size} and {self.hidden_size}"
             )
         if self.backend == "gluon":
-            for name in ("residual", "layer_norm", "zoneout"):
-                if getattr(self, name):
-                    raise ValueError(f"{flag(name)} is for --backend deeprnn; gluon has none")
+            for name, off in (("residual", False), ("layer_norm", False), ("zoneout", 0.0)):
+                value = getattr(self, name)
+                if value != off:
+                    raise ValueError(f"--backend gluon has no {flag(name)} {value}; use {flag(name)} {off}")
         if self.cell != "rnn" and self.activation != "tanh":
             raise ValueError(f"--activation {self.activation} is for --cell rnn; {self.cell} has its own")
 
@@ -197,6 +198,9 @@ class TrainConfig:
         What a sample begins with; one | between the prefixes of several samples.
     sample_greedy
         Samples take the most probable symbol each time, rather than draw one.
+    diagnose
+        Before training and after each epoch, look at signal, gradient and update of each layer, say what is wrong, and
+        keep it in diagnosis.jsonl.
     threads
         Threads to compute with; 0: as OMP_NUM_THREADS says, or else one for each core. At these sizes a second thread
         gains a fifth on an idle machine, and loses all on a busy one, where the two wait for each other.
@@ -218,6 +222,7 @@ class TrainConfig:
     sample_length: int = 200
     sample_prefix: str = ""
     sample_greedy: bool = False
+    diagnose: bool = False
     threads: int = 1
     ctx: Literal["cpu", "gpu"] = "cpu"
     tensorboard: bool = False
@@ -254,6 +259,8 @@ class RunConfig:
                 f"--backend gluon ignores --dropout {self.model.dropout} on the CPU: "
                 "use --backend deeprnn, or --dropout 0"
             )
+        if self.model.backend == "gluon" and self.train.diagnose:
+            raise ValueError("--diagnose looks into the layers of --backend deeprnn; gluon's are closed")
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any]) -> RunConfig:

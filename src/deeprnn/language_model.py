@@ -12,7 +12,7 @@ from mxnet.ndarray import NDArray
 from ._types import Operators, Tensor
 from .cells import ACTIVATIONS
 from .checks import check_choice, check_dtype, check_size
-from .initializers import RecurrentOrthogonal
+from .initializers import DepthScaled
 from .lengths import PerLength
 from .stack import DeepGRU, DeepLSTM, DeepRNN, complete_states
 
@@ -47,7 +47,9 @@ class LanguageModel(PerLength):
     residual, layer_norm, zoneout : keyword-only
         Options of the stack that help it to be deep, see `DeepRNN`.
     tied : bool, keyword-only
-        Embedding and decoder share their weight (Press and Wolf 2017, arXiv:1608.05859); E must equal H.
+        Embedding and decoder share their weight (Press and Wolf 2017, arXiv:1608.05859); E must equal H. What is read
+        is multiplied by the root of E, as a decoder's weights are too small for an input (Vaswani et al. 2017,
+        arXiv:1706.03762).
     backend : {'deeprnn', 'gluon'}, keyword-only
         This package's stack, or the built-in layer for comparing.
     dtype : str, keyword-only
@@ -103,8 +105,9 @@ class LanguageModel(PerLength):
         elif any(deep.values()):
             raise ValueError(f"backend 'gluon' has no {', '.join(name for name, value in deep.items() if value)}")
         self.draws_random = dropout > 0 or zoneout > 0
+        self._tied = tied
+        self._initializer = DepthScaled(activation, residual)
         with self.name_scope():
-            self.embedding = nn.Embedding(vocab_size, embedding_size, dtype=dtype) if embedding_size else None
             self.stack = stack(
                 hidden_size,
                 num_layers,
@@ -116,8 +119,11 @@ class LanguageModel(PerLength):
             self._operators_per_step = getattr(
                 self.stack, "_operators_per_step", 0
             )  # the built-in layer is one operator
-            shared = self.embedding.params if self.embedding is not None and tied else None
-            self.decoder = nn.Dense(vocab_size, flatten=False, in_units=hidden_size, dtype=dtype, params=shared)
+            self.decoder = nn.Dense(vocab_size, flatten=False, in_units=hidden_size, dtype=dtype)
+            shared = self.decoder.params if tied else None
+            self.embedding = (
+                nn.Embedding(vocab_size, embedding_size, dtype=dtype, params=shared) if embedding_size else None
+            )
 
     def begin_state(self, batch_size: int, func: Callable[..., Tensor] = mx.nd.zeros, **kwargs: Any) -> list[Tensor]:
         """Zero states for `batch_size` sequences, ``[(L, N, H)]``, two of them for an LSTM."""
@@ -136,6 +142,8 @@ class LanguageModel(PerLength):
             inputs = F.one_hot(ids, depth=self._vocab_size, dtype=self._dtype)
         else:
             inputs = self.embedding(ids)
+        if self._tied:
+            inputs = inputs * self._embedding_size**0.5
         outputs, states = self.stack(inputs, states)
         return self.decoder(outputs), states
 
@@ -150,5 +158,5 @@ class LanguageModel(PerLength):
         verbose: bool = False,
         force_reinit: bool = False,
     ) -> None:
-        """Gluon's `initialize`, by default with `RecurrentOrthogonal`."""
-        super().initialize(init or RecurrentOrthogonal(), ctx, verbose, force_reinit)
+        """Gluon's `initialize`, by default with the `DepthScaled` that fits the stack."""
+        super().initialize(init or self._initializer, ctx, verbose, force_reinit)
