@@ -70,6 +70,10 @@ def losses(folder):
     return [json.loads(line)["train_loss"] for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
 
 
+def diagnoses(folder):
+    return [json.loads(line) for line in (Path(folder) / "diagnosis.jsonl").read_text().splitlines()]
+
+
 def symbols(text):
     """How many there are, the unknown symbol counted as one."""
     return len(text.replace("<unk>", "?"))
@@ -319,7 +323,8 @@ def test_no_held_out_text_gives_nulls(train, tmp_path):
         ["--activation", "relu", "--dropout", "0.2", "--embedding-size", "0"],
         ["--residual", "--layer-norm", "--zoneout", "0.1", "--tied", "--embedding-size", "8"],
         ["--unit", "word", "--seq-len", "3", "--init", "xavier"],
-        ["--backend", "gluon", "--dropout", "0", "--optimizer", "sgd", "--schedule", "step", "--warmup", "3"],
+        ["--backend", "gluon", "--dropout", "0", "--residual", "false", "--optimizer", "sgd"],
+        ["--schedule", "step", "--warmup", "3", "--diagnose", "--init", "identity"],
     ],
 )
 def test_options_take_effect(train, tmp_path, arguments):
@@ -500,6 +505,35 @@ def test_ctrl_c(text, tmp_path):
     assert re.fullmatch(r"deeprnn: error: interrupted; epoch \d+ is saved; go on with: .* --resume\n", error)
 
 
+def test_diagnose_tells_what_is_wrong_and_keeps_it(train, tmp_path):
+    code, said = train("--diagnose", "--init", "normal", "--residual", "false", "--layers", "3", "--sample-every", "0")
+    assert code == 0
+    rows = diagnoses(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert [layer["number"] for layer in rows[0]["layers"]] == [1, 2, 3]
+    assert {"spread", "saturated", "dead", "gradient", "back", "gain", "ratio"} <= set(rows[0]["layers"][0])
+    assert rows[0]["layers"][0]["ratio"] is None and 0 < rows[2]["layers"][0]["ratio"] < 1
+    assert len(rows[0]["layers"][0]["back"]) == 10
+    sick = rows[0]["sentences"]
+    assert "layer 1 receives" in sick[0] and sick[0].endswith("try init=deep, residual=True")
+    assert sick[0] in said.out
+    assert said.out.count("update/weight") == 2  # the table, at the beginning and at the end
+
+
+def test_diagnose_finds_a_healthy_stack_healthy_and_changes_nothing(train, tmp_path):
+    healthy = ("--layers", "3", "--embedding-size", "8", "--lr", "0.002")
+    code, said = train("--diagnose", *healthy)
+    assert code == 0 and "    nothing is wrong with the layers\n" in said.out
+    assert train(*healthy, out=tmp_path / "other")[0] == 0
+    assert losses(tmp_path / "run") == losses(tmp_path / "other")
+
+
+def test_diagnose_goes_on_with_a_run(train, tmp_path):
+    assert train("--diagnose", "--epochs", "1")[0] == 0
+    assert train("--diagnose", "--epochs", "2", "--resume")[0] == 0
+    assert [row["epoch"] for row in diagnoses(tmp_path / "run")] == [0, 1, 2]
+
+
 # Generate, evaluate
 
 
@@ -656,7 +690,8 @@ def bad(tmp_path, text, trained, monkeypatch):
         ("--optimizer adamw", "--optimizer must be one of 'adam', 'sgd', 'rmsprop', got 'adamw'; did you mean 'adam'?"),
         ("--ctx tpu", "--ctx must be one of 'cpu', 'gpu', got 'tpu'"),
         ("--sample-greedy maybe", "--sample-greedy must be true or false, got 'maybe'"),
-        ("--backend gluon --dropout 0.5", "--backend gluon ignores --dropout 0.5 on the CPU"),
+        ("--backend gluon --residual false --dropout 0.5", "--backend gluon ignores --dropout 0.5 on the CPU"),
+        ("--backend gluon --residual false --dropout 0 --diagnose", "--diagnose looks into the layers of "),
         ("--cell gru --activation relu", "--activation relu is for --cell rnn; gru has its own"),
         ("--hiden-size 3", "unrecognized arguments: --hiden-size 3 (did you mean --hidden-size?)"),
         ("--layer 3", "unrecognized arguments: --layer 3 (did you mean --layers?)"),

@@ -41,7 +41,7 @@ def test_the_books_weights_shrink_signal_and_gradient():
     diagnosis = seen(stack(init=mx.init.Normal(0.01)))
     said = diagnosis.sentences()
     assert said[0].startswith("layer 1 receives ") and "shrink the signal 0.08-fold a layer" in said[0]
-    assert "init=orthogonal, residual=True" in said[0]
+    assert "init=deep, residual=True" in said[0]
     assert any("next to nothing comes out" in sentence for sentence in said)
     spreads = [layer.spread for layer in diagnosis.layers]
     assert spreads == sorted(spreads, reverse=True)

@@ -22,7 +22,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
@@ -47,8 +47,8 @@ from .config import (
 )
 from .files import write_json_atomic, write_text_atomic
 from .generation import Sampler, generate
-from .machine import machine
-from .report import EventWriter, append_metrics, curves, read_metrics
+from .machine import keep_freed_memory, machine
+from .report import EventWriter, append_metrics, append_row, curves, read_metrics
 
 if TYPE_CHECKING:
     import gluonnlp
@@ -73,7 +73,7 @@ OPTIONS = (RunConfig, DataConfig, ModelConfig, TrainConfig, GenerateConfig, Samp
 
 MAY_CHANGE = (
     *("out", "corpus", "epochs", "patience", "threads", "ctx", "tensorboard"),
-    *("sample_every", "sample_length", "sample_prefix", "sample_greedy"),
+    *("sample_every", "sample_length", "sample_prefix", "sample_greedy", "diagnose"),
 )
 """Options that need not be what they were when a run is taken up again; of the text, its SHA-256 is compared."""
 
@@ -253,23 +253,30 @@ class Training:
 
     def work(self) -> int:
         """Train; then measure the best network on the test part."""
+        from .depth import Watched
         from .training import Diverged, fit
 
         again = f"go on with: {typed('train', '--out', str(self.folder), '--resume')}"
         progress = Progress(self.run.train.epochs, len(self.train), self.start.epoch if self.start else 0)
 
+        train = Watched(self.net, self.train) if self.run.train.diagnose else self.train
+
         def on_epoch(report: EpochReport) -> None:
             self.keep(report)
             progress.epoch(report)
+            if isinstance(train, Watched):
+                self.look(report.epoch, train.before)
             if self.samples_are_due(report.epoch):
                 say(self.samples(report.epoch))
 
         try:
             with self.events or contextlib.nullcontext(), progress:
+                if self.run.train.diagnose and not self.start:
+                    self.look(0, before=None)
                 if progress.epochs_done < self.run.train.epochs:
                     history = fit(
                         self.net,
-                        self.train,
+                        train,
                         self.valid,
                         self.run.train,
                         ctx=self.ctx,
@@ -313,6 +320,22 @@ class Training:
         if report.is_best:
             checkpoint.save(self.folder / "checkpoints", "best", self.net, None, state)
         checkpoint.save(self.folder / "checkpoints", "last", self.net, self.trainer, state)
+
+    def look(self, epoch: int, before: Optional[Mapping[str, mx.nd.NDArray]]) -> None:
+        """Diagnose the network on the text's first batch, write down what is seen, and say what is wrong."""
+        from .depth import diagnose
+        from .training import token_losses
+
+        data, target = (array.as_in_context(self.ctx) for array in next(self.train.epoch(epoch)))
+        states = self.net.begin_state(data.shape[1], ctx=self.ctx)
+        seen = diagnose(self.net, data, states, lambda logits: token_losses(logits, target), before=before)
+        sentences = seen.sentences()
+        layers = [asdict(layer) for layer in seen.layers]
+        append_row(self.folder / "diagnosis.jsonl", {"epoch": epoch, "layers": layers, "sentences": sentences})
+        if epoch in (0, self.run.train.epochs):
+            say(textwrap.indent(seen.table(), "    "))
+        for sentence in sentences or ["nothing is wrong with the layers"]:
+            say(f"    {sentence}")
 
     def finish(self) -> None:
         """Measure the best network on the test part, write the summary and the picture, and show what came of it."""
@@ -415,7 +438,7 @@ def build_train(given: Namespace) -> Work:
 
     mx.random.seed(run.train.seed)
     net = language_model(run.model, len(corpus.vocab))
-    net.initialize(initializer(run.model.init), ctx=ctx)
+    net.initialize(initializer(run.model.init, run.model.activation, run.model.residual), ctx=ctx)
     net.hybridize(static_alloc=True, static_shape=True)
     trainer = make_trainer(net, run.train, run.train.epochs * len(train))
     if earlier:
@@ -511,6 +534,7 @@ def use_threads(threads: int) -> None:
     """Settle how many threads mxnet computes with, before it is imported: left alone it takes half of the cores."""
     if threads or "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(threads or machine()["cores"])
+    keep_freed_memory()
 
 
 def context(name: str) -> mx.Context:

@@ -22,7 +22,7 @@ from mxnet.ndarray import NDArray
 
 from .stack import _Stack
 
-__all__ = ["Diagnosis", "Layer", "diagnose"]
+__all__ = ["Diagnosis", "Layer", "Watched", "diagnose"]
 
 FLAT = 0.97
 """A tanh beyond this has a slope below 0.06."""
@@ -78,7 +78,7 @@ class Diagnosis:
         """What is wrong, each with what to try; empty where nothing is."""
         said = []
         bottom, top = self.layers[0], self.layers[-1]
-        cure = "init=orthogonal" + ("" if self.residual else ", residual=True")
+        cure = "init=deep" + ("" if self.residual else ", residual=True")
         share = bottom.gradient / top.gradient if top.gradient else 0.0
         if len(self.layers) > 1 and share < WEAK:
             said.append(
@@ -112,7 +112,7 @@ class Diagnosis:
         if steps > 2 and top.back[steps] < FORGOTTEN * top.back[0]:
             said.append(
                 f"the gradient {steps} steps back is {top.back[steps] / top.back[0]:.0e} of that at the last step: "
-                "what is longer ago is not learnt; try init=orthogonal, or cell=gru or lstm"
+                "what is longer ago is not learnt; try init=deep, or cell=gru or lstm"
             )
         return said
 
@@ -204,6 +204,31 @@ def diagnose(
         )
     activation = getattr(stack, "_activation", "tanh")
     return Diagnosis(layers, activation, stack._residual)
+
+
+class Watched:
+    """Batches handed on as they are, and the weights as they were before the last update of an epoch.
+
+    Attributes
+    ----------
+    before : dict or None
+        The parameters by name, for `diagnose`; None until the first epoch is over.
+    """
+
+    def __init__(self, net: gluon.Block, batches: Any) -> None:
+        self.before: Optional[dict[str, NDArray]] = None
+        self.carries_state = batches.carries_state
+        self._net = net
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def epoch(self, number: int) -> Iterator[tuple[NDArray, NDArray]]:
+        for left, batch in zip(range(len(self) - 1, -1, -1), self._batches.epoch(number)):
+            if not left:
+                self.before = {name: p.data().copy() for name, p in self._net.collect_params().items()}
+            yield batch
 
 
 def _layer(

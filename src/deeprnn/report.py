@@ -17,7 +17,7 @@ from .files import write_bytes_atomic, write_text_atomic
 if TYPE_CHECKING:
     from .training import EpochReport
 
-__all__ = ["EventWriter", "append_metrics", "curves", "read_metrics"]
+__all__ = ["EventWriter", "append_metrics", "append_row", "curves", "read_metrics"]
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -25,13 +25,18 @@ TRAINING, VALIDATION, QUIET = "#3b6ea8", "#d1603d", "#6b6b6b"  # told apart by c
 
 
 def append_metrics(path: PathLike, report: EpochReport) -> None:
-    """Add an epoch to a file of metrics, one JSON object a line; NaN and infinity become null, as JSON has neither.
+    """Add an epoch to a file of metrics, see `append_row`."""
+    append_row(path, dataclasses.asdict(report))
 
-    Lines of this epoch and of later ones are replaced: a run that was taken up again does some epochs once more.
+
+def append_row(path: PathLike, row: Mapping[str, Any]) -> None:
+    """Add what there is to say of an epoch, ``row["epoch"]``, to a file of one JSON object a line.
+
+    NaN and infinity become null, as JSON has neither. Lines of this epoch and of later ones are replaced: a run that
+    was taken up again does some epochs once more.
     """
-    row = {name: _finite(value) for name, value in dataclasses.asdict(report).items()}
-    kept = [earlier for earlier in _rows(Path(path)) if earlier["epoch"] < report.epoch]
-    write_text_atomic(path, "".join(json.dumps(each, allow_nan=False) + "\n" for each in [*kept, row]))
+    kept = [earlier for earlier in _rows(Path(path)) if earlier["epoch"] < row["epoch"]]
+    write_text_atomic(path, "".join(json.dumps(each, allow_nan=False) + "\n" for each in [*kept, _finite(row)]))
 
 
 def read_metrics(path: PathLike) -> list[dict[str, Any]]:
@@ -145,6 +150,10 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "learning_rate_schedule",
     "make_trainer",
     "perplexity",
+    "token_losses",
     "train_epoch",
 ]
 
@@ -300,6 +301,11 @@ def evaluate(net: Any, batches: Optional[Batches], ctx: mx.Context) -> Optional[
     return sum(count * float(loss.asscalar()) for count, loss in losses) / tokens if tokens else None
 
 
+def token_losses(logits: NDArray, target: NDArray) -> NDArray:
+    """Cross-entropy of each prediction, `(T, N, V)` against `(T, N)`, in nats; shape `(T, N)`."""
+    return -mx.nd.pick(mx.nd.log_softmax(logits), target)
+
+
 def make_trainer(net: Any, config: TrainConfig, steps: int) -> gluon.Trainer:
     """The `gluon.Trainer` of a run of `steps` updates in all; plain update rules, without weight decay or momentum.
 
@@ -441,7 +447,7 @@ def _cross_entropy(logits: NDArray, target: NDArray) -> NDArray:
 
     The operators of `gluon.loss.SoftmaxCrossEntropyLoss` without its mean over each row first.
     """
-    return -mx.nd.pick(mx.nd.log_softmax(logits), target).mean()
+    return token_losses(logits, target).mean()
 
 
 def _step_seed(seed: int, step: int) -> int:
