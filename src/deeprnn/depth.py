@@ -26,7 +26,9 @@ __all__ = ["Diagnosis", "Layer", "Watched", "diagnose"]
 
 FLAT = 0.97
 """A tanh beyond this has a slope below 0.06."""
-WEAK, STRONG = 0.1, 10.0
+QUIET = 5e-3
+"""Spread of a layer's outputs below which what is above it hears next to nothing."""
+WEAK, STRONG = 0.2, 10.0
 """Shares of the top layer's gradient outside of which the bottom layer does not learn with it."""
 FORGOTTEN = 1e-3
 """Share of the gradient at the last step below which an earlier step is not learnt from."""
@@ -90,7 +92,7 @@ class Diagnosis:
                 "smaller clip"
             )
         for faulty, fault in (
-            (lambda layer: layer.spread < 1e-3, f"next to nothing comes out; try {cure}"),
+            (lambda layer: layer.spread < QUIET, f"next to nothing comes out; try {cure}"),
             (
                 lambda layer: self.activation == "tanh" and layer.saturated > 0.5,
                 f"most outputs are beyond {FLAT}, where no gradient passes; try smaller weights or learning rate",
