@@ -17,12 +17,12 @@ PROJECT = Path(__file__).parent.parent
 
 FLOORS = {
     "_types": 0, "checks": 0, "config": 0, "files": 0, "machine": 0,
-    "cells": 1, "initializers": 1, "corpus": 1,
+    "cells": 1, "initializers": 1, "corpus": 1, "repetition": 1,
     "unroll": 2, "batches": 2,
     "lengths": 3, "stack": 3,
     "language_model": 4, "parity": 4,
     "training": 5, "checkpoint": 5, "depth": 5, "generation": 5, "bench": 5, "torch_worker": 5,
-    "export": 6, "report": 6, "comparison": 6,
+    "export": 6, "report": 6, "comparison": 6, "page": 6, "study": 6,
     "cli": 7, "serve": 7, "launch": 7,
     "__main__": 8,
 }  # fmt: skip
