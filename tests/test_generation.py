@@ -5,8 +5,11 @@ from __future__ import annotations
 import mxnet as mx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from deeprnn.generation import Sampler, generate
+from deeprnn.generation import Sampler, generate, repeat_lengths
+from deeprnn.repetition import repeated
 
 LOGITS = np.log(np.array([0.1, 0.4, 0.05, 0.25, 0.2]))
 
@@ -236,3 +239,67 @@ def test_what_is_never_to_be_chosen_is_not(sampler):
     assert probabilities[1:] == pytest.approx(sampler.probabilities(logits[1:]))
     assert logits[0] == 5  # the caller's array is left alone
     assert 1 not in generate(Chain(ANY), [0], 200, sampler=sampler, rng=rng(), never=[1])
+
+
+# -- repetition
+
+
+def naive_repeat_length(text, symbol):
+    """The longest row ending in `symbol`, put after `text`, that stands in `text`."""
+    longer = [*text, symbol]
+    for length in range(len(longer), 0, -1):
+        row = longer[-length:]
+        if any(list(text[i : i + length]) == row for i in range(len(text) - length + 1)):
+            return length
+    return 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(0, 2), max_size=30))
+def test_repeat_lengths_are_what_they_say(text):
+    assert repeat_lengths(text, 4).tolist() == [naive_repeat_length(text, symbol) for symbol in range(4)]
+
+
+def test_the_penalty_is_in_proportion_to_what_is_beyond_the_free_length():
+    sampler = Sampler(repetition_penalty=0.5, repetition_length=1)
+    text = [0, 1, 2, 0, 1]  # a 0 or a 1 now would be a row of 1, a 2 one of 3
+    expected = softmax(LOGITS - [0, 0, 0.5 * 2, 0, 0])
+    np.testing.assert_allclose(sampler.probabilities(LOGITS, text=text), expected, rtol=1e-12)
+    freely = Sampler(repetition_penalty=0.5, repetition_length=3).probabilities(LOGITS, text=text)
+    np.testing.assert_allclose(freely, softmax(LOGITS), rtol=1e-12)
+
+
+def test_without_the_penalty_the_text_does_not_matter():
+    np.testing.assert_array_equal(Sampler().probabilities(LOGITS, text=[1] * 50), Sampler().probabilities(LOGITS))
+
+
+def test_the_penalty_leads_greedy_out_of_a_circle():
+    chain = Chain([[0, 5, 0, 0], [0, 0, 5, 0], [5, 0, 0, 1], [5, 0, 0, 0]])
+    circle = generate(chain, [0], 40, sampler=Sampler(greedy=True), rng=rng())
+    assert set(circle) == {0, 1, 2}
+    led = generate(
+        chain, [0], 400, sampler=Sampler(greedy=True, repetition_penalty=1.0, repetition_length=6), rng=rng()
+    )
+    assert set(led) == {0, 1, 2, 3}
+    assert repeated(circle, 20) > 0.7 > 0.1 > repeated(led, 20)
+
+
+def test_the_prefix_counts_as_text():
+    """A circle in the prefix is as good a reason as one that was generated."""
+    chain = Chain([[0, 5, 4.9], [5, 0, 0], [5, 0, 0]])
+    sampler = Sampler(greedy=True, repetition_penalty=1.0, repetition_length=4)
+    assert generate(chain, [0, 1] * 5 + [0], 1, sampler=sampler, rng=rng()) == [2]
+    assert generate(chain, [0], 1, sampler=sampler, rng=rng()) == [1]
+
+
+@pytest.mark.parametrize("value", [-0.1, float("inf"), float("nan")])
+def test_a_penalty_out_of_range(value):
+    with pytest.raises(ValueError, match=r"--repetition-penalty must be at least 0 and finite"):
+        Sampler(repetition_penalty=value)
+
+
+def test_a_repetition_length_out_of_range():
+    with pytest.raises(ValueError, match=r"--repetition-length must be at least 0, got -1"):
+        Sampler(repetition_length=-1)
+    with pytest.raises(TypeError, match=r"--repetition-penalty must be a number, got 'much'"):
+        Sampler(repetition_penalty="much")
