@@ -28,6 +28,8 @@ QUOTED = 400
 HEAT = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
 """From little to much: viridis, even to the eye, in grey too."""
 
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 COLUMNS = 48
 """Columns of a heat map, and points of a curve: more than these are thinned out."""
 POINTS = 200
@@ -54,11 +56,15 @@ small { font-size: .82em; }
 .grid { display: grid; gap: 16px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 16px 18px; margin: 0;
   min-width: 0; }
+.maps { columns: 420px 2; column-gap: 16px; margin-top: 8px; }
+.maps .card { break-inside: avoid; margin-bottom: 16px; }
+.legend { max-width: 440px; }
 .card p:last-child { margin-bottom: 0; }
 .verdict h3 { font-size: 1.15rem; }
 .verdict .name, .name { color: var(--quiet); font-size: .82rem; letter-spacing: .03em; }
 svg { display: block; width: 100%; height: auto; font: 13px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 svg text { fill: var(--quiet); font-variant-numeric: tabular-nums; }
+svg rect { shape-rendering: crispEdges; }
 svg .axis { stroke: var(--line); fill: none; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 10px; background: var(--card);
   margin: 12px 0; }
@@ -72,10 +78,12 @@ td small { display: block; }
 .over { color: var(--mark); font-weight: 600; }
 .swatch { display: inline-block; width: .7em; height: .7em; border-radius: 2px; margin-right: .5em; }
 ul { margin: 6px 0 0; padding-left: 1.1em; font-size: .9rem; }
+@media (max-width: 480px) { main { padding: 28px 14px 48px; } .card { padding: 14px 12px; } }
 details { margin: 10px 0; } summary { cursor: pointer; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font: .84rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas,
   "DejaVu Sans Mono", monospace; background: var(--paper); border: 1px solid var(--line); border-radius: 8px;
   padding: 10px 12px; margin: 6px 0 14px; }
+pre.command { white-space: pre; overflow-x: auto; }
 """
 
 
@@ -129,17 +137,18 @@ def _head(record: Record) -> str:
     recipes = _recipes(record)
     depths = sorted({group["layers"] for group in record["groups"]})
     seeds = len({run["seed"] for run in runs})
-    sizes = ", ".join(f"{count:,} for {PARTS[part]}" for part, count in corpus["symbols"].items() if count)
+    unit = {"char": "characters", "word": "words"}[corpus["unit"]]
+    sizes = _listed(f"{count:,} {unit} for {PARTS[part]}" for part, count in corpus["symbols"].items() if count)
     compared = (
-        f"{_listed(recipes)}: {_counted(len(recipes), 'recipe')} for a recurrent language model, each with "
-        f"{_listed(depths)} {'layer' if depths == [1] else 'layers'} and {_counted(seeds, 'seed')}. "
-        f"The text is {corpus['name']}, {sizes} ({corpus['unit']}s; vocabulary {corpus['vocabulary']:,})."
+        f"The {'recipe' if len(recipes) == 1 else 'recipes'} {_listed(recipes)} for a recurrent language model, with "
+        f"{_listed(depths)} {'layer' if depths == [1] else 'layers'} and {_counted(seeds, 'seed')} each. "
+        f"The text is {corpus['name']}: {sizes}, {corpus['vocabulary']:,} different ones."
     )
     if len(runs) < record["planned"]:
         compared += f" {len(runs)} of {record['planned']} runs are over; the rest is missing here."
+    hardware = [machine["processor"], _counted(machine["cores"], "core"), machine["instruction_set"]]
     where = (
-        f"{record['date']}; {machine['processor']}, {_counted(machine['cores'], 'core')}, "
-        f"{machine['instruction_set'] or 'no AVX'}; mxnet {machine['mxnet']}, numpy {machine['numpy']}, "
+        f"{record['date']}; {', '.join(filter(None, hardware))}; mxnet {machine['mxnet']}, numpy {machine['numpy']}, "
         f"Python {machine['python']}, deeprnn {machine['deeprnn']}; "
         f"{_counted(record['threads_per_run'], 'thread')} for each run."
     )
@@ -228,7 +237,7 @@ def _soonest(groups: Sequence[Record], perplexity: float) -> str:
 
 # Curves.
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 440, 310, 48, 62, 14, 40
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 390, 300, 44, 74, 12, 38
 TICKS = [1 + digit * 10.0**power for power in range(-5, 0) for digit in (1, 2, 5)]
 TICKS += [digit * 10.0**power for power in range(7) for digit in (2, 5, 10)]
 
@@ -278,7 +287,7 @@ def _curve_panel(
         if low <= _nats(tick) <= high and last - y(tick) > 26:
             last = y(tick)
             parts.append(f'<path class="axis" d="M{LEFT} {last:.1f}H{WIDTH - RIGHT}"/>')
-            parts.append(_label(LEFT - 8, last + 4, f"{tick:.10g}", "end"))
+            parts.append(_label(LEFT - 8, last + 4, f"{tick:,.10g}", "end"))
     for epoch in _whole_ticks(epochs):
         parts.append(_label(x(epoch), HEIGHT - BOTTOM + 20, str(epoch), "middle"))
     parts.append(_label((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, "epoch", "middle"))
@@ -391,8 +400,8 @@ def _numbers(record: Record, colour: Mapping[int, str]) -> str:
     return (
         "<h2>Numbers</h2>\n<p class=quiet>Medians over the seeds, with the lowest and highest under them where they "
         f"differ. Epochs and seconds are those until the training perplexity is {named} or less; seconds are of "
-        "training alone, with runs side by side. Training perplexity is that of the last epoch; validation and test are of the "
-        "best network, chosen on validation.</p>\n"
+        "training alone, with runs side by side. Training perplexity is that of the last epoch; validation and test "
+        "are of the best network, chosen on validation.</p>\n"
         + _table(heads, rows, colour)
         + "\n<h3>Training perplexity after so many epochs</h3>\n"
         + _table([str(epoch) for epoch in shown], at, colour)
@@ -442,22 +451,24 @@ def _gradients(record: Record) -> str:
     if not known:
         return ""
     low, high = math.floor(min(known)), max(math.ceil(max(known)), math.floor(min(known)) + 1)
-    cards = []
-    for group in groups:
-        title = f"{group['recipe']}, {_layers(group['layers'])}"
-        cards.append(
+    shown = ""
+    for recipe, some in _recipes(record).items():
+        cards = "".join(
             f'<figure class="card"><h3>{escape(title)}</h3>{_heat_map(group, low, high, title)}'
-            f"{_sentences(group['diagnosis'])}</figure>"
+            f"{_sentences(group['diagnosis'])}</figure>\n"
+            for group in some
+            if group["diagnosis"]
+            for title in [f"{recipe}, {_layers(group['layers'])}"]
         )
+        shown += f'<div class="maps">{cards}</div>\n'
     return (
         "<h2>Which layers the gradient reaches</h2>\n<p class=quiet>Norm of the gradient of the loss by each layer's "
         "outputs, over the epochs, of the first seed; the top layer is above. Epoch 0 is before training. A stack "
-        "whose lower layers stay dark learns with its upper ones alone.</p>\n"
-        f'{_legend(low, high)}<div class="grid">{"".join(cards)}</div>'
+        f"whose lower layers stay dark learns with its upper ones alone.</p>\n{_legend(low, high)}{shown}"
     )
 
 
-def _heat_map(group: Record, low: float, high: float, title: str) -> str:
+def _heat_map(group: Record, low: int, high: int, title: str) -> str:
     columns, layers = _thinned(group["diagnosis"], COLUMNS), group["layers"]
     row = min(max(140 / layers, 5), 20)
     left, right, bottom = 34, 8, 36
@@ -469,11 +480,10 @@ def _heat_map(group: Record, low: float, high: float, title: str) -> str:
             fill = "var(--none)"
             if value is not None and 0 < value < math.inf:
                 fill = _heat((math.log10(value) - low) / (high - low))
-            top = 4 + row * (layers - number)
-            parts.append(
-                f'<rect x="{left + wide * i:.2f}" y="{top:.2f}" width="{wide + 0.3:.2f}" height="{row + 0.3:.2f}" '
-                f'fill="{fill}"><title>epoch {column["epoch"]}, layer {number}: {_scientific(value)}</title></rect>'
-            )
+            place = f'x="{left + wide * i:.2f}" y="{4 + row * (layers - number):.2f}"'
+            size = f'width="{wide + 0.3:.2f}" height="{row + 0.3:.2f}"'
+            said = f"epoch {column['epoch']}, layer {number}: {_scientific(value)}"
+            parts.append(f'<rect {place} {size} fill="{fill}"><title>{said}</title></rect>')
     for number in sorted({1, layers}):
         parts.append(_label(left - 8, 4 + row * (layers - number + 0.5) + 4.5, str(number), "end"))
     every = max(1, math.ceil(len(columns) / 6))
@@ -487,14 +497,18 @@ def _heat_map(group: Record, low: float, high: float, title: str) -> str:
     return _svg(WIDTH, height, parts, f"gradient by layer, {title}")
 
 
-def _legend(low: float, high: float) -> str:
-    parts = [f'<rect x="{8 + i * 6}" y="4" width="6.3" height="12" fill="{_heat(i / 69)}"/>' for i in range(70)]
-    step = max(1, math.ceil((high - low) / 5))
-    for power in range(int(low), int(high) + 1, step):
-        at = 8 + 420 * (power - low) / (high - low)
+def _legend(low: int, high: int) -> str:
+    left, wide, steps = 8, WIDTH - 16, 64
+    parts = [
+        f'<rect x="{left + wide * i / steps:.2f}" y="4" width="{wide / steps + 0.3:.2f}" height="12" '
+        f'fill="{_heat(i / (steps - 1))}"/>'
+        for i in range(steps)
+    ]
+    for power in range(high, low - 1, -max(1, math.ceil((high - low) / 5))):
         anchor = "start" if power == low else "end" if power == high else "middle"
-        parts.append(_label(at, 32, f"1e{power}", anchor))
-    return f'<div style="max-width:440px;margin-bottom:12px">{_svg(WIDTH, 38, parts, "scale of the gradient")}</div>'
+        at = left + wide * (power - low) / (high - low)
+        parts.append(_label(at, 34, f"10{str(power).translate(RAISED)}", anchor))
+    return f'<div class="legend">{_svg(WIDTH, 40, parts, "scale of the gradient")}</div>\n'
 
 
 def _heat(share: float) -> str:
@@ -525,19 +539,11 @@ def _texts(record: Record, colour: Mapping[int, str]) -> str:
         return ""
     corpus, window = record["corpus"], record["window"]
     allowed = corpus["repeated"] + ALLOWED
+    ways = list(dict.fromkeys(text["way"] for group in groups for text in group["texts"]))
     rows = []
     for group in groups:
-        for text in group["texts"]:
-            over = ' class="over"' if text["repeated"] > allowed else ""
-            cells = [
-                escape(text["way"]),
-                f"{text['characters']:,}",
-                f"<span{over}>{text['repeated']:.1%}</span>",
-                f"{text['copied']:.1%}",
-                f"{text['longest']:,}",
-            ]
-            rows.append((group, cells))
-    heads = ["written", "characters", "repeats itself", "copied from the text", "longest copy, characters"]
+        texts = {text["way"]: text for text in group["texts"]}
+        rows.append((group, [_measures(texts[way], allowed) if way in texts else "" for way in ways]))
     shown = ""
     for group in groups:
         quoted = "".join(
@@ -550,13 +556,20 @@ def _texts(record: Record, colour: Mapping[int, str]) -> str:
                 f"<details><summary>{escape(group['recipe'])}, {_layers(group['layers'])}</summary>{quoted}</details>\n"
             )
     return (
-        f"<h2>What they write</h2>\n<p class=quiet>Shares of windows of {window} characters: of those that the same "
-        "text had before (it goes round in circles), and of those that stand in the training text word for word (it "
-        f"recites). The training text itself repeats {corpus['repeated']:.1%} of its windows over its first "
-        f"{corpus['characters']:,} characters; <span class=over>marked</span> is what is more than {ALLOWED:.0%} of "
-        "all windows above that. Greedy takes the most probable symbol each time; the penalty is on repeats, by their "
-        "length.</p>\n" + _table(heads, rows, colour) + "\n" + shown
+        f"<h2>What they write</h2>\n<p class=quiet>Texts of {groups[0]['texts'][0]['characters']:,} characters. First, "
+        f"of the windows of {window} characters, the share that the same text had before: it goes round in circles. "
+        "Below, the share that stands in the training text word for word, and the longest run that does, in characters: "
+        f"it recites. The training text repeats {corpus['repeated']:.1%} of its own windows over its first "
+        f"{corpus['characters']:,} characters; <span class=over>marked</span> is what is more than "
+        f"{100 * ALLOWED:.0f} points above that. Greedy takes the most probable symbol each time; the penalty is on "
+        "repeats, by their length.</p>\n" + _table(ways, rows, colour) + "\n" + shown
     )
+
+
+def _measures(text: Record, allowed: float) -> str:
+    over = ' class="over"' if text["repeated"] > allowed else ""
+    copied = f"{text['copied']:.1%} copied, longest {text['longest']:,}"
+    return f"<span{over}>{text['repeated']:.1%} again</span><small>{copied}</small>"
 
 
 # Again.
@@ -577,9 +590,10 @@ def _again(record: Record) -> str:
             + "".join(f"<{mark} class=left>{escape(_option(value))}</{mark}>" for value in values)
             + "</tr>\n"
         )
+    command = record["command"].replace(" --", " \\\n    --")
     return (
         "<h2>How to run it again</h2>\n<p class=quiet>The same command goes on with a study that was stopped.</p>\n"
-        f"<pre>{escape(record['command'])}</pre>\n"
+        f"<pre class=command>{escape(command)}</pre>\n"
         f"<details><summary>What each recipe is</summary>"
         f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div></details>\n'
         f"<p class=quiet><small>SHA-256 of the text as read: {escape(record['corpus']['sha256'])}</small></p>"

@@ -36,6 +36,8 @@ from .report import read_metrics
 
 __all__ = ["WAYS", "Run", "plan", "record", "table", "train_all", "write_all"]
 
+PROGRAM = (sys.executable, "-W", "ignore", "-m", "deeprnn")
+
 WAYS: dict[str, tuple[str, ...]] = {
     "greedy": ("--greedy",),
     "greedy, with a penalty": ("--greedy", "--repetition-penalty=0.3"),
@@ -222,9 +224,8 @@ def side_by_side(commands: Sequence[Command], jobs: int) -> Iterator[tuple[int, 
                 arguments, *files = commands[index]
                 with ExitStack() as stack:
                     output, errors = (stack.enter_context(open(file, "ab")) for file in files)
-                    program = [sys.executable, "-W", "ignore", "-m", "deeprnn", *arguments]
                     running[index] = subprocess.Popen(
-                        program, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment
+                        [*PROGRAM, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment
                     )
             ended = [index for index, process in running.items() if process.poll() is not None]
             for index in ended:
@@ -438,7 +439,7 @@ def _group(
         "train_at": {str(epoch): _spread([_at(result["train"], epoch) for result in results]) for epoch in shown},
         "epochs_to": _spread([epoch for epoch, _ in reached]),
         "seconds_to": _spread([seconds for _, seconds in reached]),
-        "seconds": _spread([result["seconds"] if result in whole else None for result in results]),
+        "seconds": _spread([result["seconds"] for result in whole or results]),
         "train": _spread([_last(result, "train") for result in results]),
         "valid": _spread([_at(result["valid"], result["best_epoch"]) for result in results]),
         "test": _spread([result["test_perplexity"] for result in results]),
