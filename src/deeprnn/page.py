@@ -271,8 +271,8 @@ def _curve_panel(
         group["layers"]: _over_seeds([run[part] for run in _runs(record, recipe, group["layers"])]) for group in groups
     }
     seen = [_nats(value) for curve in curves.values() for three in curve for value in three if math.isfinite(value)]
-    named = _nats(record["perplexity"]) if part == "train" else None
-    low, high = min([*seen, *([named] if named else [])]) / 1.15, max(seen) * 1.15
+    low, high = min(seen) / 1.15, max(seen) * 1.15
+    named = part == "train" and low < _nats(record["perplexity"]) < high
 
     def x(epoch: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (epoch - 1) / max(epochs - 1, 1)
@@ -558,8 +558,8 @@ def _texts(record: Record, colour: Mapping[int, str]) -> str:
     return (
         f"<h2>What they write</h2>\n<p class=quiet>Texts of {groups[0]['texts'][0]['characters']:,} characters. First, "
         f"of the windows of {window} characters, the share that the same text had before: it goes round in circles. "
-        "Below, the share that stands in the training text word for word, and the longest run that does, in characters: "
-        f"it recites. The training text repeats {corpus['repeated']:.1%} of its own windows over its first "
+        "Below, the share that stands in the training text word for word, and the longest run that does, in "
+        f"characters: it recites. The training text repeats {corpus['repeated']:.1%} of its own windows over its first "
         f"{corpus['characters']:,} characters; <span class=over>marked</span> is what is more than "
         f"{100 * ALLOWED:.0f} points above that. Greedy takes the most probable symbol each time; the penalty is on "
         "repeats, by their length.</p>\n" + _table(ways, rows, colour) + "\n" + shown
