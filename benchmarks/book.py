@@ -15,42 +15,20 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from deeprnn.files import write_json_atomic
 from deeprnn.machine import machine
 from deeprnn.report import read_metrics
+from deeprnn.study import Run, plan, train_all
 
-SEEDS = (0, 1, 2)
+SEEDS = 3
 LAYERS = (1, 2)
 SHOWN = (50, 100, 150, 200, 250)
 BOUNDS = {1: (1.14, 1.20), 2: (1.25, 1.45)}
 """Between which the median at epoch 250 should lie, by layers."""
-
-
-def train(folder: Path, corpus: Optional[str], **options: Any) -> list[dict[str, Any]]:
-    """One run of the preset in a process of its own, one thread; its metrics, a line an epoch."""
-    flags = [f"--{name}={value}" for name, value in {**options, **({"corpus": corpus} if corpus else {})}.items()]
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "deeprnn",
-        "train",
-        "--preset",
-        "book",
-        "--out",
-        str(folder),
-        *flags,
-    ]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    return read_metrics(folder / "metrics.jsonl")
 
 
 def main() -> int:
@@ -63,25 +41,20 @@ def main() -> int:
     given = parser.parse_args()
     shown = [epoch for epoch in SHOWN if epoch <= given.epochs] or [given.epochs]
 
-    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(given.jobs) as pool:
-        runs = {
-            (layers, seed): pool.submit(
-                train, Path(scratch, f"{layers}-{seed}"), given.corpus, layers=layers, seed=seed, epochs=given.epochs
-            )
-            for layers in reversed(LAYERS)
-            for seed in SEEDS
-        }
-        pairs = {
-            backend: pool.submit(
-                train, Path(scratch, backend), given.corpus, layers=2, seed=0, epochs=5, backend=backend
-            )
+    with tempfile.TemporaryDirectory() as scratch:
+        flags = [f"--corpus={given.corpus}"] if given.corpus else []
+        study = plan(["book"], LAYERS, SEEDS, Path(scratch), flags, {"book": given.epochs})
+        pairs = [
+            Run.of("book", [*flags, "--layers=2", "--epochs=5", f"--backend={backend}", f"--out={scratch}/{backend}"])
             for backend in ("deeprnn", "gluon")
-        }
-        perplexities = {run: [row["train_perplexity"] for row in metrics.result()] for run, metrics in runs.items()}
-        seconds = {run: sum(row["seconds"] for row in metrics.result()) for run, metrics in runs.items()}
-        losses = {backend: [row["train_loss"] for row in metrics.result()] for backend, metrics in pairs.items()}
+        ]
+        train_all([*study, *pairs], given.jobs)
+        metrics = {run.folder: read_metrics(run.folder / "metrics.jsonl") for run in (*study, *pairs)}
 
-    apart = max(abs(a - b) / b for a, b in zip(losses["deeprnn"], losses["gluon"]))
+    perplexities = {(run.layers, run.seed): [row["train_perplexity"] for row in metrics[run.folder]] for run in study}
+    seconds = {(run.layers, run.seed): sum(row["seconds"] for row in metrics[run.folder]) for run in study}
+    ours, theirs = ([row["train_loss"] for row in metrics[run.folder]] for run in pairs)
+    apart = max(abs(a - b) / b for a, b in zip(ours, theirs))
     record: dict[str, Any] = {
         "machine": machine(),
         "threads_per_run": 1,
@@ -94,11 +67,11 @@ def main() -> int:
                 "perplexity": {str(epoch): perplexities[layers, seed][epoch - 1] for epoch in shown},
             }
             for layers in LAYERS
-            for seed in SEEDS
+            for seed in range(SEEDS)
         ],
         "median": {
             str(layers): {
-                str(epoch): statistics.median(perplexities[layers, seed][epoch - 1] for seed in SEEDS)
+                str(epoch): statistics.median(perplexities[layers, seed][epoch - 1] for seed in range(SEEDS))
                 for epoch in shown
             }
             for layers in LAYERS
@@ -110,7 +83,7 @@ def main() -> int:
     print("layers  " + "".join(f"epoch {epoch:<8}" for epoch in shown) + "seeds at the last")
     missed = not apart <= 1e-4
     for layers in LAYERS:
-        last = [perplexities[layers, seed][shown[-1] - 1] for seed in SEEDS]
+        last = [perplexities[layers, seed][shown[-1] - 1] for seed in range(SEEDS)]
         low, high = BOUNDS[layers]
         missed |= not low <= statistics.median(last) <= high
         median = record["median"][str(layers)]
