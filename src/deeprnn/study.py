@@ -52,9 +52,9 @@ SHOWN = (5, 10, 25, 50, 100, 150, 200, 250)
 TEXT_OPTIONS = ("corpus", "max_chars", "split", "unit")
 """What makes the text: the same for all recipes, or their perplexities are not to be compared."""
 
-NO_SETTINGS = {"out", "layers", "seed", "corpus", "threads", "ctx", "tensorboard"}
-NO_SETTINGS |= {f"sample_{what}" for what in ("every", "length", "prefix", "greedy")}
-"""Options that are not of a recipe."""
+SHOW_ONLY = {"out", "threads", "ctx", "tensorboard", "diagnose"}
+SHOW_ONLY |= {f"sample_{what}" for what in ("every", "length", "prefix", "greedy")}
+"""Options that do not change what a run learns."""
 
 Say = Callable[[str], None]
 
@@ -191,7 +191,7 @@ def _check_folder(run: Run) -> None:
         return
     wanted, begun = run.config.to_mapping(), RunConfig.from_mapping(read_options(path)).to_mapping()
     for name, value in wanted.items():
-        if name != "out" and begun[name] != value:
+        if name not in SHOW_ONLY and begun[name] != value:
             raise ValueError(
                 f"the run in {run.folder} has {flag(name)} {begun[name]}, and this study {value}: "
                 "choose another --out, or remove that folder"
@@ -392,7 +392,8 @@ def record(
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    return {name: value for name, value in run.config.to_mapping().items() if name not in NO_SETTINGS}
+    varied = {"layers", "seed", "corpus"}
+    return {name: value for name, value in run.config.to_mapping().items() if name not in SHOW_ONLY | varied}
 
 
 def _result(run: Run) -> dict[str, Any]:
