@@ -10,13 +10,14 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
 from deeprnn import __version__, checkpoint, cli, training
-from deeprnn.config import RunConfig
+from deeprnn.config import ModelConfig, RunConfig
 
 PROJECT = Path(__file__).parent.parent
 TEXT = "".join(
@@ -214,6 +215,10 @@ def test_the_book_to_the_letter():
         "embedding_size": 0,
         "activation": "tanh",
         "dropout": 0,
+        "residual": False,
+        "layer_norm": False,
+        "zoneout": 0,
+        "tied": False,
         "init": "normal",
         "epochs": 250,
         "optimizer": "sgd",
@@ -229,6 +234,10 @@ def test_the_book_to_the_letter():
     }
     assert {name: run[name] for name in protocol} == protocol
     assert resolved("--layers", "2", "--preset", "book").model.layers == 2
+    said = cli.read_options(PROJECT / "configs" / "book.yaml")
+    assert {field.name for field in fields(ModelConfig)} - set(said) == {"backend"}, (
+        "a default of ours, which may change"
+    )
 
 
 def test_the_book_runs(tmp_path, capsys):
