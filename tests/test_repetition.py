@@ -89,9 +89,7 @@ def test_ten_thousand_symbols_against_many():
     assert found.share == pytest.approx((5000 - 19) / (10_000 - 19), abs=1e-3)
 
 
-@pytest.mark.skipif(
-    "DEEPRNN_LYRICS" not in os.environ, reason="needs DEEPRNN_LYRICS=jaychou_lyrics.txt.zip"
-)
+@pytest.mark.skipif("DEEPRNN_LYRICS" not in os.environ, reason="needs DEEPRNN_LYRICS=jaychou_lyrics.txt.zip")
 def test_the_lyrics_repeat_themselves():
     text = load_text(os.environ["DEEPRNN_LYRICS"], max_chars=10_000)[0]
     assert repeated(text, 20) == pytest.approx(0.43, abs=0.005)
