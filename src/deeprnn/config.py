@@ -140,7 +140,7 @@ class ModelConfig:
     cell: Literal["rnn", "gru", "lstm"] = "rnn"
     layers: int = 2
     hidden_size: int = 256
-    embedding_size: int = 64
+    embedding_size: int = 256
     activation: Literal["tanh", "relu"] = "tanh"
     dropout: float = 0.2
     residual: bool = True
@@ -210,9 +210,9 @@ class TrainConfig:
         Write TensorBoard events into the run folder, too.
     """
 
-    epochs: int = 20
+    epochs: int = 12
     optimizer: Literal["adam", "sgd", "rmsprop"] = "adam"
-    lr: float = 2e-3
+    lr: float = 5e-3
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     warmup: int = 0
     clip: float = 1.0
