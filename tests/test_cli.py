@@ -514,6 +514,20 @@ def test_ctrl_c(text, tmp_path):
     assert re.fullmatch(r"deeprnn: error: interrupted; epoch \d+ is saved; go on with: .* --resume\n", error)
 
 
+def test_the_built_in_text_is_shown_beside_one_layer(train, tmp_path, monkeypatch, text):
+    code, said = train()
+    assert code == 0 and "one layer" not in said.out
+    record = json.loads(cli.ONE_LAYER.read_text())
+    monkeypatch.setattr(cli, "ONE_LAYER", tmp_path / "one_layer.json")
+    cli.ONE_LAYER.write_text(json.dumps({**record, "corpus": Path(text).name}))
+    code, said = train(out=tmp_path / "again")
+    ours, theirs = said.out.splitlines()[-4:-2]
+    assert code == 0 and ours.startswith("validation loss ") and ours.endswith(" nats per token, 2 layers")
+    assert theirs.startswith("in the same time, ") and record["date"] in theirs
+    code, said = train("--layers", "1", out=tmp_path / "one")
+    assert code == 0 and "in the same time" not in said.out
+
+
 def test_diagnose_tells_what_is_wrong_and_keeps_it(train, tmp_path):
     code, said = train("--diagnose", "--init", "normal", "--residual", "false", "--layers", "3", "--sample-every", "0")
     assert code == 0
@@ -705,8 +719,8 @@ def bad(tmp_path, text, trained, monkeypatch):
         ("--hiden-size 3", "unrecognized arguments: --hiden-size 3 (did you mean --hidden-size?)"),
         ("--layer 3", "unrecognized arguments: --layer 3 (did you mean --layers?)"),
         ("stray", "unrecognized arguments: stray"),
-        ("--preset bok", "--preset must be one of 'book', got 'bok'; did you mean 'book'?"),
-        ("--preset ../setup", "--preset must be one of 'book', got '../setup'"),
+        ("--preset bok", "--preset must be one of 'book', 'deep', got 'bok'; did you mean 'book'?"),
+        ("--preset ../setup", "--preset must be one of 'book', 'deep', got '../setup'"),
         ("--config missing.yaml", "missing.yaml: No such file or directory"),
         ("--config .", ".: Is a directory"),
         ("--config unknown.yaml", "unknown.yaml: unknown option 'layrs' (did you mean 'layers'?)"),

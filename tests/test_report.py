@@ -160,3 +160,18 @@ def test_events_without_the_extra(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"pip install 'deeprnn\[tensorboard\]'"):
         report.EventWriter(tmp_path / "events")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_beside_one_layer_takes_what_it_had_in_the_same_time():
+    record = {
+        "date": "2026-11-25",
+        "machine": {"processor": "a processor"},
+        "corpus_sha256": "ab" * 32,
+        "epochs": [{"seconds": 10.0 * n, "valid_loss": loss} for n, loss in enumerate((3.0, 2.0, 1.0, 1.5), start=1)],
+    }
+    said = report.beside_one_layer(record, seconds=25, corpus_sha256="ab" * 32)
+    assert said.startswith("in the same time, 2 epochs, one layer came to a validation loss of 2.0000 nats per token")
+    assert "2026-11-25 on a processor, this text, abababababab" in said
+    assert "another edition" in report.beside_one_layer(record, 25, "cd" * 32)
+    assert "4 epochs, one layer came to a validation loss of 1.0000" in report.beside_one_layer(record, 1e6, "")
+    assert "1 epochs, one layer came to a validation loss of 3.0000" in report.beside_one_layer(record, 1, "")

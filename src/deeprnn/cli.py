@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import json
 import math
 import os
 import re
@@ -48,7 +49,7 @@ from .config import (
 from .files import write_json_atomic, write_text_atomic
 from .generation import Sampler, generate
 from .machine import keep_freed_memory, machine
-from .report import EventWriter, append_metrics, append_row, curves, read_metrics
+from .report import EventWriter, append_metrics, append_row, beside_one_layer, curves, read_metrics
 
 if TYPE_CHECKING:
     import gluonnlp
@@ -64,6 +65,9 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 PRESETS = Path(__file__).parent / "configs"
+
+ONE_LAYER = Path(__file__).parent / "one_layer.json"
+"""A recorded run, for comparing."""
 
 ACTS = ("preset", "config", "resume", "init_from")
 """Flags that say what to do, not what the run is: they are not saved with it."""
@@ -367,6 +371,10 @@ class Training:
             say(self.samples(best["epoch"]))
         part, loss = ("train", best["train_loss"]) if test_loss is None else ("test", test_loss)
         say(f"{part} loss {loss:.4f} nats per token, perplexity {perplexity(loss):.4g}")
+        one_layer = json.loads(ONE_LAYER.read_text(encoding="utf-8"))
+        if self.run.model.layers > 1 and self.corpus.name == one_layer["corpus"] and best["valid_loss"] is not None:
+            say(f"validation loss {best['valid_loss']:.4f} nats per token, {self.run.model.layers} layers")
+            say(beside_one_layer(one_layer, seconds, self.corpus.sha256))
         say(f"{seconds:.0f} s of training, {shape(self.run)}; the run is in {self.folder}")
         say("write more: " + typed("generate", str(self.folder)))
 

@@ -17,7 +17,7 @@ from .files import write_bytes_atomic, write_text_atomic
 if TYPE_CHECKING:
     from .training import EpochReport
 
-__all__ = ["EventWriter", "append_metrics", "append_row", "curves", "read_metrics"]
+__all__ = ["EventWriter", "append_metrics", "append_row", "beside_one_layer", "curves", "read_metrics"]
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -103,6 +103,27 @@ def curves(metrics: Sequence[Mapping[str, Any]], path: PathLike, title: str = ""
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     write_bytes_atomic(path, picture.getvalue())
+
+
+def beside_one_layer(record: Mapping[str, Any], seconds: float, corpus_sha256: str) -> str:
+    """What one layer would have given in the same time, in a line.
+
+    Parameters
+    ----------
+    record
+        Of `benchmarks/one_layer.py`: a run of one layer with the options that are the default otherwise.
+    seconds
+        Of training.
+    corpus_sha256
+        Of the text that was trained on.
+    """
+    epochs = [row for row in record["epochs"] if row["seconds"] <= seconds] or record["epochs"][:1]
+    loss = min(row["valid_loss"] for row in epochs)
+    text = "this text" if corpus_sha256 == record["corpus_sha256"] else "another edition of this text"
+    return (
+        f"in the same time, {len(epochs)} epochs, one layer came to a validation loss of {loss:.4f} nats per token "
+        f"(recorded {record['date']} on {record['machine']['processor']}, {text}, {record['corpus_sha256'][:12]})"
+    )
 
 
 class EventWriter:
