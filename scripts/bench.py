@@ -5,22 +5,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
-from deeprnn import bench, comparison
+# Before MXNet is imported, and for PyTorch's process too: left alone, the one takes half of the cores, the other all.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from deeprnn import bench, bench_report, comparison, growth
 from deeprnn.bench import CONTESTANTS, GRID, QUICK, ROUNDS, WORKS, Case
 from deeprnn.cells import ACTIVATIONS
 from deeprnn.checks import check_size
-from deeprnn.files import write_json_atomic
+from deeprnn.files import write_json_atomic, write_text_atomic
 from deeprnn.language_model import CELLS
 from deeprnn.machine import machine
 
-ALL = (*WORKS, "cost", "language-model")
+ALL = (*WORKS, "cost", "profile", "language-model")
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         prog="bench.py",
         description=__doc__,
         epilog="Exit code 0: measured; 1: two contestants are not the same function; 2: an argument that cannot be. "
-        "Run it on a machine that does nothing else.",
+        "Run it on a machine that does nothing else. All take as many threads as OMP_NUM_THREADS says, or else one.",
     )
     parser.add_argument("--cell", choices=CELLS, default="rnn", help="the recurrent cell (default %(default)s)")
     parser.add_argument(
@@ -61,16 +66,42 @@ def parser() -> argparse.ArgumentParser:
         "--work",
         nargs="+",
         choices=ALL,
-        default=ALL,
         help="what is measured (default: all); cost is the first call and the peak of memory in training, each "
-        "contestant in a process of its own",
+        "contestant in a process of its own; profile is the time of each operator, where gluon is faster",
     )
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="samples of each time (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="three small cases, for a first look")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record there, again after each case")
-    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the ratios there")
     parser.add_argument(
-        "--table", nargs="+", type=Path, metavar="FILE", help="measure nothing: print the tables of these records"
+        "--rounds",
+        type=int,
+        default=ROUNDS,
+        help=f"samples of each time (default %(default)s), fewer once they have taken {bench.SECONDS:g} s",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help=f"a first look: {len(QUICK)} small cases, by default their times alone"
+    )
+    parser.add_argument(
+        "--growth", action="store_true", help="instead: how time and memory grow with steps, layers, units, sequences"
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the record there, again after each case; where one of the same settings, machine and code is "
+        "there already, what it lacks is measured and added",
+    )
+    parser.add_argument("--afresh", action="store_true", help="replace the record in --json instead of adding to it")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the ratios (or the growth) there")
+    parser.add_argument(
+        "--table",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing: print the tables of these records, and draw them where --picture says",
+    )
+    parser.add_argument(
+        "--into",
+        type=Path,
+        metavar="README.md",
+        help="with --table: put a short table there instead, between <!-- bench:rnn --> and <!-- /bench:rnn -->",
     )
     return parser
 
@@ -85,44 +116,122 @@ def sizes(text: str) -> tuple[int, int, int, int, int]:
     return inputs, hidden, layers, length, batch
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure case by case, say how it goes, and keep what there is."""
+def check(args: argparse.Namespace) -> None:
+    """What argparse does not look at."""
     if args.cell != "rnn" and args.activation != "tanh":
         raise ValueError(f"--activation {args.activation} is for --cell rnn; {args.cell} has its own")
     check_size("--rounds", args.rounds)
+    if args.into and not args.table:
+        raise ValueError("--into needs --table with the records whose tables go there")
     for path in (args.json, args.picture):
         if path and not path.parent.is_dir():
             raise FileNotFoundError(f"there is no folder {path.parent} for {path}: make it first")
+
+
+def say(text: str) -> None:
+    """To whoever waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def taken_up(args: argparse.Namespace, settings: Mapping[str, Any], parts: str) -> dict[str, Any]:
+    """The record in ``--json`` as far as it goes, or a new one whose list of `parts` is empty."""
+    if args.json and args.json.exists() and not args.afresh:
+        record = json.loads(args.json.read_text(encoding="utf-8"))
+        here, there = ({**of.get("machine", {}), **of} for of in (settings, record))
+        other = [name for name in here if name != "machine" and there.get(name) != here[name]]
+        if other or parts not in record:
+            what = ", ".join(f"{name} {there.get(name)}, here {here[name]}" for name in other) or "another study"
+            raise ValueError(f"{args.json} holds other measurements ({what}): name another file, or add --afresh")
+        return record
+    return {"date": date.today().isoformat(), **settings, parts: []}
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure case by case what the record lacks, say how it goes, and keep what there is."""
     contestants = bench.installed(args.contestants)
     missing = [name for name in args.contestants if name not in contestants]
     if missing:
-        print(f"not installed, so without it: {', '.join(missing)}", file=sys.stderr)
-    record: dict[str, Any] = {
-        "date": date.today().isoformat(),
-        "machine": machine(),
-        "cell": args.cell,
-        "activation": args.activation,
-        "rounds": args.rounds,
-        "cases": [],
-    }
-    works = [work for work in WORKS if work in args.work]
+        say(f"not installed, so without it: {', '.join(missing)}")
+    settings = {"machine": machine(), "cell": args.cell, "activation": args.activation, "rounds": args.rounds}
+    record = taken_up(args, settings, "cases")
+    wanted = args.work or (WORKS if args.quick else ALL)
     grid = QUICK if args.quick else args.cells_of_grid
     for number, shape in enumerate(grid, 1):
         case = replace(Case(*shape), cell=args.cell, activation=args.activation)
-        print(f"{number} of {len(grid)}: {case.name}", file=sys.stderr, flush=True)
-        measured = bench.measure(case, contestants, works, args.rounds)
-        if "cost" in args.work:
-            measured["cost"] = bench.cost(case, contestants)
-        record["cases"].append(measured)
-        record["summary"] = bench.summary(record["cases"])
-        if args.json:
-            write_json_atomic(args.json, record)
-    if "language-model" in args.work:
-        print("the language model", file=sys.stderr, flush=True)
+        say(f"{number} of {len(grid)}: {case.name}")
+        begun = time.perf_counter()
+        kept = next((each for each in record["cases"] if each["name"] == case.name), None)
+        if kept is None:
+            kept = {}
+            record["cases"].append(kept)
+        lacking = [
+            work for work in WORKS if work in wanted and not {*contestants} <= {*kept.get(work, {}).get("seconds", ())}
+        ]
+        if lacking or not kept:
+            kept.update(bench.measure(case, contestants, lacking, args.rounds))
+        costless = [name for name in contestants if name not in kept.get("cost", ())]
+        if "cost" in wanted and costless:
+            kept["cost"] = {**kept.get("cost", {}), **bench.cost(case, costless)}
+        slower = [work for work in WORKS if kept.get(work, {}).get("ratios", {}).get("gluon", {}).get("median", 0) > 1]
+        for work in slower:
+            if "profile" in wanted and work not in kept.setdefault("profile", {}):
+                kept["profile"][work] = bench.profile(case, work)
+        keep(args, record)
+        ratios = [
+            f"{work} {kept[work]['ratios']['gluon']['median']:.2f} of gluon"
+            for work in WORKS
+            if "gluon" in kept.get(work, {}).get("ratios", ())
+        ]
+        say(f"    {', '.join([*ratios, f'{time.perf_counter() - begun:.0f} s'])}")
+    if "language-model" in wanted and "language_model" not in record:
+        say("the language model")
         record["language_model"] = comparison.language_model_speed(args.cell, rounds=args.rounds)
-        if args.json:
-            write_json_atomic(args.json, record)
+        keep(args, record)
     return record
+
+
+def grow(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure the points of the growth study that the record lacks."""
+    record = taken_up(args, {"machine": machine(), "cell": args.cell}, "points")
+    done = {each["name"] for each in record["points"]}
+    cases = growth.points(args.cell)
+    for number, case in enumerate(cases, 1):
+        say(f"{number} of {len(cases)}: {case.name}")
+        if case.name not in done:
+            record["points"].append(growth.point(case))
+            keep(args, record)
+    return record
+
+
+def keep(args: argparse.Namespace, record: dict[str, Any]) -> None:
+    """Write what there is."""
+    if "points" in record:
+        record["verdicts"] = growth.verdicts(record)
+    else:
+        record["summary"] = bench_report.summary(record["cases"])
+    if args.json:
+        write_json_atomic(args.json, record)
+
+
+def show(args: argparse.Namespace, records: Sequence[Mapping[str, Any]]) -> None:
+    """Tables and picture of records of one kind."""
+    grown = [record for record in records if "points" in record]
+    raced = [record for record in records if "points" not in record]
+    if args.into:
+        text = args.into.read_text(encoding="utf-8")
+        for record in raced:
+            text = bench_report.fill(text, record)
+        write_text_atomic(args.into, text)
+    else:
+        tables = [*map(bench_report.table, raced), *map(growth.table, grown)]
+        print("\n".join(tables), end="")
+    if args.picture:
+        if (raced and grown) or len(grown) > 1:
+            raise ValueError("--picture draws one record of --growth, or any number of others")
+        if grown:
+            growth.picture(grown[0], args.picture)
+        else:
+            bench_report.picture(raced, args.picture)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -130,14 +239,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     command = parser()
     args = command.parse_args(argv)
     try:
+        check(args)
         if args.table:
-            records = [json.loads(path.read_text(encoding="utf-8")) for path in args.table]
-            print("\n".join(bench.table(record) for record in records), end="")
-            return 0
-        record = run(args)
-        print(bench.table(record), end="")
-        if args.picture:
-            bench.picture(record, args.picture)
+            show(args, [json.loads(path.read_text(encoding="utf-8")) for path in args.table])
+        else:
+            show(args, [grow(args) if args.growth else run(args)])
         return 0
     except (ValueError, TypeError, OSError) as error:
         command.error(str(error))

@@ -21,8 +21,8 @@ FLOORS = {
     "unroll": 2, "batches": 2,
     "lengths": 3, "stack": 3,
     "language_model": 4, "parity": 4,
-    "training": 5, "checkpoint": 5, "depth": 5, "generation": 5, "bench": 5, "torch_worker": 5,
-    "export": 6, "report": 6, "comparison": 6, "page": 6,
+    "training": 5, "checkpoint": 5, "depth": 5, "generation": 5, "contestants": 5, "bench": 5, "torch_worker": 5,
+    "export": 6, "report": 6, "bench_report": 6, "growth": 6, "comparison": 6, "page": 6,
     "cli": 7, "study": 7, "serve": 7, "launch": 7,
     "__main__": 8,
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import platform
 import subprocess
@@ -23,7 +24,8 @@ def machine() -> dict[str, Any]:
     -------
     dict
         ``processor``, ``cores``, ``instruction_set``, ``threads`` (what ``OMP_NUM_THREADS`` allows; None: all cores),
-        ``python``, ``mxnet``, ``numpy``, ``deeprnn``. What cannot be found out is None.
+        ``python``, ``mxnet``, ``numpy``, ``deeprnn``, and ``code``, a digest of this package's sources, as one version
+        has many of them while it is written. What cannot be found out is None.
     """
     from . import __version__  # here, so that the front door may import this room
 
@@ -37,6 +39,7 @@ def machine() -> dict[str, Any]:
         "mxnet": _version("mxnet"),
         "numpy": _version("numpy"),
         "deeprnn": __version__,
+        "code": _digest(Path(__file__).parent),
     }
 
 
@@ -52,6 +55,12 @@ def keep_freed_memory() -> None:
     trim_threshold, mmap_threshold = -1, -3  # the numbers of the two settings in <malloc.h>
     libc.mallopt(mmap_threshold, 1 << 30)
     libc.mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def _digest(folder: Path) -> str:
+    """The first digits of the SHA-256 of all Python files, in the order of their names."""
+    files = sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix())
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
 def _processor() -> tuple[str, set[str]]:

@@ -7,6 +7,7 @@ and answers go out as lines of JSON; arrays lie in .npz files, which the orders 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -73,7 +74,9 @@ def write_results(path: str, problem: dict[str, Any]) -> None:
 def main() -> None:
     """Carry out one order after the other."""
     problem: dict[str, Any] = {}
-    print(json.dumps({"version": torch.__version__}), flush=True)
+    if "OMP_NUM_THREADS" in os.environ:
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # as MXNet does; else each takes what it thinks best
+    print(json.dumps({"version": torch.__version__, "threads": torch.get_num_threads()}), flush=True)
     for line in sys.stdin:
         order = json.loads(line)
         answer: Any = None

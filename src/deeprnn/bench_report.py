@@ -1,0 +1,245 @@
+"""What is made of a benchmark's records: means, tables, a section of a README, a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Optional
+
+from .bench import ONE_STEP, WORKS, Case, Spread
+
+__all__ = ["fill", "markdown", "picture", "summary", "table", "where"]
+
+WORK_TITLES = {"inference": "inference", "training": "forward + backward"}
+MAIN = ("gluon", "pytorch")
+"""Who stands in the short table."""
+
+OPERATORS_SHOWN = 6
+
+
+def summary(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The means that a verdict is made of, by work and by the contestant that ours is compared with.
+
+    Returns
+    -------
+    dict
+        By work: ``ratios`` (by name: ``mean``, geometric, over all cases but `ONE_STEP`; ``worst`` and the case of it;
+        ``one_step``; ``busy``, the cases in the mean whose ratios are too far apart for a verdict) and
+        ``share_of_limit``, the geometric mean over the cases of 512 and more units at batch 32 and more, or None.
+    """
+    one_step = Case(*ONE_STEP).name
+    result: dict[str, Any] = {}
+    for work in WORKS:
+        done = [case for case in cases if work in case]
+        names = list(dict.fromkeys(name for case in done for name in case[work]["ratios"]))
+        ratios = {}
+        for name in names:
+            of = {case["name"]: Spread(**case[work]["ratios"][name]) for case in done if name in case[work]["ratios"]}
+            medians = {case: spread.median for case, spread in of.items() if case != one_step}
+            worst = max(medians, key=lambda case: medians[case], default=None)
+            ratios[name] = {
+                "mean": _geometric_mean(medians.values()),
+                "worst": None if worst is None else {"case": worst, "ratio": medians[worst]},
+                "one_step": of[one_step].median if one_step in of else None,
+                "busy": [case for case, spread in of.items() if case in medians and not spread.steady],
+            }
+        large = [
+            case[work]["limit"] / next(iter(case[work]["seconds"].values()))["median"]
+            for case in done
+            if case["case"]["hidden_size"] >= 512 and case["case"]["batch_size"] >= 32
+        ]
+        if done:
+            result[work] = {"ratios": ratios, "share_of_limit": _geometric_mean(large)}
+    return result
+
+
+def _geometric_mean(values: Iterable[float]) -> Optional[float]:
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs)) if logs else None
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """One record as Markdown, as far as it goes: times and ratios, what limits where the built-in layer is faster,
+    first calls and memory, the language model."""
+    cases = record["cases"]
+    parts = [f"**{record['cell']}** ({where(record)})"]
+    parts += [markdown(_times(cases, [work])) for work in WORKS if any(work in case for case in cases)]
+    profiles = [
+        (case, work, case["profile"][work]) for work in WORKS for case in cases if work in case.get("profile", {})
+    ]
+    if profiles:
+        rows = [["What limits a case above 1.0: operators of one call", "count", "ms", "share"]]
+        for case, work, profile in profiles:
+            rows.append([f"**{_title(case)}**: {WORK_TITLES[work]}", *_total(profile["operators"])])
+            rows += [[of["name"], *_total([of]), f"{of['share']:.0%}"] for of in profile["operators"][:OPERATORS_SHOWN]]
+            rest = profile["operators"][OPERATORS_SHOWN:]
+            if rest:
+                rows.append(["others", *_total(rest), f"{sum(of['share'] for of in rest):.0%}"])
+        parts.append(markdown([[*row, *[""] * (4 - len(row))] for row in rows]))
+    costs = [case for case in cases if "cost" in case]
+    if costs:
+        names = list(costs[0]["cost"])
+        rows = [["First call, s; peak memory, MB", *names]]
+        for case in costs:
+            rows.append([_title(case), *(_once(case["cost"].get(name)) for name in names)])
+        parts.append(markdown(rows))
+    if record.get("language_model"):
+        parts.append(markdown(_language_model(record["language_model"])))
+    return "\n\n".join(parts) + "\n"
+
+
+def fill(text: str, record: Mapping[str, Any]) -> str:
+    """`text` with the short table of a record between ``<!-- bench:rnn -->`` and ``<!-- /bench:rnn -->``, or gru, lstm.
+
+    The short table holds inference and training against the built-in layer and PyTorch, and the language model.
+
+    Raises
+    ------
+    ValueError
+        If the two marks are not there, each once and in this order.
+    """
+    cell = record["cell"]
+    begin, end = f"<!-- bench:{cell} -->", f"<!-- /bench:{cell} -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):
+        raise ValueError(f"expected a line {begin} and after it a line {end}, each once, for the table")
+    parts = [markdown(_times(record["cases"], WORKS, MAIN))]
+    if record.get("language_model"):
+        parts.append(markdown(_language_model(record["language_model"])))
+    before, after = text[: text.index(begin)], text[text.index(end) :]
+    return f"{before}{begin}\n" + "\n\n".join(parts) + f"\n{after}"
+
+
+def _times(
+    cases: Sequence[Mapping[str, Any]], works: Sequence[str], names: Optional[Sequence[str]] = None
+) -> list[list[str]]:
+    """By work: our time, its ratio to that of each other (or those of `names`), the limit as a share of our time."""
+    rows = [["input, hidden, layers, T, N"], *([_title(case)] for case in cases)]
+    mean = ["geometric mean, without the one step"]
+    for work in works:
+        done = [case for case in cases if work in case]
+        if not done:
+            continue
+        peers = dict.fromkeys(name for case in done for name in case[work]["ratios"] if names is None or name in names)
+        rows[0] += [f"{WORK_TITLES[work]}, ms", *(f"/ {name}" for name in peers), "limit"]
+        for row, case in zip(rows[1:], cases):
+            if work not in case:
+                row += ["", *("" for _ in peers), ""]
+                continue
+            seconds = next(iter(case[work]["seconds"].values()))["median"]
+            row.append(f"{1e3 * seconds:.3g}")
+            row += [_ratio(case[work]["ratios"].get(name)) for name in peers]
+            row.append(f"{case[work]['limit'] / seconds:.0%}")
+        means = summary(cases)[work]
+        mean += ["", *(_mean(means["ratios"][name]) for name in peers), ""]
+    return [*rows, mean]
+
+
+def _title(case: Mapping[str, Any]) -> str:
+    return str(case["name"]).replace(",", ", ")
+
+
+def _total(operators: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [f"{sum(of[key] for of in operators):{form}}" for key, form in (("count", ",.0f"), ("milliseconds", ".3g"))]
+
+
+def _language_model(model: Mapping[str, Any]) -> list[list[str]]:
+    rows = [[f"training a language model, {model['shape']}", "characters/s", "/ the book's loop"]]
+    for name, speed in model["characters_per_second"].items():
+        rows.append([name, f"{speed:,.0f}", _ratio(model["ratios"].get(name))])
+    rows.append(["the limit: matrix products of the first", f"{model['limit']:,.0f}", ""])
+    return rows
+
+
+def where(record: Mapping[str, Any]) -> str:
+    """What it was measured on, and when, in one line."""
+    it = record["machine"]
+    torch = next((case["pytorch"] for case in record.get("cases", ()) if "pytorch" in case), None)
+    threads = f", OMP_NUM_THREADS={it['threads']}" if it["threads"] else ""
+    versions = f"mxnet {it['mxnet']}" + (f", PyTorch {torch['version']}" if torch else "")
+    return f"{it['processor']}, {it['cores']} cores, {it['instruction_set']}{threads}; {versions}; {record['date']}"
+
+
+def _ratio(spread: Optional[Mapping[str, Any]]) -> str:
+    if spread is None:
+        return ""
+    it = Spread(**spread)
+    return f"{it.median:.2f}" if it.steady else f"busy: {it.low:.2f} to {it.high:.2f}"
+
+
+def _mean(of: Mapping[str, Any]) -> str:
+    if of["mean"] is None:
+        return ""
+    return f"busy in {len(of['busy'])}" if of["busy"] else f"{of['mean']:.2f}"
+
+
+def _once(cost: Optional[Mapping[str, Any]]) -> str:
+    if cost is None:
+        return ""
+    return f"{cost['first_call']:.2f}; " + ("?" if cost["memory"] is None else f"{cost['memory'] / 1e6:.0f}")
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table that also reads well as it is; the first column to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [[row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))] for row in rows]
+    lines.insert(1, ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def picture(records: Sequence[Mapping[str, Any]], path: Any) -> None:
+    """The ratio of times in each case, with its quartiles, as a PNG file; hollow where the machine was busy.
+
+    One row of panels for each record, one column for each work.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    works = [work for work in WORKS if any(work in case for record in records for case in record["cases"])]
+    if not works:
+        raise ValueError(f"there is nothing to draw: no record holds {' or '.join(WORKS)}")
+    heights = [max(len(record["cases"]), 2) for record in records]
+    figure = Figure(figsize=(11, 1.8 + sum(0.6 + 0.32 * height for height in heights)), layout="constrained")
+    panels = figure.subplots(len(records), len(works), sharex="col", squeeze=False, height_ratios=heights)
+    peers = list(
+        dict.fromkeys(
+            name
+            for record in records
+            for case in record["cases"]
+            for w in works
+            for name in case.get(w, _NONE)["ratios"]
+        )
+    )
+    for row, record in zip(panels, records):
+        for panel, work in zip(row, works):
+            for y, case in enumerate(record["cases"]):
+                for i, name in enumerate(peers):
+                    if name in case.get(work, _NONE)["ratios"]:
+                        spread = Spread(**case[work]["ratios"][name])
+                        at = y + 0.6 * ((i + 0.5) / len(peers) - 0.5)
+                        panel.plot([spread.low, spread.high], [at, at], color=f"C{i}", linewidth=1.5)
+                        inside = f"C{i}" if spread.steady else "white"
+                        panel.plot(spread.median, at, "o", color=f"C{i}", markerfacecolor=inside, markersize=4.5)
+            panel.axvline(1, color="0.4", linewidth=1)
+            panel.set_xscale("log", base=2)
+            panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            panel.xaxis.set_minor_locator(NullLocator())
+            panel.set_ylim(len(record["cases"]) - 0.5, -0.5)
+            panel.set_yticks(range(len(record["cases"])), [_title(case) for case in record["cases"]], fontsize=8)
+            if panel is not row[0]:
+                panel.tick_params(labelleft=False)
+            panel.set_title(f"{record['cell']}: {WORK_TITLES[work]}", fontsize=10)
+            panel.grid(axis="x", color="0.9")
+            panel.set_axisbelow(True)
+            panel.spines[["top", "right"]].set_visible(False)
+        row[0].set_ylabel("input, hidden, layers, T, N", fontsize=8)
+    for panel in panels[-1]:
+        panel.set_xlabel("time of deeprnn / time of the other: left of 1 is faster")
+    marks = [Line2D([], [], marker="o", color=f"C{i}", label=name) for i, name in enumerate(peers)]
+    marks.append(Line2D([], [], marker="o", color="0.4", markerfacecolor="white", label="the machine was busy"))
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
+    figure.suptitle(where(records[0]), fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+_NONE: Mapping[str, Any] = {"ratios": {}}

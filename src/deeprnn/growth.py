@@ -1,0 +1,221 @@
+r"""How cost grows: time and memory of a hybridized stack, by steps, layers, units and sequences.
+
+One size is varied at a time around `BASE`. What is told is the cost of a cell-step: one layer, one step, one sequence.
+Steps and layers only repeat it, so a call ought to take
+
+.. math:: t = \text{fixed} + \text{each} \cdot T \qquad \text{and} \qquad t = \text{fixed} + \text{each} \cdot L
+
+and `verdicts` says how near to such a line the times are. Above `lengths.STATIC_LIMIT` operators the loop operator is
+drawn, which is another graph with another cost: its sizes are marked, and stand beside the line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from .bench import WORKS, Case, alone
+from .bench_report import WORK_TITLES, markdown, where
+from .contestants import Here, Problem, memory
+from .lengths import STATIC_LIMIT
+
+__all__ = ["AXES", "BASE", "LINEAR", "picture", "point", "points", "table", "verdicts"]
+
+BASE = Case(128, 128, 2, 64, 16)
+
+AXES: Mapping[str, tuple[str, Sequence[int]]] = {
+    "length": ("steps T", [2**i for i in range(12)]),
+    "layers": ("layers L", [2**i for i in range(6)]),
+    "hidden_size": ("units", [2**i for i in range(5, 12)]),
+    "batch_size": ("sequences N", [2**i for i in range(9)]),
+}
+"""By the field of `Case`: what it is called, and its values. As many inputs as units."""
+
+LINEAR = ("length", "layers")
+TOLERANCE = 0.2
+"""The share by which a time may be off its line."""
+
+SAMPLES, SAMPLE_SECONDS = 5, 0.1
+
+
+def points(cell: str = "rnn") -> list[Case]:
+    """The cases to measure, each once."""
+    cases = [_varied(replace(BASE, cell=cell), axis, value) for axis, (_, values) in AXES.items() for value in values]
+    return list(dict.fromkeys(cases))
+
+
+def _varied(case: Case, axis: str, value: int) -> Case:
+    changes: dict[str, Any] = {axis: value, **({"input_size": value} if axis == "hidden_size" else {})}
+    return replace(case, **changes)
+
+
+def point(case: Case) -> dict[str, Any]:
+    """The cost of one case, in a new process.
+
+    Returns
+    -------
+    dict
+        ``case`` and its ``name``; whether the ``loop`` operator is drawn; and by work ``first_call``, the seconds of
+        the first call, the drawing of the graph included, ``seconds`` of a later one (the fastest of some samples:
+        what else the machine does can only add to it), and ``memory``, bytes at the peak so far less those after import
+        (None where the system does not tell).
+    """
+    return alone(_point, case)
+
+
+def _point(case: Case) -> dict[str, Any]:
+    before = memory("self", "VmRSS")
+    contestant = Here("deeprnn", Problem.draw(case))
+    record: dict[str, Any] = {"case": asdict(case), "name": case.name, "loop": contestant.operators > STATIC_LIMIT}
+    for work in WORKS:
+        first_call = contestant.time(work, 1)
+        calls = max(1, round(SAMPLE_SECONDS / contestant.time(work, 1)))
+        seconds = min(contestant.time(work, calls) for _ in range(SAMPLES))
+        peak = memory("self", "VmHWM")
+        used = None if peak is None or before is None else peak - before
+        record[work] = {"first_call": first_call, "seconds": seconds, "memory": used}
+    return record
+
+
+def _along(record: Mapping[str, Any], axis: str) -> list[tuple[int, Mapping[str, Any]]]:
+    """The values of an axis that a record holds, with what was measured there."""
+    found = {Case(**each["case"]): each for each in record["points"]}
+    cases = {value: _varied(replace(BASE, cell=record["cell"]), axis, value) for value in AXES[axis][1]}
+    return [(value, found[case]) for value, case in cases.items() if case in found]
+
+
+def _cell_steps(measured: Mapping[str, Any]) -> int:
+    case = measured["case"]
+    return int(case["length"] * case["layers"] * case["batch_size"])
+
+
+def verdicts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """For each of `LINEAR` and each work, the line through the times, and how far they are from it.
+
+    Returns
+    -------
+    list of dict
+        ``axis``, ``work``; ``fixed`` and ``each``, seconds, of the line with the least squares of the relative
+        distances; ``off``, the largest of these, and ``at`` which value; ``linear``, whether it is within `TOLERANCE`;
+        ``even_from``, the value from which on the cost of a cell-step alone is within `TOLERANCE` of that at the
+        largest; ``loop``, by value, the times with the loop operator over what the line says.
+    """
+    found = []
+    for axis in LINEAR:
+        along = _along(record, axis)
+        for work in WORKS:
+            static = [(value, each[work]["seconds"]) for value, each in along if not each["loop"]]
+            if len(static) < 3:
+                continue  # through two points any line fits
+            values, seconds = np.array(static).T
+            design = np.stack([1 / seconds, values / seconds], axis=1)  # each row over its time: relative distances
+            (fixed, each_one), *_ = np.linalg.lstsq(design, np.ones(len(seconds)), rcond=None)
+            off = (fixed + each_one * values) / seconds - 1
+            worst = int(np.abs(off).argmax())
+            costs = seconds / values / (seconds[-1] / values[-1])
+            uneven = [i for i, cost in enumerate(costs) if abs(cost - 1) > TOLERANCE]
+            loops = {
+                str(value): each[work]["seconds"] / (fixed + each_one * value) for value, each in along if each["loop"]
+            }
+            found.append(
+                {
+                    "axis": axis,
+                    "work": work,
+                    "fixed": float(fixed),
+                    "each": float(each_one),
+                    "off": float(abs(off[worst])),
+                    "at": int(values[worst]),
+                    "linear": bool(abs(off[worst]) <= TOLERANCE),
+                    "even_from": int(values[max(uneven) + 1 if uneven else 0]),
+                    "loop": {value: float(ratio) for value, ratio in loops.items()},
+                }
+            )
+    return found
+
+
+def _said(verdict: Mapping[str, Any]) -> str:
+    """A verdict in a sentence or two."""
+    name = AXES[verdict["axis"]][0]
+    line = f"{1e3 * verdict['fixed']:.3g} ms a call and {1e3 * verdict['each']:.3g} ms for each of the {name}"
+    text = f"{WORK_TITLES[verdict['work']]}, {name}: "
+    if verdict["linear"]:
+        text += f"linear within {verdict['off']:.0%}: {line}"
+    else:
+        text += f"not linear: {verdict['off']:.0%} off the line at {verdict['at']} ({line})"
+    text += f". A cell-step costs the same within {TOLERANCE:.0%} from {verdict['even_from']} up"
+    if verdict["even_from"] > 1 and verdict["fixed"] > 0:
+        text += "; below, the fixed cost of a call is felt"
+    if verdict["loop"]:
+        ratios = ", ".join(f"{ratio:.2f} of the line at {value}" for value, ratio in verdict["loop"].items())
+        text += f". The loop operator, above {STATIC_LIMIT:,} operators, takes {ratios}"
+    return text + "."
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """A record as Markdown: its verdicts, and a table for each size that is varied."""
+    base = replace(BASE, cell=record["cell"])
+    parts = [
+        f"**How cost grows, {record['cell']}** ({where(record)})",
+        f"Around {base.hidden_size} units, {base.layers} layers, {base.length} steps and {base.batch_size} sequences. "
+        "us and kB are for a cell-step: one layer, one step, one sequence; * by the loop operator.",
+        "\n".join(f"- {_said(verdict)}" for verdict in verdicts(record)),
+    ]
+    for axis, (name, _) in AXES.items():
+        heads = [f"{WORK_TITLES[work]}, {unit}" for work in WORKS for unit in ("ms", "us")]
+        rows = [[name, *heads, "first call, s", "then backward, s", "memory, MB", "kB"]]
+        for value, each in _along(record, axis):
+            row = [f"{value}{'*' if each['loop'] else ''}"]
+            for work in WORKS:
+                seconds = each[work]["seconds"]
+                row += [f"{1e3 * seconds:.3g}", f"{1e6 * seconds / _cell_steps(each):.3g}"]
+            row += [f"{each[work]['first_call']:.2f}" for work in WORKS]
+            used = each["training"]["memory"]
+            row += ["?", "?"] if used is None else [f"{used / 1e6:.0f}", f"{used / 1e3 / _cell_steps(each):.3g}"]
+            rows.append(row)
+        parts.append(markdown(rows))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def picture(record: Mapping[str, Any], path: Any) -> None:
+    """Time (above) and memory (below) of a cell-step by each of the sizes, as a PNG file; hollow: the loop operator."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    colours = dict(zip(WORKS, ("C0", "C1")))
+    figure = Figure(figsize=(13, 6.4), layout="constrained")
+    panels = figure.subplots(2, len(AXES), sharex="col", sharey="row")
+    for column, (axis, (name, _)) in zip(panels.T, AXES.items()):
+        along = _along(record, axis)
+        for work in WORKS:
+            for panel, kind, scale in ((column[0], "seconds", 1e6), (column[1], "memory", 1e-3)):
+                known = [(value, each) for value, each in along if each[work][kind]]
+                x = [value for value, _ in known]
+                y = [scale * each[work][kind] / _cell_steps(each) for _, each in known]
+                panel.plot(x, y, "-", color=colours[work], linewidth=1.3)
+                for at, cost, (_, each) in zip(x, y, known):
+                    inside = "white" if each["loop"] else colours[work]
+                    panel.plot(at, cost, "o", color=colours[work], markerfacecolor=inside, markersize=5)
+        for panel in column:
+            panel.set_xscale("log", base=2)
+            panel.set_yscale("log")
+            panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            panel.xaxis.set_minor_locator(NullLocator())
+            panel.axvline(getattr(BASE, axis), color="0.8", linewidth=1, linestyle="--", zorder=0)
+            panel.grid(color="0.92")
+            panel.set_axisbelow(True)
+            panel.spines[["top", "right"]].set_visible(False)
+        column[1].set_xlabel(name)
+    panels[0, 0].set_ylabel("time of a cell-step, us")
+    panels[1, 0].set_ylabel("peak memory of a cell-step, kB")
+    marks = [Line2D([], [], marker="o", color=colours[work], label=WORK_TITLES[work]) for work in WORKS]
+    loop = f"the loop operator (above {STATIC_LIMIT:,} operators)"
+    marks.append(Line2D([], [], marker="o", color="0.4", markerfacecolor="white", label=loop))
+    marks.append(Line2D([], [], color="0.8", linestyle="--", label="where the others are varied"))
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
+    figure.suptitle(f"{record['cell']}: {where(record)}", fontsize=8)
+    figure.savefig(path, dpi=150)
