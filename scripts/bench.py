@@ -101,7 +101,8 @@ def parser() -> argparse.ArgumentParser:
         "--into",
         type=Path,
         metavar="README.md",
-        help="with --table: put a short table there instead, between <!-- bench:rnn --> and <!-- /bench:rnn -->",
+        help="with --table: put short ones there instead, between <!-- bench:rnn --> and <!-- /bench:rnn --> "
+        "(or growth:rnn)",
     )
     return parser
 
@@ -220,7 +221,9 @@ def show(args: argparse.Namespace, records: Sequence[Mapping[str, Any]]) -> None
     if args.into:
         text = args.into.read_text(encoding="utf-8")
         for record in raced:
-            text = bench_report.fill(text, record)
+            text = bench_report.fill(text, f"bench:{record['cell']}", bench_report.brief(record))
+        for record in grown:
+            text = bench_report.fill(text, f"growth:{record['cell']}", growth.brief(record))
         write_text_atomic(args.into, text)
     else:
         tables = [*map(bench_report.table, raced), *map(growth.table, grown)]

@@ -253,16 +253,16 @@ def test_the_picture_is_a_png(tmp_path: Path) -> None:
 
 def test_the_short_table_goes_between_its_marks() -> None:
     text = "before\n<!-- bench:rnn -->\nold\n<!-- /bench:rnn -->\nafter\n"
-    record = record_of(case_of((64, 64, 2, 50, 16), 0.5))
-    filled = bench_report.fill(text, record)
+    brief = bench_report.brief(record_of(case_of((64, 64, 2, 50, 16), 0.5)))
+    filled = bench_report.fill(text, "bench:rnn", brief)
     assert filled.startswith("before\n<!-- bench:rnn -->\n| input,") and filled.endswith(
         "|\n<!-- /bench:rnn -->\nafter\n"
     )
     assert "old" not in filled and "0.50" in filled and "/ gluon" in filled
-    assert bench_report.fill(filled, record) == filled
+    assert bench_report.fill(filled, "bench:rnn", brief) == filled
     for wrong in ("", "<!-- /bench:rnn --> <!-- bench:rnn -->", text + text):
         with pytest.raises(ValueError, match="<!-- bench:rnn -->"):
-            bench_report.fill(wrong, record)
+            bench_report.fill(wrong, "bench:rnn", brief)
 
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -271,9 +271,8 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 @pytest.mark.parametrize("cell", re.findall(r"<!-- bench:(\w+) -->", README))
 def test_the_readme_says_what_the_record_holds(cell: str) -> None:
     record = json.loads((Path(__file__).parents[1] / "benchmarks" / f"{cell}.json").read_text(encoding="utf-8"))
-    assert bench_report.fill(README, record) == README, (
-        f"scripts/bench.py --table benchmarks/{cell}.json --into README.md"
-    )
+    filled = bench_report.fill(README, f"bench:{cell}", bench_report.brief(record))
+    assert filled == README, f"scripts/bench.py --table benchmarks/{cell}.json --into README.md"
 
 
 def grown(fixed: float, each: float, bend: float = 0.0) -> dict[str, Any]:
@@ -444,10 +443,12 @@ def test_a_table_goes_into_a_readme_and_records_into_one_picture(
         files.append(tmp_path / f"{cell}.json")
         files[-1].write_text(json.dumps({**record_of(case_of((64, 64, 2, 50, 16), 0.5)), "cell": cell}))
     readme, image = tmp_path / "README.md", tmp_path / "speed.png"
-    readme.write_text("".join(f"<!-- bench:{cell} --><!-- /bench:{cell} -->" for cell in ("gru", "rnn")))
-    arguments = ["--table", *map(str, files), "--into", str(readme), "--picture", str(image)]
-    assert script.main(arguments) == 0
+    readme.write_text("".join(f"<!-- {mark} --><!-- /{mark} -->" for mark in ("bench:gru", "bench:rnn", "growth:rnn")))
+    assert script.main(["--table", *map(str, files), "--into", str(readme), "--picture", str(image)]) == 0
     assert readme.read_text().count("64, 64, 2, 50, 16") == 2 and image.stat().st_size > 1000
+    (tmp_path / "growth.json").write_text(json.dumps(grown(1e-3, 1e-4)))
+    assert script.main(["--table", str(tmp_path / "growth.json"), "--into", str(readme)]) == 0
+    assert "<!-- growth:rnn -->\n- inference, steps T: linear within 0%" in readme.read_text()
     assert capsys.readouterr().out == ""
 
 

@@ -8,13 +8,16 @@ from typing import Any, Optional
 
 from .bench import ONE_STEP, WORKS, Case, Spread
 
-__all__ = ["fill", "markdown", "picture", "summary", "table", "where"]
+__all__ = ["brief", "fill", "markdown", "picture", "summary", "table", "where"]
 
 WORK_TITLES = {"inference": "inference", "training": "forward + backward"}
 MAIN = ("gluon", "pytorch")
 """Who stands in the short table."""
 
 OPERATORS_SHOWN = 6
+
+LARGE_UNITS, LARGE_BATCH = 512, 32
+"""From where on the matrix products ought to be what takes the time."""
 
 
 def summary(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -46,7 +49,7 @@ def summary(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         large = [
             case[work]["limit"] / next(iter(case[work]["seconds"].values()))["median"]
             for case in done
-            if case["case"]["hidden_size"] >= 512 and case["case"]["batch_size"] >= 32
+            if case["case"]["hidden_size"] >= LARGE_UNITS and case["case"]["batch_size"] >= LARGE_BATCH
         ]
         if done:
             result[work] = {"ratios": ratios, "share_of_limit": _geometric_mean(large)}
@@ -88,25 +91,26 @@ def table(record: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def fill(text: str, record: Mapping[str, Any]) -> str:
-    """`text` with the short table of a record between ``<!-- bench:rnn -->`` and ``<!-- /bench:rnn -->``, or gru, lstm.
+def brief(record: Mapping[str, Any]) -> str:
+    """One record as a README shows it: the times against the built-in layer and PyTorch, and the language model."""
+    parts = [markdown(_times(record["cases"], WORKS, MAIN))]
+    if record.get("language_model"):
+        parts.append(markdown(_language_model(record["language_model"])))
+    return "\n\n".join(parts)
 
-    The short table holds inference and training against the built-in layer and PyTorch, and the language model.
+
+def fill(text: str, mark: str, content: str) -> str:
+    """`text` with `content` between the marks, ``<!-- bench:rnn -->`` and ``<!-- /bench:rnn -->`` for one.
 
     Raises
     ------
     ValueError
-        If the two marks are not there, each once and in this order.
+        If the two are not there, each once and in this order.
     """
-    cell = record["cell"]
-    begin, end = f"<!-- bench:{cell} -->", f"<!-- /bench:{cell} -->"
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):
-        raise ValueError(f"expected a line {begin} and after it a line {end}, each once, for the table")
-    parts = [markdown(_times(record["cases"], WORKS, MAIN))]
-    if record.get("language_model"):
-        parts.append(markdown(_language_model(record["language_model"])))
-    before, after = text[: text.index(begin)], text[text.index(end) :]
-    return f"{before}{begin}\n" + "\n\n".join(parts) + f"\n{after}"
+        raise ValueError(f"expected a line {begin} and after it a line {end}, each once, to write between them")
+    return f"{text[: text.index(begin)]}{begin}\n{content}\n{text[text.index(end) :]}"
 
 
 def _times(
@@ -114,7 +118,8 @@ def _times(
 ) -> list[list[str]]:
     """By work: our time, its ratio to that of each other (or those of `names`), the limit as a share of our time."""
     rows = [["input, hidden, layers, T, N"], *([_title(case)] for case in cases)]
-    mean = ["geometric mean, without the one step"]
+    mean, worst = ["geometric mean, without the one step"], ["the worst of them"]
+    large = [f"geometric mean, {LARGE_UNITS} units and batch {LARGE_BATCH} or more"]
     for work in works:
         done = [case for case in cases if work in case]
         if not done:
@@ -126,16 +131,23 @@ def _times(
                 row += ["", *("" for _ in peers), ""]
                 continue
             seconds = next(iter(case[work]["seconds"].values()))["median"]
-            row.append(f"{1e3 * seconds:.3g}")
+            row.append(_milliseconds(seconds))
             row += [_ratio(case[work]["ratios"].get(name)) for name in peers]
             row.append(f"{case[work]['limit'] / seconds:.0%}")
         means = summary(cases)[work]
         mean += ["", *(_mean(means["ratios"][name]) for name in peers), ""]
-    return [*rows, mean]
+        worst += ["", *(_worst(means["ratios"][name]) for name in peers), ""]
+        share = means["share_of_limit"]
+        large += ["", *("" for _ in peers), "" if share is None else f"{share:.0%}"]
+    return [*rows, mean, worst, *([large] if any(large[1:]) else [])]
 
 
 def _title(case: Mapping[str, Any]) -> str:
     return str(case["name"]).replace(",", ", ")
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:,.0f}" if seconds >= 1 else f"{1e3 * seconds:.3g}"
 
 
 def _total(operators: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -156,7 +168,8 @@ def where(record: Mapping[str, Any]) -> str:
     torch = next((case["pytorch"] for case in record.get("cases", ()) if "pytorch" in case), None)
     threads = f", OMP_NUM_THREADS={it['threads']}" if it["threads"] else ""
     versions = f"mxnet {it['mxnet']}" + (f", PyTorch {torch['version']}" if torch else "")
-    return f"{it['processor']}, {it['cores']} cores, {it['instruction_set']}{threads}; {versions}; {record['date']}"
+    cores = f"{it['cores']} core{'s' if it['cores'] != 1 else ''}"
+    return f"{it['processor']}, {cores}, {it['instruction_set']}{threads}; {versions}; {record['date']}"
 
 
 def _ratio(spread: Optional[Mapping[str, Any]]) -> str:
@@ -170,6 +183,10 @@ def _mean(of: Mapping[str, Any]) -> str:
     if of["mean"] is None:
         return ""
     return f"busy in {len(of['busy'])}" if of["busy"] else f"{of['mean']:.2f}"
+
+
+def _worst(of: Mapping[str, Any]) -> str:
+    return f"{of['worst']['ratio']:.2f}" if of["worst"] and not of["busy"] else ""
 
 
 def _once(cost: Optional[Mapping[str, Any]]) -> str:

@@ -22,7 +22,7 @@ from .bench_report import WORK_TITLES, markdown, where
 from .contestants import Here, Problem, memory
 from .lengths import STATIC_LIMIT
 
-__all__ = ["AXES", "BASE", "LINEAR", "picture", "point", "points", "table", "verdicts"]
+__all__ = ["AXES", "BASE", "LINEAR", "brief", "picture", "point", "points", "table", "verdicts"]
 
 BASE = Case(128, 128, 2, 64, 16)
 
@@ -154,6 +154,11 @@ def _said(verdict: Mapping[str, Any]) -> str:
     return text + "."
 
 
+def brief(record: Mapping[str, Any]) -> str:
+    """The verdicts, as a list in Markdown."""
+    return "\n".join(f"- {_said(verdict)}" for verdict in verdicts(record))
+
+
 def table(record: Mapping[str, Any]) -> str:
     """A record as Markdown: its verdicts, and a table for each size that is varied."""
     base = replace(BASE, cell=record["cell"])
@@ -161,7 +166,7 @@ def table(record: Mapping[str, Any]) -> str:
         f"**How cost grows, {record['cell']}** ({where(record)})",
         f"Around {base.hidden_size} units, {base.layers} layers, {base.length} steps and {base.batch_size} sequences. "
         "us and kB are for a cell-step: one layer, one step, one sequence; * by the loop operator.",
-        "\n".join(f"- {_said(verdict)}" for verdict in verdicts(record)),
+        brief(record),
     ]
     for axis, (name, _) in AXES.items():
         heads = [f"{WORK_TITLES[work]}, {unit}" for work in WORKS for unit in ("ms", "us")]
