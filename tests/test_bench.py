@@ -389,7 +389,7 @@ def test_a_record_is_taken_up_where_it_ended(
     assert record["cases"][0]["inference"] == first and "training" in record["cases"][0]
 
     with pytest.raises(SystemExit) as stopped:
-        script.main([*common, "--cell", "gru"])
+        script.main([*common, "--cell", "gru", "--cells-of-grid", one, "--work", "inference"])
     assert stopped.value.code == 2
     assert (
         "holds other measurements (cell rnn, here gru): name another file, or add --afresh" in capsys.readouterr().err
