@@ -280,7 +280,8 @@ def grown(fixed: float, each: float, bend: float = 0.0) -> dict[str, Any]:
     points = []
     for case in growth.points():
         seconds = fixed + each * case.length * case.layers + bend * (case.length * case.layers) ** 2
-        works = {work: {"first_call": 0.5, "seconds": seconds, "memory": 10**7} for work in bench.WORKS}
+        spread = vars(Spread(seconds, seconds, seconds, 5))
+        works = {work: {"first_call": 0.5, "seconds": spread, "memory": 10**7} for work in bench.WORKS}
         points.append({"case": vars(case), "name": case.name, "loop": case.length == 2048, **works})
     return {"date": "2020-01-01", "machine": machine(), "cell": "rnn", "points": points}
 
@@ -319,6 +320,15 @@ def test_times_that_bend_are_called_not_linear() -> None:
     assert "not linear: " in growth.table(grown(1e-3, 1e-4, 1e-6))
 
 
+def test_there_is_no_verdict_where_the_machine_was_busy() -> None:
+    record = grown(fixed=1e-3, each=1e-4)
+    busy = next(point for point in record["points"] if point["case"]["length"] == 16)
+    busy["training"]["seconds"] = {**busy["training"]["seconds"], "high": 1.0}
+    assert [verdict["busy"] for verdict in growth.verdicts(record)] == [[], [16], [], []]
+    text = growth.table(record)
+    assert "forward + backward, steps T: no verdict, the machine was busy at 16." in text and "busy: 4.2" in text
+
+
 def test_a_point_is_measured_and_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(growth, "SAMPLE_SECONDS", 1e-4)
     monkeypatch.setattr(growth, "alone", lambda function, *args: function(*args))
@@ -326,7 +336,7 @@ def test_a_point_is_measured_and_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path
     points = [growth.point(Case(8, 8, 2, length, 2)) for length in (4, 64)]
     assert [point["loop"] for point in points] == [False, True]
     for work in bench.WORKS:
-        assert points[0][work]["seconds"] > 0 and points[0][work]["first_call"] > 0
+        assert points[0][work]["seconds"]["median"] > 0 and points[0][work]["first_call"] > 0
     json.dumps(points, allow_nan=False)
     growth.picture(grown(1e-3, 1e-4), tmp_path / "growth.png")
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")

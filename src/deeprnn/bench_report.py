@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from .bench import ONE_STEP, WORKS, Case, Spread
 
-__all__ = ["brief", "fill", "markdown", "picture", "summary", "table", "where"]
+__all__ = ["brief", "fill", "markdown", "milliseconds", "picture", "summary", "table", "where"]
 
 WORK_TITLES = {"inference": "inference", "training": "forward + backward"}
 MAIN = ("gluon", "pytorch")
@@ -131,7 +131,7 @@ def _times(
                 row += ["", *("" for _ in peers), ""]
                 continue
             seconds = next(iter(case[work]["seconds"].values()))["median"]
-            row.append(_milliseconds(seconds))
+            row.append(milliseconds(seconds))
             row += [_ratio(case[work]["ratios"].get(name)) for name in peers]
             row.append(f"{case[work]['limit'] / seconds:.0%}")
         means = summary(cases)[work]
@@ -146,7 +146,8 @@ def _title(case: Mapping[str, Any]) -> str:
     return str(case["name"]).replace(",", ", ")
 
 
-def _milliseconds(seconds: float) -> str:
+def milliseconds(seconds: float) -> str:
+    """Three digits; from a second on, whole ones."""
     return f"{1e3 * seconds:,.0f}" if seconds >= 1 else f"{1e3 * seconds:.3g}"
 
 

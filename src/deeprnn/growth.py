@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from .bench import WORKS, Case, alone
-from .bench_report import WORK_TITLES, markdown, where
+from .bench import TRIES, WORKS, Case, Spread, alone
+from .bench_report import WORK_TITLES, markdown, milliseconds, where
 from .contestants import Here, Problem, memory
 from .lengths import STATIC_LIMIT
 
@@ -59,9 +59,9 @@ def point(case: Case) -> dict[str, Any]:
     -------
     dict
         ``case`` and its ``name``; whether the ``loop`` operator is drawn; and by work ``first_call``, the seconds of
-        the first call, the drawing of the graph included, ``seconds`` of a later one (the fastest of some samples:
-        what else the machine does can only add to it), and ``memory``, bytes at the peak so far less those after import
-        (None where the system does not tell).
+        the first call, the drawing of the graph included, ``seconds`` of a later one as `Spread` (of the steadiest of
+        up to `TRIES` tries), and ``memory``, bytes at the peak so far less those after import (None where the system
+        does not tell).
     """
     return alone(_point, case)
 
@@ -73,10 +73,13 @@ def _point(case: Case) -> dict[str, Any]:
     for work in WORKS:
         first_call = contestant.time(work, 1)
         calls = max(1, round(SAMPLE_SECONDS / contestant.time(work, 1)))
-        seconds = min(contestant.time(work, calls) for _ in range(SAMPLES))
+        tried = [Spread.of([contestant.time(work, calls) for _ in range(SAMPLES)])]
+        while len(tried) < TRIES and not tried[-1].steady:
+            tried.append(Spread.of([contestant.time(work, calls) for _ in range(SAMPLES)]))
+        seconds = min(tried, key=lambda spread: spread.width)
         peak = memory("self", "VmHWM")
         used = None if peak is None or before is None else peak - before
-        record[work] = {"first_call": first_call, "seconds": seconds, "memory": used}
+        record[work] = {"first_call": first_call, "seconds": asdict(seconds), "memory": used}
     return record
 
 
@@ -85,6 +88,14 @@ def _along(record: Mapping[str, Any], axis: str) -> list[tuple[int, Mapping[str,
     found = {Case(**each["case"]): each for each in record["points"]}
     cases = {value: _varied(replace(BASE, cell=record["cell"]), axis, value) for value in AXES[axis][1]}
     return [(value, found[case]) for value, case in cases.items() if case in found]
+
+
+def _seconds(measured: Mapping[str, Any], work: str) -> float:
+    return float(measured[work]["seconds"]["median"])
+
+
+def _busy(measured: Mapping[str, Any], work: str) -> bool:
+    return not Spread(**measured[work]["seconds"]).steady
 
 
 def _cell_steps(measured: Mapping[str, Any]) -> int:
@@ -101,13 +112,14 @@ def verdicts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         ``axis``, ``work``; ``fixed`` and ``each``, seconds, of the line with the least squares of the relative
         distances; ``off``, the largest of these, and ``at`` which value; ``linear``, whether it is within `TOLERANCE`;
         ``even_from``, the value from which on the cost of a cell-step alone is within `TOLERANCE` of that at the
-        largest; ``loop``, by value, the times with the loop operator over what the line says.
+        largest; ``loop``, by value, the times with the loop operator over what the line says; ``busy``, the values at
+        which the machine was, so that all this is no verdict.
     """
     found = []
     for axis in LINEAR:
         along = _along(record, axis)
         for work in WORKS:
-            static = [(value, each[work]["seconds"]) for value, each in along if not each["loop"]]
+            static = [(value, _seconds(each, work)) for value, each in along if not each["loop"]]
             if len(static) < 3:
                 continue  # through two points any line fits
             values, seconds = np.array(static).T
@@ -118,7 +130,7 @@ def verdicts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
             costs = seconds / values / (seconds[-1] / values[-1])
             uneven = [i for i, cost in enumerate(costs) if abs(cost - 1) > TOLERANCE]
             loops = {
-                str(value): each[work]["seconds"] / (fixed + each_one * value) for value, each in along if each["loop"]
+                str(value): _seconds(each, work) / (fixed + each_one * value) for value, each in along if each["loop"]
             }
             found.append(
                 {
@@ -131,6 +143,7 @@ def verdicts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "linear": bool(abs(off[worst]) <= TOLERANCE),
                     "even_from": int(values[max(uneven) + 1 if uneven else 0]),
                     "loop": {value: float(ratio) for value, ratio in loops.items()},
+                    "busy": [value for value, each in along if _busy(each, work)],
                 }
             )
     return found
@@ -141,6 +154,8 @@ def _said(verdict: Mapping[str, Any]) -> str:
     name = AXES[verdict["axis"]][0]
     line = f"{1e3 * verdict['fixed']:.3g} ms a call and {1e3 * verdict['each']:.3g} ms for each of the {name}"
     text = f"{WORK_TITLES[verdict['work']]}, {name}: "
+    if verdict["busy"]:
+        return f"{text}no verdict, the machine was busy at {', '.join(map(str, verdict['busy']))}."
     if verdict["linear"]:
         text += f"linear within {verdict['off']:.0%}: {line}"
     else:
@@ -174,8 +189,9 @@ def table(record: Mapping[str, Any]) -> str:
         for value, each in _along(record, axis):
             row = [f"{value}{'*' if each['loop'] else ''}"]
             for work in WORKS:
-                seconds = each[work]["seconds"]
-                row += [f"{1e3 * seconds:.3g}", f"{1e6 * seconds / _cell_steps(each):.3g}"]
+                seconds = _seconds(each, work)
+                mark = "busy: " if _busy(each, work) else ""
+                row += [mark + milliseconds(seconds), f"{1e6 * seconds / _cell_steps(each):.3g}"]
             row += [f"{each[work]['first_call']:.2f}" for work in WORKS]
             used = each["training"]["memory"]
             row += ["?", "?"] if used is None else [f"{used / 1e6:.0f}", f"{used / 1e3 / _cell_steps(each):.3g}"]
@@ -196,14 +212,18 @@ def picture(record: Mapping[str, Any], path: Any) -> None:
     for column, (axis, (name, _)) in zip(panels.T, AXES.items()):
         along = _along(record, axis)
         for work in WORKS:
-            for panel, kind, scale in ((column[0], "seconds", 1e6), (column[1], "memory", 1e-3)):
-                known = [(value, each) for value, each in along if each[work][kind]]
-                x = [value for value, _ in known]
-                y = [scale * each[work][kind] / _cell_steps(each) for _, each in known]
-                panel.plot(x, y, "-", color=colours[work], linewidth=1.3)
-                for at, cost, (_, each) in zip(x, y, known):
+            times = [(value, 1e6 * _seconds(each, work) / _cell_steps(each), each) for value, each in along]
+            memories = [
+                (value, 1e-3 * each[work]["memory"] / _cell_steps(each), each)
+                for value, each in along
+                if each[work]["memory"] is not None
+            ]
+            for panel, measured in zip(column, (times, memories)):
+                panel.plot([x for x, _, _ in measured], [y for _, y, _ in measured], color=colours[work], linewidth=1.3)
+                for x, y, each in measured:
+                    mark = "x" if panel is column[0] and _busy(each, work) else "o"
                     inside = "white" if each["loop"] else colours[work]
-                    panel.plot(at, cost, "o", color=colours[work], markerfacecolor=inside, markersize=5)
+                    panel.plot(x, y, mark, color=colours[work], markerfacecolor=inside, markersize=5)
         for panel in column:
             panel.set_xscale("log", base=2)
             panel.set_yscale("log")
@@ -220,6 +240,7 @@ def picture(record: Mapping[str, Any], path: Any) -> None:
     marks = [Line2D([], [], marker="o", color=colours[work], label=WORK_TITLES[work]) for work in WORKS]
     loop = f"the loop operator (above {STATIC_LIMIT:,} operators)"
     marks.append(Line2D([], [], marker="o", color="0.4", markerfacecolor="white", label=loop))
+    marks.append(Line2D([], [], marker="x", color="0.4", label="the machine was busy"))
     marks.append(Line2D([], [], color="0.8", linestyle="--", label="where the others are varied"))
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
     figure.suptitle(f"{record['cell']}: {where(record)}", fontsize=8)
