@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="write the record there, again after each case; where one of the same settings, machine and code is "
-        "there already, what it lacks is measured and added",
+        "there already, what it lacks, or has of a busy machine, is measured and added",
     )
     parser.add_argument("--afresh", action="store_true", help="replace the record in --json instead of adding to it")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the ratios (or the growth) there")
@@ -161,22 +161,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         case = replace(Case(*shape), cell=args.cell, activation=args.activation)
         say(f"{number} of {len(grid)}: {case.name}")
         begun = time.perf_counter()
-        kept = next((each for each in record["cases"] if each["name"] == case.name), None)
-        if kept is None:
-            kept = {}
+        kept: dict[str, Any] = next((each for each in record["cases"] if each["name"] == case.name), {})
+        known = bool(kept)
+        complete(kept, case, contestants, wanted, args.rounds)
+        if not known:
             record["cases"].append(kept)
-        lacking = [
-            work for work in WORKS if work in wanted and not {*contestants} <= {*kept.get(work, {}).get("seconds", ())}
-        ]
-        if lacking or not kept:
-            kept.update(bench.measure(case, contestants, lacking, args.rounds))
-        costless = [name for name in contestants if name not in kept.get("cost", ())]
-        if "cost" in wanted and costless:
-            kept["cost"] = {**kept.get("cost", {}), **bench.cost(case, costless)}
-        slower = [work for work in WORKS if kept.get(work, {}).get("ratios", {}).get("gluon", {}).get("median", 0) > 1]
-        for work in slower:
-            if "profile" in wanted and work not in kept.setdefault("profile", {}):
-                kept["profile"][work] = bench.profile(case, work)
         keep(args, record)
         ratios = [
             f"{work} {kept[work]['ratios']['gluon']['median']:.2f} of gluon"
@@ -191,9 +180,29 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return record
 
 
+def complete(kept: dict[str, Any], case: Case, contestants: Sequence[str], wanted: Sequence[str], rounds: int) -> None:
+    """Add to what is kept of a case what is not yet there, and again what was measured on a busy machine."""
+    lacking = [
+        work
+        for work in WORKS
+        if work in wanted
+        and (work not in kept or bench.busy(kept[work]) or not {*contestants} <= kept[work]["seconds"].keys())
+    ]
+    if lacking or not kept:
+        kept.update(bench.measure(case, contestants, lacking, rounds))
+    costless = [name for name in contestants if name not in kept.get("cost", ())]
+    if "cost" in wanted and costless:
+        kept["cost"] = {**kept.get("cost", {}), **bench.cost(case, costless)}
+    for work in WORKS if "profile" in wanted else ():
+        slower = kept.get(work, {}).get("ratios", {}).get("gluon", {}).get("median", 0) > 1
+        if slower and work not in kept.get("profile", {}):
+            kept["profile"] = {**kept.get("profile", {}), work: bench.profile(case, work)}
+
+
 def grow(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure the points of the growth study that the record lacks."""
+    """Measure the points of the growth study that the record lacks, or at which the machine was busy."""
     record = taken_up(args, {"machine": machine(), "cell": args.cell}, "points")
+    record["points"] = [each for each in record["points"] if not any(growth.busy(each, work) for work in WORKS)]
     done = {each["name"] for each in record["points"]}
     cases = growth.points(args.cell)
     for number, case in enumerate(cases, 1):

@@ -46,6 +46,7 @@ __all__ = [
     "Spread",
     "alone",
     "build",
+    "busy",
     "cost",
     "installed",
     "measure",
@@ -285,6 +286,11 @@ def _race(case: Case, work: str, entered: Mapping[str, Contestant], rounds: int)
         "rates": {"flops": flops, "bytes": rate},
         "limit": case.limit(work, flops, rate),
     }
+
+
+def busy(measured: Mapping[str, Any]) -> bool:
+    """Whether a work of a record of `measure` is without a verdict, see `STEADY`; asides do not count."""
+    return not all(Spread(**spread).steady for name, spread in measured["ratios"].items() if name not in ASIDES)
 
 
 def _rates(case: Case) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from .bench_report import WORK_TITLES, markdown, milliseconds, where
 from .contestants import Here, Problem, memory
 from .lengths import STATIC_LIMIT
 
-__all__ = ["AXES", "BASE", "LINEAR", "brief", "picture", "point", "points", "table", "verdicts"]
+__all__ = ["AXES", "BASE", "LINEAR", "brief", "busy", "picture", "point", "points", "table", "verdicts"]
 
 BASE = Case(128, 128, 2, 64, 16)
 
@@ -94,7 +94,8 @@ def _seconds(measured: Mapping[str, Any], work: str) -> float:
     return float(measured[work]["seconds"]["median"])
 
 
-def _busy(measured: Mapping[str, Any], work: str) -> bool:
+def busy(measured: Mapping[str, Any], work: str) -> bool:
+    """Whether the samples of a point are too far apart for a verdict."""
     return not Spread(**measured[work]["seconds"]).steady
 
 
@@ -143,7 +144,7 @@ def verdicts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "linear": bool(abs(off[worst]) <= TOLERANCE),
                     "even_from": int(values[max(uneven) + 1 if uneven else 0]),
                     "loop": {value: float(ratio) for value, ratio in loops.items()},
-                    "busy": [value for value, each in along if _busy(each, work)],
+                    "busy": [value for value, each in along if busy(each, work)],
                 }
             )
     return found
@@ -190,7 +191,7 @@ def table(record: Mapping[str, Any]) -> str:
             row = [f"{value}{'*' if each['loop'] else ''}"]
             for work in WORKS:
                 seconds = _seconds(each, work)
-                mark = "busy: " if _busy(each, work) else ""
+                mark = "busy: " if busy(each, work) else ""
                 row += [mark + milliseconds(seconds), f"{1e6 * seconds / _cell_steps(each):.3g}"]
             row += [f"{each[work]['first_call']:.2f}" for work in WORKS]
             used = each["training"]["memory"]
@@ -221,7 +222,7 @@ def picture(record: Mapping[str, Any], path: Any) -> None:
             for panel, measured in zip(column, (times, memories)):
                 panel.plot([x for x, _, _ in measured], [y for _, y, _ in measured], color=colours[work], linewidth=1.3)
                 for x, y, each in measured:
-                    mark = "x" if panel is column[0] and _busy(each, work) else "o"
+                    mark = "x" if panel is column[0] and busy(each, work) else "o"
                     inside = "white" if each["loop"] else colours[work]
                     panel.plot(x, y, mark, color=colours[work], markerfacecolor=inside, markersize=5)
         for panel in column:
