@@ -131,7 +131,7 @@ class Diagnosis:
             back = layer.back[min(10, len(layer.back) - 1)] / layer.back[0] if layer.back[0] else 0.0
             ratio = "-" if layer.ratio is None else f"{layer.ratio:.1e}"
             rows.append(
-                f"{layer.number:5d} {layer.spread:8.3f} {layer.saturated:9.1%} {layer.dead:7.1%} "
+                f"{layer.number:5d} {layer.spread:8.2g} {layer.saturated:9.1%} {layer.dead:7.1%} "
                 f"{layer.gradient:10.2e} {back:9.1e} {layer.gain:15.2f} {ratio:>15}"
             )
         return "\n".join(rows)
