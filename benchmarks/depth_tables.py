@@ -1,0 +1,135 @@
+#!/usr/bin/env python
+"""The tables of docs/depth.md, from the records in benchmarks/.
+
+python benchmarks/depth_tables.py        writes docs/depth.md anew; a test holds that nothing would change
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+from deeprnn.bench_report import fill, markdown
+from deeprnn.files import write_text_atomic
+
+RECORDS = Path(__file__).parent
+PAGE = RECORDS.parent / "docs" / "depth.md"
+
+
+def read(name: str) -> Any:
+    """A record."""
+    return json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def machine(record: Mapping[str, Any]) -> str:
+    """What it was measured on."""
+    it = record["machine"]
+    return (
+        f"{it['processor']}, {it['instruction_set']}, mxnet {it['mxnet']}, numpy {it['numpy']}, Python {it['python']}; "
+        f"one thread a run; {record['date']}"
+    )
+
+
+def number(value: Optional[float], digits: int = 4) -> str:
+    """A perplexity or a loss; None stands for one that never came to be."""
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
+def spread(of: Mapping[str, Optional[float]], digits: int = 4) -> str:
+    """A median, and the range over the seeds."""
+    return f"{number(of['median'], digits)} ({number(of['low'], digits)} to {number(of['high'], digits)})"
+
+
+def changes() -> str:
+    """Each change alone, all but one, and all."""
+    record = read("changes")
+    depths = list(next(iter(record["perplexity"].values())))
+    rows = [[f"perplexity after {record['epochs']} epochs", *(f"{depth} layers" for depth in depths)]]
+    for way, found in record["perplexity"].items():
+        rows.append([way, *(number(found[depth]["median"]) for depth in depths)])
+    return f"{markdown(rows)}\n\n({machine(record)})"
+
+
+def lyrics() -> str:
+    """The training text."""
+    record = read("depth_lyrics")
+    rows = [["layers", "parameters", "epochs to 1.17", "seconds to 1.17", "perplexity at epoch 10", "at epoch 50"]]
+    for group in record["groups"]:
+        if group["recipe"] == "deep":
+            rows.append(
+                [
+                    str(group["layers"]),
+                    f"{group['parameters']:,}",
+                    number(group["epochs_to"]["median"]),
+                    number(group["seconds_to"]["median"], 3),
+                    spread(group["train_at"]["10"]),
+                    spread(group["train_at"]["50"]),
+                ]
+            )
+    return f"{markdown(rows)}\n\n({machine(record)})"
+
+
+def repetition() -> str:
+    """Of the texts that the networks of `lyrics` write."""
+    record = read("depth_lyrics")
+    rows = [["layers", "written", "repeats itself", "copied from the text", "longest copied run"]]
+    for group in record["groups"]:
+        for text in group["texts"] if group["recipe"] == "deep" else []:
+            shares = [f"{text[name]:.1%}" for name in ("repeated", "copied")]
+            rows.append([str(group["layers"]), text["way"], *shares, f"{text['longest']} characters"])
+    return markdown(rows)
+
+
+def heldout() -> str:
+    """128 units, whatever that makes of parameters."""
+    record = read("depth_tinyshakespeare")
+    rows = [["layers", "parameters", "epochs", "seconds", "test loss, nats per character: median (three seeds)"]]
+    for group in record["groups"]:
+        cells = [str(group["layers"]), f"{group['parameters']:,}", str(group["epochs"])]
+        rows.append([*cells, f"{group['seconds']['median']:.0f}", spread(group["test_loss"])])
+    return f"{markdown(rows)}\n\n({machine(record)})"
+
+
+def budget() -> str:
+    """120,000 parameters."""
+    record = read("budget")
+    rows = [
+        ["network", "units", "parameters", "chosen of the trials", "epochs", "seconds", "test loss: median (seeds)"]
+    ]
+    for name, runs in record["finals"].items():
+        losses = sorted(run["test_loss"] for run in runs)
+        it = runs[0]
+        chosen = f"lr {it['lr']:g}" + (", layer_norm" if it["layer_norm"] else "")
+        chosen += f", zoneout {it['zoneout']:g}" if it["zoneout"] else ""
+        seconds = sorted(run["seconds"] for run in runs)[len(runs) // 2]
+        middle = {"median": losses[len(losses) // 2], "low": losses[0], "high": losses[-1]}
+        cells = [name, str(it["hidden_size"]), f"{it['parameters']:,}", chosen, str(it["epochs"]), f"{seconds:.0f}"]
+        rows.append([*cells, spread(middle)])
+    return f"{markdown(rows)}\n\n({machine(record)})"
+
+
+def trials() -> str:
+    """Every trial of the budget study, by validation loss."""
+    record = read("budget")
+    rows = [["network", "lr", "layer_norm", "zoneout", "validation loss"]]
+    for name, runs in record["trials"].items():
+        for run in runs:
+            options = [f"{run['lr']:g}", "yes" if run["layer_norm"] else "", f"{run['zoneout']:g}"]
+            rows.append([name, *options, number(run["valid_loss"])])
+    return markdown(rows)
+
+
+TABLES = {table.__name__: table for table in (changes, lyrics, repetition, heldout, budget, trials)}
+
+
+def filled(text: str) -> str:
+    """The page with its tables as the records have them."""
+    for name, table in TABLES.items():
+        text = fill(text, f"depth:{name}", table())
+    return text
+
+
+if __name__ == "__main__":
+    write_text_atomic(PAGE, filled(PAGE.read_text(encoding="utf-8")))
