@@ -21,6 +21,7 @@ from mxnet.initializer import Initializer
 
 from ._types import Operators, Params, Tensor
 from .checks import check_choice, check_dtype, check_size
+from .target import target
 
 __all__ = ["ACTIVATIONS", "ElmanCell", "GRUCell", "LSTMCell"]
 
@@ -32,14 +33,36 @@ ACTIVATIONS = ("relu", "tanh")
 """The non-linearities of an Elman layer, by the names that `Activation` knows them under."""
 
 
+FULLY_CONNECTED = (2**15, 2**17)
+"""Elements of a recurrent weight between which `FullyConnected` is no slower than `dot` in training, by measurement:
+256 x 256. See the table in `target`."""
+
+
 def _affine(F: Operators, x: Tensor, weight: Tensor, bias: Optional[Tensor], num_hidden: int) -> Tensor:
     """``x @ weight.T + bias`` over the last axis. `FullyConnected` is the one product that runs in oneDNN."""
     arguments = [x, weight] if bias is None else [x, weight, bias]
     return F.FullyConnected(*arguments, num_hidden=num_hidden, no_bias=bias is None, flatten=False)
 
 
-def _split(F: Operators, x: Tensor, num_gates: int) -> list[Tensor]:
-    """The gates, which lie side by side on the last axis: ``(N, gates * H)`` to as many ``(N, H)``."""
+def _product_in_step(F: Operators, x: Tensor, weight: Tensor, shape: tuple[int, int]) -> Tensor:
+    """``x @ weight.T`` in each step: the gradient of `weight`, which has this shape, is a sum over all of them."""
+    if target().many and not FULLY_CONNECTED[0] < shape[0] * shape[1] < FULLY_CONNECTED[1]:
+        # oneDNN's backward pass is set up anew in each step; that of dot adds to the gradient in place.
+        return F.dot(x, weight, transpose_b=True)
+    return _affine(F, x, weight, None, shape[0])
+
+
+def _sum(F: Operators, a: Tensor, b: Tensor) -> Tensor:
+    """``a + b`` of one shape."""
+    # Without a backward pass, where it is one operator more, MXNet's own addition costs half of what oneDNN's does.
+    plain = target().device == "gpu" or target().training
+    return a + b if plain else F.broadcast_add(a, b)
+
+
+def _split(F: Operators, x: Tensor, num_gates: int, size: int) -> list[Tensor]:
+    """The gates, which lie side by side on the last axis: ``(N, gates * size)`` to as many ``(N, size)``."""
+    if target().device == "gpu":  # F.split breaks the capture of a CUDA graph
+        return [F.slice_axis(x, axis=-1, begin=i * size, end=(i + 1) * size) for i in range(num_gates)]
     # Split along a middle axis they are copied row by row, along the last one number by number: a third of the time.
     return list(F.split(F.reshape(x, shape=(0, num_gates, -1)), num_outputs=num_gates, axis=1, squeeze_axis=True))
 
@@ -110,9 +133,15 @@ class _Cell(HybridRecurrentCell):
     def _product(self, F: Operators, x: Tensor, params: Params, part: str, bias: Optional[Tensor]) -> Tensor:
         """One of the two products, plain or normalised; in layer normalisation its bias becomes the shift."""
         rows = len(self.gates) * self._hidden_size
+        weight = params[f"{part}_weight"]
+        if bias is not None and not self._layer_norm:
+            return _affine(F, x, weight, bias, rows)
+        if part == "h2h":
+            product = _product_in_step(F, x, weight, self.h2h_weight.shape)
+        else:
+            product = _affine(F, x, weight, None, rows)
         if not self._layer_norm:
-            return _affine(F, x, params[f"{part}_weight"], bias, rows)
-        product = _affine(F, x, params[f"{part}_weight"], None, rows)
+            return product
         return F.LayerNorm(product, params[f"{part}_gamma"], params[f"{part}_bias"], axis=-1)
 
     def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
@@ -204,7 +233,7 @@ class ElmanCell(_Cell):
         return "rnn"
 
     def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
-        hidden = F.Activation(projected + self.recur(F, states[0], params), act_type=self._activation)
+        hidden = F.Activation(_sum(F, projected, self.recur(F, states[0], params)), act_type=self._activation)
         return hidden, [hidden]
 
 
@@ -260,12 +289,13 @@ class GRUCell(_Cell):
 
     def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
         hidden = states[0]
-        input_r, input_z, input_h = _split(F, projected, 3)
-        state_r, state_z, state_h = _split(F, self.recur(F, hidden, params, params["h2h_bias"]), 3)
-        reset = F.Activation(input_r + state_r, act_type="sigmoid")
-        update = F.Activation(input_z + state_z, act_type="sigmoid")
-        candidate = F.Activation(input_h + reset * state_h, act_type="tanh")
-        hidden = candidate + update * (hidden - candidate)  # the last line above, with one product less
+        input_r, input_z, input_h = _split(F, projected, 3, self._hidden_size)
+        recurrent = self.recur(F, hidden, params, params["h2h_bias"])
+        state_r, state_z, state_h = _split(F, recurrent, 3, self._hidden_size)
+        reset = F.Activation(_sum(F, input_r, state_r), act_type="sigmoid")
+        update = F.Activation(_sum(F, input_z, state_z), act_type="sigmoid")
+        candidate = F.Activation(_sum(F, input_h, reset * state_h), act_type="tanh")
+        hidden = _sum(F, candidate, update * (hidden - candidate))  # the last line above, with one product less
         return hidden, [hidden]
 
 
@@ -350,14 +380,14 @@ class LSTMCell(_Cell):
 
     def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
         hidden, cell = states
-        gates = _split(F, projected + self.recur(F, hidden, params), 4)
+        gates = _split(F, _sum(F, projected, self.recur(F, hidden, params)), 4, self._hidden_size)
         inputs, forget, output = (F.Activation(gates[i], act_type="sigmoid") for i in (0, 1, 3))
         candidate = F.Activation(gates[2], act_type="tanh")
-        cell = self._clipped(F, forget * cell + inputs * candidate)
+        cell = self._clipped(F, _sum(F, forget * cell, inputs * candidate))
         seen = F.LayerNorm(cell, params["cell_gamma"], params["cell_beta"], axis=-1) if self._layer_norm else cell
         hidden = output * F.Activation(seen, act_type="tanh")
         if self._projection_size:
-            hidden = _affine(F, hidden, params["h2r_weight"], None, self._projection_size)
+            hidden = _product_in_step(F, hidden, params["h2r_weight"], self.h2r_weight.shape)
         return hidden, [hidden, cell]
 
     def _clipped(self, F: Operators, cell: Tensor) -> Tensor:

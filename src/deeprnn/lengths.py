@@ -20,11 +20,12 @@ from mxnet.gluon.parameter import ParameterDict
 from mxnet.ndarray import NDArray
 
 from ._types import Operators, Tensor
+from .target import Target, drawn_for
 
 __all__ = ["GRAPHS_KEPT", "PerLength", "known_length"]
 
 GRAPHS_KEPT = 16
-"""Graphs that a block keeps, one per length; the one unused for longest goes first."""
+"""Graphs that a block keeps, one per length and `Target`; the one unused for longest goes first."""
 
 STATIC_LIMIT = 16_000
 """Operators up to which a graph is drawn statically. MXNet plans a graph in more than linear time: 12,000 operators (8
@@ -42,8 +43,9 @@ def known_length(inputs: Tensor, time_axis: int = 0) -> Optional[int]:
 class _Graph(HybridBlock):
     """The graph of one block for one length (None: for any), which gluon draws, runs and exports like any other."""
 
-    def __init__(self, block: PerLength, length: Optional[int]) -> None:
+    def __init__(self, block: PerLength, length: Optional[int], target: Target) -> None:
         super().__init__(prefix=block.prefix)
+        self._target = target
         self._owner = weakref.ref(block)  # not a child: the block owns its graphs
         self._length = length
 
@@ -63,7 +65,8 @@ class _Graph(HybridBlock):
     def hybrid_forward(self, F: Operators, *args: Any) -> Any:
         token = _length.set(self._length)
         try:
-            return self._block.forward(*args)
+            with drawn_for(self._target):
+                return self._block.forward(*args)
         finally:
             _length.reset(token)
 
@@ -115,7 +118,7 @@ class PerLength(HybridBlock):
         backend = None if autograd.is_recording() else self._backend
         length = x.shape[self._time_axis]
         static = not self._any_length or length * self._operators_per_step <= STATIC_LIMIT
-        key = (length if static else None, backend)
+        key = (length if static else None, Target.of(x, x.shape[1 - self._time_axis]), backend)
         graph = self._graphs.find(key)
         if graph is None:
             graph = self._draw(*key)
@@ -123,8 +126,8 @@ class PerLength(HybridBlock):
             self._example = _detached((x.detach().slice_axis(axis=self._time_axis, begin=0, end=1), *args))
         return graph(x, *args)
 
-    def _draw(self, length: Optional[int], backend: Optional[str] = None) -> _Graph:
-        graph = _Graph(self, length)
+    def _draw(self, length: Optional[int], target: Target, backend: Optional[str] = None) -> _Graph:
+        graph = _Graph(self, length, target)
         options = {**self._graph_flags, **(self._backend_opts if backend else {})}
         if length is None:
             options.pop("static_shape", None)  # the loop operator fails under it
@@ -185,7 +188,7 @@ class PerLength(HybridBlock):
         """
         if self._example is None:
             raise RuntimeError("call hybridize() and then the block itself once before export")
-        graph = self._draw(None)
+        graph = self._draw(None, Target())
         with autograd.pause():
             graph(*self._example)
         graph.export(path, epoch, remove_amp_cast)

@@ -15,12 +15,16 @@ from typing import Optional
 
 from ._types import Operators, Params, Tensor
 from .cells import _Cell
+from .target import target
 
 __all__ = ["dynamic", "split", "static", "unroll"]
 
 
 def split(F: Operators, x: Tensor, num_outputs: int) -> list[Tensor]:
     """The slices of `x` along its first axis, as a list also when there is one (`F.split` then returns it bare)."""
+    if target().device == "gpu":  # F.split breaks the capture of a CUDA graph
+        slices = (F.slice_axis(x, axis=0, begin=i, end=i + 1) for i in range(num_outputs))
+        return [F.reshape(part, shape=(-3, -2)) for part in slices]  # the first axis, of one, into the second
     parts = F.split(x, num_outputs=num_outputs, axis=0, squeeze_axis=True)
     return [parts] if num_outputs == 1 else list(parts)
 
