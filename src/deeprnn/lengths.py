@@ -116,15 +116,18 @@ class PerLength(HybridBlock):
             return super().forward(x, *args)
         # A graph partitioned for a backend returns gradients of zero, silently: what is recorded gets a plain one.
         backend = None if autograd.is_recording() else self._backend
-        length = x.shape[self._time_axis]
+        shape = x.shape
+        length = shape[self._time_axis]
         static = not self._any_length or length * self._operators_per_step <= STATIC_LIMIT
-        key = (length if static else None, Target.of(x, x.shape[1 - self._time_axis]), backend)
+        key = (length if static else None, Target.of(x, shape[1 - self._time_axis]), backend)
         graph = self._graphs.find(key)
         if graph is None:
             graph = self._draw(*key)
             self._graphs.keep(key, graph)
             self._example = _detached((x.detach().slice_axis(axis=self._time_axis, begin=0, end=1), *args))
-        return graph(x, *args)
+            return graph(x, *args)
+        with x.context:  # gluon's own call looks through all arguments first, for as long as a small step takes
+            return graph._call_cached_op(x, *args)
 
     def _draw(self, length: Optional[int], target: Target, backend: Optional[str] = None) -> _Graph:
         graph = _Graph(self, length, target)

@@ -23,7 +23,7 @@ from ._types import Operators, Tensor
 from .cells import ACTIVATIONS, ElmanCell, GRUCell, Init, LSTMCell, _Cell
 from .checks import check_choice, check_dtype, check_fraction, check_size
 from .lengths import PerLength, known_length
-from .unroll import split, unroll
+from .unroll import join, split, unroll
 
 __all__ = ["DeepGRU", "DeepLSTM", "DeepRNN", "parameter_name"]
 
@@ -232,7 +232,7 @@ class _Stack(PerLength):
                 x = x + below
         if self._tap is not None:
             x = self._tap(self._num_layers, x)
-        return self._time_major(F, x), [F.stack(*state, axis=0) for state in zip(*last)]
+        return self._time_major(F, x), [join(F, state) for state in zip(*last)]
 
     def _time_major(self, F: Operators, x: Tensor) -> Tensor:
         """From the layout to TNC, and back: the two differ by one exchange of axes."""
@@ -248,19 +248,20 @@ class _Stack(PerLength):
     def _check_inputs(self, inputs: NDArray) -> None:
         if isinstance(inputs, mx.np.ndarray):
             raise TypeError("inputs must be an mx.nd.NDArray, got an mx.np.ndarray; use inputs.as_nd_ndarray()")
-        if inputs.ndim != 3:
-            raise ValueError(f"inputs must have 3 axes, {self._layout}, got shape {inputs.shape}")
-        if 0 in inputs.shape:
-            raise ValueError(f"inputs must hold at least one step, sequence and feature, got shape {inputs.shape}")
+        shape = inputs.shape  # each look at an array is a call into the library
+        if len(shape) != 3:
+            raise ValueError(f"inputs must have 3 axes, {self._layout}, got shape {shape}")
+        if 0 in shape:
+            raise ValueError(f"inputs must hold at least one step, sequence and feature, got shape {shape}")
         dtype = np.dtype(inputs.dtype).name
         if dtype != self._dtype:
             raise TypeError(f"inputs must be {self._dtype}, as the layer is, got {dtype}; cast one of the two")
         if dtype == "float16" and inputs.context.device_type != "gpu":
             raise TypeError("float16 needs a GPU: MXNet has no float16 matrix product on the CPU; cast to float32")
         size = getattr(self, parameter_name("l", 0, "i2h_weight")).shape[1]
-        if size not in (0, inputs.shape[2]):
-            raise ValueError(f"inputs must have input_size {size} on their last axis, got shape {inputs.shape}")
-        length = inputs.shape[self._time_axis]
+        if size not in (0, shape[2]):
+            raise ValueError(f"inputs must have input_size {size} on their last axis, got shape {shape}")
+        length = shape[self._time_axis]
         if self._unroll_length not in (None, length):
             raise ValueError(f"inputs must have unroll_length {self._unroll_length} steps, got {length}")
 

@@ -11,22 +11,30 @@ sequence carries from step to step (`carry`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Optional
 
 from ._types import Operators, Params, Tensor
 from .cells import _Cell
 from .target import target
 
-__all__ = ["dynamic", "split", "static", "unroll"]
+__all__ = ["dynamic", "join", "split", "static", "unroll"]
 
 
 def split(F: Operators, x: Tensor, num_outputs: int) -> list[Tensor]:
-    """The slices of `x` along its first axis, as a list also when there is one (`F.split` then returns it bare)."""
-    if target().device == "gpu":  # F.split breaks the capture of a CUDA graph
-        slices = (F.slice_axis(x, axis=0, begin=i, end=i + 1) for i in range(num_outputs))
-        return [F.reshape(part, shape=(-3, -2)) for part in slices]  # the first axis, of one, into the second
-    parts = F.split(x, num_outputs=num_outputs, axis=0, squeeze_axis=True)
-    return [parts] if num_outputs == 1 else list(parts)
+    """The slices of `x` along its first axis."""
+    if num_outputs == 1:
+        slices = [x]
+    elif target().device == "gpu":  # F.split breaks the capture of a CUDA graph
+        slices = [F.slice_axis(x, axis=0, begin=i, end=i + 1) for i in range(num_outputs)]
+    else:
+        return list(F.split(x, num_outputs=num_outputs, axis=0, squeeze_axis=True))
+    return [F.reshape(part, shape=(-3, -2)) for part in slices]  # the first axis, of one, into the second: no copy
+
+
+def join(F: Operators, parts: Sequence[Tensor]) -> Tensor:
+    """The inverse of `split`."""
+    return F.expand_dims(parts[0], axis=0) if len(parts) == 1 else F.stack(*parts, axis=0)
 
 
 def carry(
@@ -111,7 +119,7 @@ def static(
         outputs.append(output)
     if reverse:
         outputs.reverse()
-    return F.stack(*outputs, axis=0), states
+    return join(F, outputs), states
 
 
 def dynamic(
