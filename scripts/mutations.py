@@ -49,18 +49,19 @@ def _stack(name: str, old: str, new: str) -> Mutation:
     return Mutation(name, "stack.py", old, new)
 
 
-ELMAN = "F.Activation(projected + self.recur(F, states[0], params), act_type=self._activation)"
+ELMAN = "F.Activation(_sum(F, projected, self.recur(F, states[0], params)), act_type=self._activation)"
 ELMAN_END = ELMAN + "\n        return hidden, [hidden]"
-GRU_SPLIT = 'state_r, state_z, state_h = _split(F, self.recur(F, hidden, params, params["h2h_bias"]), 3)'
+GRU_RECUR = 'recurrent = self.recur(F, hidden, params, params["h2h_bias"])'
+GRU_SPLIT = "state_r, state_z, state_h = _split(F, recurrent, 3, self._hidden_size)"
 GRU_BIAS = 'return params["i2h_bias"]\n'
-GRU_LAST = "hidden = candidate + update * (hidden - candidate)"
-LSTM_SPLIT = "_split(F, projected + self.recur(F, hidden, params), 4)"
+GRU_LAST = "hidden = _sum(F, candidate, update * (hidden - candidate))"
+LSTM_SPLIT = "_split(F, _sum(F, projected, self.recur(F, hidden, params)), 4, self._hidden_size)"
 LSTM_GATES = "for i in (0, 1, 3))"
-LSTM_CELL = "cell = self._clipped(F, forget * cell + inputs * candidate)"
+LSTM_CELL = "cell = self._clipped(F, _sum(F, forget * cell, inputs * candidate))"
 LSTM_SEEN = 'F.LayerNorm(cell, params["cell_gamma"], params["cell_beta"], axis=-1) if self._layer_norm else cell'
 LSTM_HIDDEN = 'hidden = output * F.Activation(seen, act_type="tanh")'
-LSTM_PROJECTED = 'hidden = _affine(F, hidden, params["h2r_weight"], None, self._projection_size)'
-BIAS = 'return params["i2h_bias"] + params["h2h_bias"]'
+LSTM_PROJECTED = 'hidden = _product_in_step(F, hidden, params["h2r_weight"], self.h2r_weight.shape)'
+BIAS = 'return F.broadcast_add(params["i2h_bias"], params["h2h_bias"])'
 TRANSPOSED = (
     '{**params, "h2h_weight": F.reshape(F.transpose(F.reshape(params["h2h_weight"], '
     "shape=(-4, %d, -1, 0)), axes=(0, 2, 1)), shape=(-3, 0))}"
@@ -71,11 +72,11 @@ MUTATIONS = (
     _cell(
         "elman: recurrent weight transposed", ELMAN, ELMAN.replace("states[0], params", "states[0], " + TRANSPOSED % 1)
     ),
-    _cell("elman: recurrent product forgotten", ELMAN, ELMAN.replace("+ self", "+ 0 * self")),
-    _cell("elman: recurrent product subtracted", ELMAN, ELMAN.replace("+ self", "- self")),
-    _cell("elman: recurrent bias added again", ELMAN, ELMAN.replace("params)", 'params, params["h2h_bias"])')),
+    _cell("elman: recurrent product forgotten", ELMAN, ELMAN.replace(", self.r", ", 0 * self.r")),
+    _cell("elman: recurrent product subtracted", ELMAN, ELMAN.replace(", self.r", ", -self.r")),
+    _cell("elman: recurrent bias added again", ELMAN, ELMAN.replace("params))", 'params, params["h2h_bias"]))')),
     _cell("elman: activated twice", ELMAN, f"F.Activation({ELMAN}, act_type=self._activation)"),
-    _cell("elman: not activated", ELMAN, "projected + self.recur(F, states[0], params)"),
+    _cell("elman: not activated", ELMAN, "_sum(F, projected, self.recur(F, states[0], params))"),
     _cell("elman: old state handed on", ELMAN_END, ELMAN_END.replace("[hidden]", "states")),
     _cell("elman: old state put out", ELMAN_END, ELMAN_END.replace("return hidden", "return states[0]")),
     _cell("elman: gradient cut at the state", ELMAN, ELMAN.replace("states[0]", "F.BlockGrad(states[0])")),
@@ -94,28 +95,29 @@ MUTATIONS = (
     _cell(
         "gru: reset before the product",
         "reset * state_h",
-        '_split(F, self.recur(F, reset * hidden, params, params["h2h_bias"]), 3)[2]',
+        '_split(F, self.recur(F, reset * hidden, params, params["h2h_bias"]), 3, self._hidden_size)[2]',
     ),
     _cell("gru: reset gate forgotten", "reset * state_h", "state_h + 0 * reset"),
     _cell("gru: update gate the other way round", GRU_LAST, "hidden = hidden + update * (candidate - hidden)"),
     _cell(
-        "gru: recurrent bias forgotten", GRU_SPLIT, GRU_SPLIT.replace('params["h2h_bias"]', '0 * params["h2h_bias"]')
+        "gru: recurrent bias forgotten", GRU_RECUR, GRU_RECUR.replace('params["h2h_bias"]', '0 * params["h2h_bias"]')
     ),
-    _cell("gru: recurrent bias added again", GRU_BIAS, "return super()._input_bias(params)\n"),
+    _cell("gru: recurrent bias added again", GRU_BIAS, "return super()._input_bias(F, params)\n"),
     _cell(
         "gru: recurrent bias outside the reset gate",
         "reset * state_h",
         (
-            "reset * _split(F, self.recur(F, hidden, params), 3)[2]"
-            ' + F.broadcast_add(F.zeros_like(input_h), F.expand_dims(_split(F, params["h2h_bias"], 3)[2], axis=0))'
+            "reset * _split(F, self.recur(F, hidden, params), 3, self._hidden_size)[2]"
+            " + F.broadcast_add(F.zeros_like(input_h), "
+            'F.slice_axis(F.expand_dims(params["h2h_bias"], axis=0), axis=1, begin=2 * self._hidden_size, end=None))'
         ),
     ),
     _cell(
         "gru: recurrent weight transposed",
-        GRU_SPLIT,
-        GRU_SPLIT.replace("hidden, params,", f"hidden, {TRANSPOSED % 3},"),
+        GRU_RECUR,
+        GRU_RECUR.replace("hidden, params,", f"hidden, {TRANSPOSED % 3},"),
     ),
-    _cell("gru: candidate a sigmoid", 'reset * state_h, act_type="tanh"', 'reset * state_h, act_type="sigmoid"'),
+    _cell("gru: candidate a sigmoid", 'reset * state_h), act_type="tanh"', 'reset * state_h), act_type="sigmoid"'),
     _cell("gru: old state left out of the sum", GRU_LAST, "hidden = candidate - update * candidate"),
     _cell("lstm: input and forget exchanged", LSTM_GATES, "for i in (1, 0, 3))"),
     _cell("lstm: forget and output exchanged", LSTM_GATES, "for i in (0, 3, 1))"),
@@ -129,7 +131,9 @@ MUTATIONS = (
         LSTM_SPLIT,
         LSTM_SPLIT.replace("hidden, params", f"hidden, {TRANSPOSED % 4}"),
     ),
-    _cell("lstm: recurrent bias added again", LSTM_SPLIT, LSTM_SPLIT.replace("params)", 'params, params["h2h_bias"])')),
+    _cell(
+        "lstm: recurrent bias added again", LSTM_SPLIT, LSTM_SPLIT.replace("params))", 'params, params["h2h_bias"]))')
+    ),
     _cell("lstm: forget bias of one added", "forget * cell", "F.Activation(gates[1] + 1, act_type='sigmoid') * cell"),
     _cell("lstm: cell not squashed", LSTM_HIDDEN, "hidden = output * seen"),
     _cell(
@@ -156,11 +160,11 @@ MUTATIONS = (
         LSTM_PROJECTED,
         LSTM_PROJECTED.replace("F, hidden", "F, F.tanh(hidden)"),
     ),
-    _cell("shared: recurrent bias forgotten", BIAS, BIAS.replace("+ params", "+ 0 * params")),
+    _cell("shared: recurrent bias forgotten", BIAS, BIAS.replace(", params", ", 0 * params")),
     _cell(
         "shared: input bias taken twice",
         BIAS,
-        BIAS.replace('+ params["h2h_bias"]', '+ params["i2h_bias"] + 0 * params["h2h_bias"]'),
+        BIAS.replace(', params["h2h_bias"]', ', params["i2h_bias"] + 0 * params["h2h_bias"]'),
     ),
     _unroll("static: backward outputs not turned round", "        outputs.reverse()", "        pass"),
     _unroll(
@@ -225,7 +229,7 @@ MUTATIONS = (
     ),
     _stack("stack: backward direction reads forwards", 'reverse=direction == "r"', "reverse=False"),
     _stack("stack: outputs left time-major", "return self._time_major(F, x), ", "return x, "),
-    _stack("stack: given states ignored", "        if states is None:\n", "        if True:\n"),
+    _stack("stack: given states ignored", "    if states is None:\n", "    if True:\n"),
     _stack("stack: last layer's state for all", "for state in zip(*last)]", "for state in zip(*[last[-1]] * rows)]"),
     Mutation(
         "lengths: one static graph for all",

@@ -120,11 +120,12 @@ class _Cell(HybridRecurrentCell):
 
     def project(self, F: Operators, inputs: Tensor, params: Params) -> Tensor:
         """The input part, ``(..., C) -> (..., gates * H)``."""
-        return self._product(F, inputs, params, "i2h", self._input_bias(params))
+        return self._product(F, inputs, params, "i2h", self._input_bias(F, params))
 
-    def _input_bias(self, params: Params) -> Tensor:
-        # Both biases are constant in time, so both are added here, once.
-        return params["i2h_bias"] + params["h2h_bias"]
+    def _input_bias(self, F: Operators, params: Params) -> Tensor:
+        # Both biases are constant in time, so both are added here, once. Elementwise addition hands one and the same
+        # gradient to the two, and under grad_req="add" MXNet then adds that twice to the second.
+        return F.broadcast_add(params["i2h_bias"], params["h2h_bias"])
 
     def recur(self, F: Operators, state: Tensor, params: Params, bias: Optional[Tensor] = None) -> Tensor:
         """The product with the last state, ``(N, H) -> (N, gates * H)``."""
@@ -283,7 +284,7 @@ class GRUCell(_Cell):
     def _alias(self) -> str:
         return "gru"
 
-    def _input_bias(self, params: Params) -> Tensor:
+    def _input_bias(self, F: Operators, params: Params) -> Tensor:
         # The candidate's recurrent bias stands inside the product with the reset gate, so h2h_bias stays in the step.
         return params["i2h_bias"]
 

@@ -88,10 +88,15 @@ class _Graphs:
     def keep(self, key: Any, graph: _Graph) -> None:
         self._by_key[key] = graph
         if len(self) > GRAPHS_KEPT:
-            self._by_key.popitem(last=False)
+            self._drop(self._by_key.popitem(last=False)[1])
 
     def clear(self) -> None:
-        self._by_key.clear()
+        while self._by_key:
+            self._drop(self._by_key.popitem()[1])
+
+    def _drop(self, graph: _Graph) -> None:
+        # A gluon block is part of a circle, so that Python would free what it planned, megabytes, at some later time.
+        graph._clear_cached_op()
 
 
 class PerLength(HybridBlock):

@@ -66,7 +66,8 @@ class Target:
         return cls(device, training, device == "cpu" and training and batch_size >= MANY)
 
 
-_target: ContextVar[Target] = ContextVar("target", default=Target())
+_UNKNOWN = Target()
+_target: ContextVar[Target] = ContextVar("target", default=_UNKNOWN)
 
 
 def target() -> Target:
