@@ -17,6 +17,7 @@ from mxnet import autograd, gluon
 from deeprnn import checkpoint, training
 from deeprnn.batches import Batches
 from deeprnn.config import TrainConfig
+from deeprnn.parity import distance
 
 CPU = mx.cpu()
 VOCABULARY = 7
@@ -608,3 +609,13 @@ def test_the_norm_is_the_global_one():
     gradients = [p.grad().asnumpy().astype("float64") for p in net.collect_params().values()]
     exact = math.sqrt(sum((gradient**2).sum() for gradient in gradients))
     assert float(grad_global_norm(net.collect_params().values()).asscalar()) == pytest.approx(exact, rel=1e-5)
+
+
+def test_the_gradient_of_the_loss_is_autograds():
+    logits = mx.nd.random.normal(0, 3, shape=(5, 4, 7))
+    target = mx.nd.array(np.random.default_rng(0).integers(7, size=(5, 4)), dtype="int32")
+    logits.attach_grad()
+    with autograd.record():
+        loss = training._cross_entropy(logits, target)
+    loss.backward()
+    assert distance(training._cross_entropy_gradient(logits, target), logits.grad) < 1e-5
