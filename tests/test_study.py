@@ -250,14 +250,23 @@ def test_ctrl_c_stops_the_runs_and_says_how_to_go_on(tmp_path, text):
     flags = ["--layers", "1", "--seeds", "1", "--corpus", text, "--max-chars", "2000", "--set", "hidden_size=6"]
     flags += ["--epochs", "100000", "--no-diagnose", "--out", str(tmp_path / "runs")]
     command = [sys.executable, "-W", "ignore", str(SCRIPT), "depth", *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+    def heed() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # what runs in a shell's background inherits that it is ignored
+
+    with subprocess.Popen(command, preexec_fn=heed, **pipes) as process:
         metrics = tmp_path / "runs" / "book-1-0" / "metrics.jsonl"
         for _ in range(600):
             if metrics.exists():
                 break
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
+        try:
+            _, error = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     assert process.returncode == 130
     assert error == "interrupted; 0 of 1 runs are over; go on with the same command\n"
     size = metrics.stat().st_size
