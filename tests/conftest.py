@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import zlib
 
 import hypothesis
@@ -31,3 +32,9 @@ def _seeded(request: pytest.FixtureRequest) -> None:
     mx.random.seed(seed)
     # pytest keeps this to itself unless the test fails.
     print(f"seed {seed}: DEEPRNN_TEST_SEED={seed} gives it again")
+
+
+@pytest.fixture
+def heed_ctrl_c():
+    """For a process that is to be interrupted: one in a shell's background inherits that SIGINT is ignored."""
+    return lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -345,11 +345,11 @@ def test_a_point_is_measured_and_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_the_books_loop_learns_the_same_and_both_are_timed() -> None:
     sizes = {"vocab_size": 20, "hidden_size": 8, "layers": 2, "seq_len": 5, "batch_size": 4}
     speed = comparison.language_model_speed("lstm", rounds=2, **sizes)
-    ours = {"deeprnn, embedding of 64", "deeprnn, one-hot"}
+    ours = {"deeprnn, embedding of 256", "deeprnn, one-hot"}
     assert speed["ratios"].keys() == ours
     assert speed["characters_per_second"].keys() == {*ours, "the book's loop: one-hot, gluon.rnn.LSTM"}
     # Of a character, by hand: two LSTM layers and the decoder, three products each, two operations a multiply-add.
-    products = 4 * 8 * (64 + 8 + 8 + 8) + 8 * 20
+    products = 4 * 8 * (256 + 8 + 8 + 8) + 8 * 20
     assert speed["limit"] == pytest.approx(1e11 / (2 * 3 * products))
     json.dumps(speed, allow_nan=False)
 

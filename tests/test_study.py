@@ -246,16 +246,12 @@ def test_the_script_trains_writes_and_reports(script, tmp_path, text, capsys):
     assert script.main(["depth", *flags, "--report-only"]) == 0
 
 
-def test_ctrl_c_stops_the_runs_and_says_how_to_go_on(tmp_path, text):
+def test_ctrl_c_stops_the_runs_and_says_how_to_go_on(tmp_path, text, heed_ctrl_c):
     flags = ["--layers", "1", "--seeds", "1", "--corpus", text, "--max-chars", "2000", "--set", "hidden_size=6"]
     flags += ["--epochs", "100000", "--no-diagnose", "--out", str(tmp_path / "runs")]
     command = [sys.executable, "-W", "ignore", str(SCRIPT), "depth", *flags]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-
-    def heed() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # what runs in a shell's background inherits that it is ignored
-
-    with subprocess.Popen(command, preexec_fn=heed, **pipes) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heed_ctrl_c}
+    with subprocess.Popen(command, **pipes) as process:
         metrics = tmp_path / "runs" / "book-1-0" / "metrics.jsonl"
         for _ in range(600):
             if metrics.exists():
