@@ -38,7 +38,7 @@ SEEDS = (0, 1, 2)
 TRIALS: tuple[Mapping[str, Any], ...] = (
     {"lr": 5e-3},
     {"lr": 1e-2},
-    {"lr": 2e-2},
+    {"lr": 1e-2, "dropout": 0.1},
     {"lr": 1e-2, "layer_norm": True},
     {"lr": 1e-2, "zoneout": 0.05},
 )
@@ -79,7 +79,7 @@ def result(run: Run, test: bool = False) -> dict[str, Any]:
     model = run.config.model
     found = {
         **{"cell": model.cell, "layers": model.layers, "hidden_size": model.hidden_size},
-        **{"lr": run.config.train.lr, "layer_norm": model.layer_norm, "zoneout": model.zoneout},
+        **{"lr": run.config.train.lr, **{name: getattr(model, name) for name in ("dropout", "layer_norm", "zoneout")}},
         **{"seed": run.seed, "epochs": run.config.train.epochs, "diverged": run.diverged},
     }
     if run.diverged is not None:
@@ -89,6 +89,12 @@ def result(run: Run, test: bool = False) -> dict[str, Any]:
     for name in ("parameters", "valid_loss", *(["test_loss"] if test else [])):
         found[name] = summary[name]
     return found
+
+
+def in_words(it: Mapping[str, Any]) -> str:
+    """The options of a `result` that the trials differ in."""
+    named = [f"{name} {it[name]:g}" for name in ("dropout", "zoneout") if it[name]]
+    return ", ".join([f"lr {it['lr']:g}", *named, *(["layer_norm"] if it["layer_norm"] else [])])
 
 
 def best(runs: Sequence[Run]) -> Run:
@@ -143,11 +149,9 @@ def main() -> int:
     for name, runs in record["finals"].items():
         losses = ", ".join(f"{run['test_loss']:.4f}" for run in runs)
         it = runs[0]
-        options = f"lr {it['lr']:g}" + (", layer_norm" if it["layer_norm"] else "")
-        options += f", zoneout {it['zoneout']:g}" if it["zoneout"] else ""
         print(
-            f"{name}: {it['hidden_size']} units, {it['parameters']:,} parameters, {options}, {it['epochs']} epochs, "
-            f"{it['seconds']:.0f} s: test {medians[name]:.4f} nats per character ({losses})"
+            f"{name}: {it['hidden_size']} units, {it['parameters']:,} parameters, {in_words(it)}, "
+            f"{it['epochs']} epochs, {it['seconds']:.0f} s: test {medians[name]:.4f} nats per character ({losses})"
         )
     one, stack, lstm = medians.values()
     print(f"depth gains {one - stack:.4f} nats; the deep stack less the LSTM: {stack - lstm:+.4f}")

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
+from budget import in_words
+
 from deeprnn.bench_report import fill, markdown
 from deeprnn.files import write_text_atomic
 
@@ -101,11 +103,16 @@ def budget() -> str:
     for name, runs in record["finals"].items():
         losses = sorted(run["test_loss"] for run in runs)
         it = runs[0]
-        chosen = f"lr {it['lr']:g}" + (", layer_norm" if it["layer_norm"] else "")
-        chosen += f", zoneout {it['zoneout']:g}" if it["zoneout"] else ""
         seconds = sorted(run["seconds"] for run in runs)[len(runs) // 2]
         middle = {"median": losses[len(losses) // 2], "low": losses[0], "high": losses[-1]}
-        cells = [name, str(it["hidden_size"]), f"{it['parameters']:,}", chosen, str(it["epochs"]), f"{seconds:.0f}"]
+        cells = [
+            name,
+            str(it["hidden_size"]),
+            f"{it['parameters']:,}",
+            in_words(it),
+            str(it["epochs"]),
+            f"{seconds:.0f}",
+        ]
         rows.append([*cells, spread(middle)])
     return f"{markdown(rows)}\n\n({machine(record)})"
 
@@ -113,11 +120,9 @@ def budget() -> str:
 def trials() -> str:
     """Every trial of the budget study, by validation loss."""
     record = read("budget")
-    rows = [["network", "lr", "layer_norm", "zoneout", "validation loss"]]
+    rows = [["network", "trial", "validation loss"]]
     for name, runs in record["trials"].items():
-        for run in runs:
-            options = [f"{run['lr']:g}", "yes" if run["layer_norm"] else "", f"{run['zoneout']:g}"]
-            rows.append([name, *options, number(run["valid_loss"])])
+        rows += [[name, in_words(run), number(run["valid_loss"])] for run in runs]
     return markdown(rows)
 
 
