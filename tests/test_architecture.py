@@ -171,3 +171,13 @@ def test_each_difference_has_its_test():
             assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, (
                 f"{file} has no {test}"
             )
+
+
+def test_the_tables_of_depth_are_those_of_the_records():
+    sys.path.insert(0, str(PROJECT / "benchmarks"))
+    try:
+        import depth_tables
+    finally:
+        sys.path.pop(0)
+    page = depth_tables.PAGE.read_text(encoding="utf-8")
+    assert depth_tables.filled(page) == page, "python benchmarks/depth_tables.py"
