@@ -73,6 +73,18 @@ def lyrics() -> str:
     return f"{markdown(rows)}\n\n({machine(record)})"
 
 
+def cells() -> str:
+    """The training text, by the gated cells."""
+    rows = [["cell", "layers", "parameters", "epochs to 1.17", "perplexity at epoch 10", "at epoch 25"]]
+    for cell in ("gru", "lstm"):
+        record = read(f"depth_{cell}")
+        for group in record["groups"]:
+            at = [number(group["train_at"][epoch]["median"]) for epoch in ("10", "25")]
+            reached = number(group["epochs_to"]["median"])
+            rows.append([cell, str(group["layers"]), f"{group['parameters']:,}", reached, *at])
+    return f"{markdown(rows)}\n\n({machine(record)})"
+
+
 def repetition() -> str:
     """Of the texts that the networks of `lyrics` write."""
     record = read("depth_lyrics")
@@ -126,7 +138,7 @@ def trials() -> str:
     return markdown(rows)
 
 
-TABLES = {table.__name__: table for table in (changes, lyrics, repetition, heldout, budget, trials)}
+TABLES = {table.__name__: table for table in (changes, lyrics, cells, repetition, heldout, budget, trials)}
 
 
 def filled(text: str) -> str:
