@@ -11,6 +11,7 @@ from mxnet import autograd, gluon
 from mxnet.gluon import HybridBlock, nn
 
 from deeprnn import DeepGRU, DeepLSTM, DeepRNN, LanguageModel, lengths
+from deeprnn.cells import ElmanCell, GRUCell, LSTMCell
 from deeprnn.lengths import GRAPHS_KEPT, known_length
 from deeprnn.parity import distance, randomize
 
@@ -260,6 +261,61 @@ def test_the_graphs_used_last_are_kept(drawings):
     assert drawings == []
     assert close([forward(layer, 2)], [forward(reference, 2)])
     assert drawings == [2]
+
+
+@pytest.fixture
+def pieces_of_four(monkeypatch):
+    """Sequences of more than 4 steps are read in pieces, of four steps for whatever kind."""
+    monkeypatch.setattr(lengths, "PIECE", 4 * L * 15)
+    for cell in (ElmanCell, GRUCell, LSTMCell):
+        monkeypatch.setattr(cell, "_operators", 15)
+
+
+@every_kind
+@pytest.mark.parametrize("layout", ["TNC", "NTC"])
+def test_a_long_sequence_is_read_in_pieces(pieces_of_four, drawings, kind, layout):
+    layer, reference = made(kind, BOTH, layout=layout), made(kind, layout=layout)
+    for steps in (4, 5, 8, 11, 14):
+        x = drawn(*((steps, N, C) if layout == "TNC" else (N, steps, C)), seed=steps)
+        begin = [drawn(L, N, H, seed=i) for i in range(len(layer.state_info()))]
+        outputs, states = layer(x, begin)
+        expected, last = reference(x, begin)
+        assert outputs.shape == expected.shape
+        assert close([outputs, *states], [expected, *last])
+        assert close([layer(x)], [reference(x)])
+    assert drawings == [4, 1, 3, 2]
+
+
+def test_a_model_reads_in_pieces_and_its_stack_with_it(pieces_of_four, drawings):
+    net = LanguageModel(7, H, L)
+    net.initialize()
+    ids = mx.nd.array(np.random.default_rng(0).integers(7, size=(11, N)), dtype="int32")
+    expected, last = net(ids)
+    net.hybridize(**BOTH)
+    logits, states = net(ids)
+    assert close([logits, *states], [expected, *last]) and drawings == [4, 3]
+
+
+@pytest.mark.parametrize("options", [{"bidirectional": True}, {"use_sequence_length": True}, {"unroll_length": 11}])
+def test_what_cannot_be_read_in_pieces_is_not(pieces_of_four, drawings, options):
+    layer, reference = made("rnn", BOTH, **options), made("rnn", **options)
+    x, lengths_ = drawn(11, N, C), [mx.nd.array([3, 11])] if "use_sequence_length" in options else []
+    assert close([layer(x, None, *lengths_)], [reference(x, None, *lengths_)])
+    assert drawings == [11]
+
+
+@pytest.mark.parametrize("train_mode", [True, False])
+def test_what_is_recorded_is_not_read_in_pieces(pieces_of_four, drawings, train_mode):
+    layer, reference = made("lstm", BOTH), made("lstm")
+
+    def gradient(net):
+        with autograd.record(train_mode=train_mode):
+            y = (net(drawn(11, N, C)) * drawn(11, N, H, seed=9)).sum()
+        y.backward()
+        return [p.grad().copy() for p in net.collect_params().values()]
+
+    assert close(gradient(layer), gradient(reference))
+    assert drawings == [11]
 
 
 def test_a_graph_that_was_dropped_can_still_go_backward():

@@ -5,8 +5,8 @@ Steps and layers only repeat it, so a call ought to take
 
 .. math:: t = \text{fixed} + \text{each} \cdot T \qquad \text{and} \qquad t = \text{fixed} + \text{each} \cdot L
 
-and `verdicts` says how near to such a line the times are. Above `lengths.STATIC_LIMIT` operators the loop operator is
-drawn, which is another graph with another cost: its sizes are marked, and stand beside the line.
+and `verdicts` says how near to such a line the times are. Above `lengths.STATIC_LIMIT` operators a backward pass goes
+through the loop operator, which is another graph with another cost: its sizes are marked, and stand beside the line.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def point(case: Case) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``case`` and its ``name``; whether the ``loop`` operator is drawn; and by work ``first_call``, the seconds of
-        the first call, the drawing of the graph included, ``seconds`` of a later one as `Spread` (of the steadiest of
-        up to `TRIES` tries), and ``memory``, bytes at the peak so far less those after import (None where the system
-        does not tell).
+        ``case`` and its ``name``; whether the ``loop`` operator is drawn for a backward pass; and by work
+        ``first_call``, the seconds of the first call, the drawing of the graph included, ``seconds`` of a later one as
+        `Spread` (of the steadiest of up to `TRIES` tries), and ``memory``, bytes at the peak so far less those after
+        import (None where the system does not tell).
     """
     return alone(_point, case)
 
@@ -88,6 +88,10 @@ def _along(record: Mapping[str, Any], axis: str) -> list[tuple[int, Mapping[str,
     found = {Case(**each["case"]): each for each in record["points"]}
     cases = {value: _varied(replace(BASE, cell=record["cell"]), axis, value) for value in AXES[axis][1]}
     return [(value, found[case]) for value, case in cases.items() if case in found]
+
+
+def _by_loop(measured: Mapping[str, Any], work: str) -> bool:
+    return bool(measured["loop"]) and work == "training"  # without a gradient a long sequence is read in pieces
 
 
 def _seconds(measured: Mapping[str, Any], work: str) -> float:
@@ -120,7 +124,7 @@ def verdicts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     for axis in LINEAR:
         along = _along(record, axis)
         for work in WORKS:
-            static = [(value, _seconds(each, work)) for value, each in along if not each["loop"]]
+            static = [(value, _seconds(each, work)) for value, each in along if not _by_loop(each, work)]
             if len(static) < 3:
                 continue  # through two points any line fits
             values, seconds = np.array(static).T
@@ -131,7 +135,9 @@ def verdicts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
             costs = seconds / values / (seconds[-1] / values[-1])
             uneven = [i for i, cost in enumerate(costs) if abs(cost - 1) > TOLERANCE]
             loops = {
-                str(value): _seconds(each, work) / (fixed + each_one * value) for value, each in along if each["loop"]
+                str(value): _seconds(each, work) / (fixed + each_one * value)
+                for value, each in along
+                if _by_loop(each, work)
             }
             found.append(
                 {
@@ -181,7 +187,7 @@ def table(record: Mapping[str, Any]) -> str:
     parts = [
         f"**How cost grows, {record['cell']}** ({where(record)})",
         f"Around {base.hidden_size} units, {base.layers} layers, {base.length} steps and {base.batch_size} sequences. "
-        "us and kB are for a cell-step: one layer, one step, one sequence; * by the loop operator.",
+        "us and kB are for a cell-step: one layer, one step, one sequence; *: forward + backward by the loop operator.",
         brief(record),
     ]
     for axis, (name, _) in AXES.items():
@@ -223,7 +229,7 @@ def picture(record: Mapping[str, Any], path: Any) -> None:
                 panel.plot([x for x, _, _ in measured], [y for _, y, _ in measured], color=colours[work], linewidth=1.3)
                 for x, y, each in measured:
                     mark = "x" if panel is column[0] and busy(each, work) else "o"
-                    inside = "white" if each["loop"] else colours[work]
+                    inside = "white" if _by_loop(each, work) else colours[work]
                     panel.plot(x, y, mark, color=colours[work], markerfacecolor=inside, markersize=5)
         for panel in column:
             panel.set_xscale("log", base=2)

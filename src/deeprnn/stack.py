@@ -84,6 +84,7 @@ class _Stack(PerLength):
         self._use_sequence_length = use_sequence_length
         self._unroll_length = None if unroll_length is None else check_size("unroll_length", unroll_length)
         self._any_length = unroll_length is None
+        self._in_order = not bidirectional and not use_sequence_length
         with self.name_scope():
             # The attribute's name is the first word of every key in a .params file, as the built-in layers write them.
             self._unfused = nn.HybridSequential(prefix="")
@@ -253,10 +254,10 @@ class _Stack(PerLength):
             raise ValueError(f"inputs must have 3 axes, {self._layout}, got shape {shape}")
         if 0 in shape:
             raise ValueError(f"inputs must hold at least one step, sequence and feature, got shape {shape}")
-        dtype = np.dtype(inputs.dtype).name
-        if dtype != self._dtype:
-            raise TypeError(f"inputs must be {self._dtype}, as the layer is, got {dtype}; cast one of the two")
-        if dtype == "float16" and inputs.context.device_type != "gpu":
+        if inputs.dtype is not np.dtype(self._dtype).type:
+            came = np.dtype(inputs.dtype).name
+            raise TypeError(f"inputs must be {self._dtype}, as the layer is, got {came}; cast one of the two")
+        if self._dtype == "float16" and inputs.context.device_type != "gpu":
             raise TypeError("float16 needs a GPU: MXNet has no float16 matrix product on the CPU; cast to float32")
         size = getattr(self, parameter_name("l", 0, "i2h_weight")).shape[1]
         if size not in (0, shape[2]):
@@ -319,7 +320,7 @@ def complete_states(
             continue
         if state.shape != info["shape"]:
             raise ValueError(f"states[{i}] must have shape {info['shape']}, got {state.shape}")
-        if np.dtype(state.dtype).name != info["dtype"]:
+        if state.dtype is not np.dtype(info["dtype"]).type:
             raise TypeError(f"states[{i}] must be {info['dtype']}, got {np.dtype(state.dtype).name}")
     return states
 
