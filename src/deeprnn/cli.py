@@ -24,7 +24,6 @@ import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
@@ -48,7 +47,7 @@ from .config import (
 )
 from .files import write_json_atomic, write_text_atomic
 from .generation import Sampler, generate
-from .machine import keep_freed_memory, machine
+from .machine import cores, keep_freed_memory, machine, versions
 from .report import EventWriter, append_metrics, append_row, beside_one_layer, curves, read_metrics
 
 if TYPE_CHECKING:
@@ -352,6 +351,7 @@ class Training:
         test_loss = evaluate(self.net, self.test, self.ctx)
         test_perplexity = math.inf if test_loss is None else perplexity(test_loss)
         seconds = sum(row["seconds"] for row in metrics)
+        packages = versions()
         summary = {
             "test_loss": test_loss,
             "test_perplexity": test_perplexity if math.isfinite(test_perplexity) else None,
@@ -362,8 +362,8 @@ class Training:
             "seconds": seconds,
             "corpus": self.corpus.name,
             "corpus_sha256": self.corpus.sha256,
-            "versions": versions(),
-            "machine": {name: value for name, value in machine().items() if name not in versions()},
+            "versions": packages,
+            "machine": {name: value for name, value in machine().items() if name not in packages},
         }
         write_json_atomic(self.folder / "summary.json", summary)
         curves(metrics, self.folder / "curves.png", title=f"{self.corpus.name}, {shape(self.run)}")
@@ -541,7 +541,7 @@ def open_run(folder: Path) -> tuple[LanguageModel, gluonnlp.Vocab, RunConfig, Ch
 def use_threads(threads: int) -> None:
     """Settle how many threads mxnet computes with, before it is imported: left alone it takes half of the cores."""
     if threads or "OMP_NUM_THREADS" not in os.environ:
-        os.environ["OMP_NUM_THREADS"] = str(threads or machine()["cores"])
+        os.environ["OMP_NUM_THREADS"] = str(threads or cores())
     keep_freed_memory()
 
 
@@ -574,11 +574,6 @@ def language_model(config: ModelConfig, vocab_size: int) -> LanguageModel:
 
 def parameter_count(net: LanguageModel) -> int:
     return sum(parameter.data().size for parameter in net.collect_params().values())
-
-
-@cache
-def versions() -> dict[str, str]:
-    return {name: machine()[name] for name in ("deeprnn", "mxnet", "numpy", "python")}
 
 
 def saved_vocabulary(checkpoint: Checkpoint) -> gluonnlp.Vocab:
