@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deeprnn import __version__, checkpoint, cli, training
+from deeprnn import __version__, checkpoint, cli, corpus, training
 from deeprnn.config import ModelConfig, RunConfig
 
 PROJECT = Path(__file__).parent.parent
@@ -519,11 +519,13 @@ def test_ctrl_c(text, tmp_path, heed_ctrl_c):
 
 
 def test_the_built_in_text_is_shown_beside_one_layer(train, tmp_path, monkeypatch, text):
-    code, said = train()
-    assert code == 0 and "one layer" not in said.out
     record = json.loads(cli.ONE_LAYER.read_text())
-    monkeypatch.setattr(cli, "ONE_LAYER", tmp_path / "one_layer.json")
-    cli.ONE_LAYER.write_text(json.dumps({**record, "corpus": Path(text).name}))
+    assert record["corpus"] == corpus.BUILT_IN
+    with monkeypatch.context() as without:
+        without.setattr(cli, "ONE_LAYER", tmp_path / "nowhere.json")  # for another text it need not be there
+        code, said = train()
+    assert code == 0 and "one layer" not in said.out
+    monkeypatch.setattr(corpus, "BUILT_IN", Path(text).name)
     code, said = train(out=tmp_path / "again")
     ours, theirs = said.out.splitlines()[-4:-2]
     assert code == 0 and ours.startswith("validation loss ") and ours.endswith(" nats per token, 2 layers")

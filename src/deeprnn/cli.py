@@ -66,7 +66,7 @@ __all__ = ["main"]
 PRESETS = Path(__file__).parent / "configs"
 
 ONE_LAYER = Path(__file__).parent / "one_layer.json"
-"""A recorded run, for comparing."""
+"""A recorded run on the built-in text, for comparing."""
 
 ACTS = ("preset", "config", "resume", "init_from")
 """Flags that say what to do, not what the run is: they are not saved with it."""
@@ -343,6 +343,7 @@ class Training:
     def finish(self) -> None:
         """Measure the best network on the test part, write the summary and the picture, and show what came of it."""
         from . import checkpoint
+        from .corpus import BUILT_IN
         from .training import evaluate, perplexity
 
         metrics = read_metrics(self.folder / "metrics.jsonl")
@@ -371,8 +372,8 @@ class Training:
             say(self.samples(best["epoch"]))
         part, loss = ("train", best["train_loss"]) if test_loss is None else ("test", test_loss)
         say(f"{part} loss {loss:.4f} nats per token, perplexity {perplexity(loss):.4g}")
-        one_layer = json.loads(ONE_LAYER.read_text(encoding="utf-8"))
-        if self.run.model.layers > 1 and self.corpus.name == one_layer["corpus"] and best["valid_loss"] is not None:
+        if self.run.model.layers > 1 and self.corpus.name == BUILT_IN and best["valid_loss"] is not None:
+            one_layer = json.loads(ONE_LAYER.read_text(encoding="utf-8"))
             say(f"validation loss {best['valid_loss']:.4f} nats per token, {self.run.model.layers} layers")
             say(beside_one_layer(one_layer, seconds, self.corpus.sha256))
         say(f"{seconds:.0f} s of training, {shape(self.run)}; the run is in {self.folder}")
