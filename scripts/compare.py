@@ -16,7 +16,7 @@ from deeprnn import cli, comparison, study
 from deeprnn.bench import ROUNDS, Case
 from deeprnn.cells import ACTIVATIONS
 from deeprnn.checks import check_choice, check_size
-from deeprnn.config import flag
+from deeprnn.config import flag, spelled
 from deeprnn.files import write_json_atomic, write_text_atomic
 from deeprnn.language_model import CELLS
 from deeprnn.page import page
@@ -165,12 +165,12 @@ def compare_depth(args: argparse.Namespace) -> int:
         raise ValueError(f"--perplexity must be above 1, got {args.perplexity:g}")
     check_folders(args.json, args.html)
     given = {name: getattr(args, name) for name in ("corpus", "max_chars", "split")}
-    flags = [f"{flag(name)}={value}" for name, value in given.items() if value is not None]
+    flags = spelled({name: value for name, value in given.items() if value is not None})
     for option in args.set:
         name, sign, value = option.partition("=")
         if not (name and sign):
             raise ValueError(f"--set must be NAME=VALUE, as hidden_size=128; got {option!r}")
-        flags.append(f"{flag(name)}={value}")
+        flags += spelled({name: value})
     flags += ["--diagnose"] if args.diagnose else []
     runs = study.plan(recipes, layers, args.seeds, args.out, flags, epochs_of(args.epochs, recipes))
 

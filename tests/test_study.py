@@ -223,8 +223,8 @@ def test_the_record_is_what_the_runs_left(tmp_path, text):
 
 def test_a_perplexity_never_reached():
     assert study._reached({"train": [3.0, None, 2.0], "seconds_by_epoch": [1, 1, 1]}, 1.5) == (None, None)
-    assert study._spread([1.0, None, 3.0]) == {"median": 3.0, "low": 1.0, "high": None}
-    assert study._spread([None, 2.0, None])["median"] is None
+    assert study.spread([1.0, None, 3.0]) == {"median": 3.0, "low": 1.0, "high": None}
+    assert study.spread([None, 2.0, None])["median"] is None
 
 
 # The command

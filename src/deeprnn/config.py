@@ -29,6 +29,7 @@ __all__ = [
     "TrainConfig",
     "chosen",
     "flag",
+    "spelled",
 ]
 
 Part = TypeVar("Part", bound="DataclassInstance")
@@ -336,6 +337,15 @@ def chosen(part: type[Part], options: Mapping[str, Any]) -> Part:
 def flag(name: str) -> str:
     """A field as it is spelled on the command line: ``hidden_size`` -> ``--hidden-size``."""
     return "--" + name.replace("_", "-")
+
+
+def spelled(options: Mapping[str, Any]) -> list[str]:
+    """Options as they are typed: ``{"hidden_size": 8, "max_chars": None}`` -> ``--hidden-size=8 --max-chars=null``."""
+    values = {
+        name: ",".join(map(str, value)) if isinstance(value, (list, tuple)) else "null" if value is None else value
+        for name, value in options.items()
+    }
+    return [f"{flag(name)}={value}" for name, value in values.items()]
 
 
 def _check(config: Any, **minimum: int) -> None:
