@@ -7,7 +7,6 @@ import math
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from dataclasses import fields
@@ -500,21 +499,14 @@ def test_plain_lines_within_an_epoch(train, monkeypatch):
     assert len(re.findall("^epoch 1/2  loss .* left$", said.out, flags=re.MULTILINE)) == 1  # the next is 10 s later
 
 
-def test_ctrl_c(text, tmp_path, heed_ctrl_c):
-    command = [sys.executable, "-W", "ignore", "-m", "deeprnn", "train", "--corpus", text, *TINY, "--epochs", "100000"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heed_ctrl_c}
-    with subprocess.Popen([*command, "--out", str(tmp_path / "run")], env=environment, **pipes) as process:
-        for line in process.stdout:
-            if line.startswith("epoch 2/"):
-                process.send_signal(signal.SIGINT)
-                break
-        try:
-            _, error = process.communicate(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-    assert process.returncode == 130
+def test_ctrl_c(interrupted, text, tmp_path):
+    arguments = ["--corpus", text, *TINY, "--epochs", "100000", "--out", str(tmp_path / "run")]
+
+    def trains(process):
+        next(line for line in process.stdout if line.startswith("epoch 2/"))
+
+    code, error = interrupted("-m", "deeprnn", "train", *arguments, ready=trains)
+    assert code == 130
     assert re.fullmatch(r"deeprnn: error: interrupted; epoch \d+ is saved; go on with: .* --resume\n", error)
 
 
