@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional, TypeVar, get_args, get_origin, get_type_hints
 
-from .checks import check_choice, check_fraction, check_size
+from .checks import check_activation, check_choice, check_fraction, check_size
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -164,8 +164,7 @@ class ModelConfig:
                 value = getattr(self, name)
                 if value != off:
                     raise ValueError(f"--backend gluon has no {flag(name)} {value}; use {flag(name)} {off}")
-        if self.cell != "rnn" and self.activation != "tanh":
-            raise ValueError(f"--activation {self.activation} is for --cell rnn; {self.cell} has its own")
+        check_activation(self.cell, self.activation)
 
 
 @dataclass(frozen=True)
