@@ -21,7 +21,6 @@ from typing import Any
 
 from deeprnn.files import write_json_atomic
 from deeprnn.machine import machine
-from deeprnn.report import read_metrics
 from deeprnn.study import Run, plan, train_all
 
 SEEDS = 3
@@ -49,7 +48,7 @@ def main() -> int:
             for backend in ("deeprnn", "gluon")
         ]
         train_all([*study, *pairs], given.jobs)
-        metrics = {run.folder: read_metrics(run.folder / "metrics.jsonl") for run in (*study, *pairs)}
+        metrics = {run.folder: run.metrics for run in (*study, *pairs)}
 
     perplexities = {(run.layers, run.seed): [row["train_perplexity"] for row in metrics[run.folder]] for run in study}
     seconds = {(run.layers, run.seed): sum(row["seconds"] for row in metrics[run.folder]) for run in study}

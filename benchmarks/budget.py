@@ -17,7 +17,6 @@ Each run is a `deeprnn train --preset deep` in a process of its own; the same co
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 from collections.abc import Mapping, Sequence
@@ -25,9 +24,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from deeprnn.config import spelled
 from deeprnn.files import write_json_atomic
 from deeprnn.machine import machine
-from deeprnn.report import read_metrics
 from deeprnn.study import Run, train_all
 
 BUDGET, WITHIN = 120_000, 0.03
@@ -38,11 +37,14 @@ SEEDS = (0, 1, 2)
 TRIALS: tuple[Mapping[str, Any], ...] = (
     {"lr": 5e-3},
     {"lr": 1e-2},
-    {"lr": 1e-2, "dropout": 0.1},
+    {"lr": 1e-2, "dropout": 0.1},  # between layers: for one layer this is the trial before, and gives the same loss
     {"lr": 1e-2, "layer_norm": True},
     {"lr": 1e-2, "zoneout": 0.05},
 )
 """The search space: what differs from the recipe."""
+
+SHOWN = ("cell", "layers", "hidden_size", "lr", "dropout", "layer_norm", "zoneout", "seed", "epochs")
+"""Options of a run that its result names."""
 
 
 def parameters(cell: str, layers: int, hidden_size: int, layer_norm: bool = False) -> int:
@@ -64,31 +66,24 @@ def width(cell: str, layers: int, layer_norm: bool = False) -> int:
 def planned(args: argparse.Namespace, cell: str, layers: int, seed: int, trial: Mapping[str, Any]) -> Run:
     """One training."""
     options = {
-        **{"corpus": args.corpus, "max_chars": "null", "split": "0.8,0.1,0.1", "unknown": True},
+        **{"corpus": args.corpus, "max_chars": None, "split": "0.8,0.1,0.1", "unknown": True},
         **{"cell": cell, "layers": layers, "hidden_size": width(cell, layers, trial.get("layer_norm", False))},
         **{"batch_size": 64, "seq_len": 64, "epochs": args.epochs, "seed": seed, "embedding_size": EMBEDDING},
         **{"sample_every": 0, **trial},
     }
     name = "-".join([cell, str(layers), *(f"{key}={value}" for key, value in trial.items()), str(seed)])
-    flags = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
-    return Run.of("deep", [*flags, f"--out={args.out / name}"])
+    return Run.of("deep", spelled({**options, "out": args.out / name}))
 
 
 def result(run: Run, test: bool = False) -> dict[str, Any]:
     """What a run came to; its test loss only if it is asked for."""
-    model = run.config.model
-    found = {
-        **{"cell": model.cell, "layers": model.layers, "hidden_size": model.hidden_size},
-        **{"lr": run.config.train.lr, **{name: getattr(model, name) for name in ("dropout", "layer_norm", "zoneout")}},
-        **{"seed": run.seed, "epochs": run.config.train.epochs, "diverged": run.diverged},
-    }
+    options, summary = run.config.to_mapping(), run.summary
+    found = {**{name: options[name] for name in SHOWN}, "diverged": run.diverged}
     if run.diverged is not None:
         return {**found, "valid_loss": None}
-    summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
-    found["seconds"] = sum(row["seconds"] for row in read_metrics(run.folder / "metrics.jsonl"))
-    for name in ("parameters", "valid_loss", *(["test_loss"] if test else [])):
-        found[name] = summary[name]
-    return found
+    measured = ("parameters", "valid_loss", *(["test_loss"] if test else []))
+    seconds = sum(row["seconds"] for row in run.metrics)
+    return {**found, "seconds": seconds, **{name: summary[name] for name in measured}}
 
 
 def in_words(it: Mapping[str, Any]) -> str:
@@ -132,7 +127,7 @@ def main() -> int:
         "machine": machine(),
         "threads_per_run": 1,
         "jobs": args.jobs,
-        "corpus_sha256": json.loads((depths[0].folder / "summary.json").read_text(encoding="utf-8"))["corpus_sha256"],
+        "corpus_sha256": depths[0].summary["corpus_sha256"],
         "depths": [result(run) for run in depths],
         "trials": {name: [result(run) for run in runs] for name, runs in trials.items()},
         "finals": {name: [result(run, test=True) for run in runs] for name, runs in finals.items()},

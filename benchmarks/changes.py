@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from deeprnn.bench_report import markdown
+from deeprnn.config import spelled
 from deeprnn.files import write_json_atomic
 from deeprnn.machine import machine
-from deeprnn.report import read_metrics
-from deeprnn.study import Run, train_all
+from deeprnn.study import Run, spread, train_all
 
 CHANGES = {
     "weights": {"init": "deep"},
@@ -40,15 +41,23 @@ WAYS = {
 
 def planned(args: argparse.Namespace, way: str, layers: int, seed: int) -> Run:
     """One training."""
-    options: dict[str, Any] = {"layers": layers, "seed": seed, "epochs": args.epochs, "sample_every": 0}
+    options: dict[str, Any] = {"layers": layers, "seed": seed, "epochs": args.epochs}
+    options |= {"sample_every": 0, "sample_prefix": ""}  # the book's own prefix may not be in this text
     if args.corpus:
         options["corpus"] = args.corpus
     for name in WAYS[way]:
-        options.update(CHANGES[name])
-    flags = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
-    return Run.of(
-        "book", [*flags, "--sample-prefix=", f"--out={args.out / f'{way}-{layers}-{seed}'.replace(' ', '-')}"]
-    )
+        options |= CHANGES[name]
+    return Run.of("book", spelled({**options, "out": args.out / f"{way}-{layers}-{seed}".replace(" ", "-")}))
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """The medians as Markdown."""
+    depths = list(next(iter(record["perplexity"].values())))
+    rows = [[f"perplexity after {record['epochs']} epochs", *(f"{depth} layers" for depth in depths)]]
+    for way, found in record["perplexity"].items():
+        values = [found[depth]["median"] for depth in depths]
+        rows.append([way, *("diverged" if value is None else f"{value:.4g}" for value in values)])
+    return markdown(rows)
 
 
 def main() -> int:
@@ -79,22 +88,11 @@ def main() -> int:
         "perplexity": {way: {} for way in WAYS},
     }
     for (way, layers), group in runs.items():
-        last = [
-            None if run.diverged else read_metrics(run.folder / "metrics.jsonl")[-1]["train_perplexity"]
-            for run in group
-        ]
-        known = [float("inf") if value is None else value for value in last]
-        median = statistics.median(known)
-        record["perplexity"][way][str(layers)] = {"median": None if median == float("inf") else median, "seeds": last}
+        last = [None if run.diverged else run.metrics[-1]["train_perplexity"] for run in group]
+        record["perplexity"][way][str(layers)] = {"median": spread(last)["median"], "seeds": last}
     if args.json:
         write_json_atomic(args.json, record)
-    print(
-        "| " + " | ".join([f"perplexity after {args.epochs} epochs", *(f"{count} layers" for count in depths)]) + " |"
-    )
-    print("|---|" + "---:|" * len(depths))
-    for way, found in record["perplexity"].items():
-        values = [found[str(count)]["median"] for count in depths]
-        print("| " + " | ".join([way, *("diverged" if value is None else f"{value:.4g}" for value in values)]) + " |")
+    print(table(record))
     return 0
 
 

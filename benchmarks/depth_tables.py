@@ -7,12 +7,15 @@ python benchmarks/depth_tables.py        writes docs/depth.md anew; a test holds
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
 from budget import in_words
+from changes import table as perplexities
 
+from deeprnn import study
 from deeprnn.bench_report import fill, markdown
 from deeprnn.files import write_text_atomic
 
@@ -47,11 +50,7 @@ def spread(of: Mapping[str, Optional[float]], digits: int = 4) -> str:
 def changes() -> str:
     """Each change alone, all but one, and all."""
     record = read("changes")
-    depths = list(next(iter(record["perplexity"].values())))
-    rows = [[f"perplexity after {record['epochs']} epochs", *(f"{depth} layers" for depth in depths)]]
-    for way, found in record["perplexity"].items():
-        rows.append([way, *(number(found[depth]["median"]) for depth in depths)])
-    return f"{markdown(rows)}\n\n({machine(record)})"
+    return f"{perplexities(record)}\n\n({machine(record)})"
 
 
 def lyrics() -> str:
@@ -113,19 +112,16 @@ def budget() -> str:
         ["network", "units", "parameters", "chosen of the trials", "epochs", "seconds", "test loss: median (seeds)"]
     ]
     for name, runs in record["finals"].items():
-        losses = sorted(run["test_loss"] for run in runs)
         it = runs[0]
-        seconds = sorted(run["seconds"] for run in runs)[len(runs) // 2]
-        middle = {"median": losses[len(losses) // 2], "low": losses[0], "high": losses[-1]}
         cells = [
             name,
             str(it["hidden_size"]),
             f"{it['parameters']:,}",
             in_words(it),
             str(it["epochs"]),
-            f"{seconds:.0f}",
+            f"{statistics.median(run['seconds'] for run in runs):.0f}",
         ]
-        rows.append([*cells, spread(middle)])
+        rows.append([*cells, spread(study.spread([run["test_loss"] for run in runs]))])
     return f"{markdown(rows)}\n\n({machine(record)})"
 
 

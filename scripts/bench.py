@@ -12,30 +12,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any, NoReturn, Optional
+from typing import Any, Optional
 
 # Before MXNet is imported, and for PyTorch's process too: left alone, the one takes half of the cores, the other all.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from deeprnn import bench, bench_report, comparison, growth
+from deeprnn.arguments import Parser
 from deeprnn.bench import CONTESTANTS, GRID, QUICK, ROUNDS, WORKS, Case
 from deeprnn.cells import ACTIVATIONS
-from deeprnn.checks import check_size
-from deeprnn.files import write_json_atomic, write_text_atomic
+from deeprnn.checks import check_activation, check_size
+from deeprnn.files import check_folders, write_json_atomic, write_text_atomic
 from deeprnn.language_model import CELLS
 from deeprnn.machine import machine
 
 ALL = (*WORKS, "cost", "profile", "language-model")
 
 
-class Parser(argparse.ArgumentParser):
-    """Tells what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The flags."""
     parser = Parser(
         prog="bench.py",
@@ -119,14 +113,11 @@ def sizes(text: str) -> tuple[int, int, int, int, int]:
 
 def check(args: argparse.Namespace) -> None:
     """What argparse does not look at."""
-    if args.cell != "rnn" and args.activation != "tanh":
-        raise ValueError(f"--activation {args.activation} is for --cell rnn; {args.cell} has its own")
+    check_activation(args.cell, args.activation)
     check_size("--rounds", args.rounds)
     if args.into and not args.table:
         raise ValueError("--into needs --table with the records whose tables go there")
-    for path in (args.json, args.picture):
-        if path and not path.parent.is_dir():
-            raise FileNotFoundError(f"there is no folder {path.parent} for {path}: make it first")
+    check_folders(args.json, args.picture)
 
 
 def say(text: str) -> None:
@@ -250,19 +241,16 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Parse, measure, show."""
     command = parser()
     args = command.parse_args(argv)
-    try:
+
+    def work() -> int:
         check(args)
         if args.table:
             show(args, [json.loads(path.read_text(encoding="utf-8")) for path in args.table])
         else:
             show(args, [grow(args) if args.growth else run(args)])
         return 0
-    except (ValueError, TypeError, OSError) as error:
-        command.error(str(error))
-    except RuntimeError as error:
-        command.exit(1, f"{command.prog}: {error}\n")
-    except KeyboardInterrupt:
-        return 130
+
+    return command.call(work)
 
 
 if __name__ == "__main__":

@@ -10,27 +10,21 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, Optional
+from typing import Optional
 
 from deeprnn import cli, comparison, study
+from deeprnn.arguments import Parser
 from deeprnn.bench import ROUNDS, Case
 from deeprnn.cells import ACTIVATIONS
-from deeprnn.checks import check_choice, check_size
-from deeprnn.config import flag
-from deeprnn.files import write_json_atomic, write_text_atomic
+from deeprnn.checks import check_activation, check_choice, check_size
+from deeprnn.config import flag, spelled
+from deeprnn.files import check_folders, write_json_atomic, write_text_atomic
 from deeprnn.language_model import CELLS
 from deeprnn.page import page
 from deeprnn.stack import LAYOUTS
 
 
-class Parser(argparse.ArgumentParser):
-    """Tells what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The commands and their flags."""
     parser = Parser(prog="compare.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
@@ -126,8 +120,7 @@ def parser() -> argparse.ArgumentParser:
 
 def compare_layers(args: argparse.Namespace) -> int:
     """The command `layers`."""
-    if args.cell != "rnn" and args.activation != "tanh":
-        raise ValueError(f"--activation {args.activation} is for --cell rnn; {args.cell} has its own")
+    check_activation(args.cell, args.activation)
     for name in ("layers", "hidden_size", "input_size", "seq_len", "batch_size", "steps", "rounds", "seed"):
         check_size(flag(name), getattr(args, name), minimum=0 if name in ("steps", "seed") else 1)
     case = Case(
@@ -165,12 +158,12 @@ def compare_depth(args: argparse.Namespace) -> int:
         raise ValueError(f"--perplexity must be above 1, got {args.perplexity:g}")
     check_folders(args.json, args.html)
     given = {name: getattr(args, name) for name in ("corpus", "max_chars", "split")}
-    flags = [f"{flag(name)}={value}" for name, value in given.items() if value is not None]
+    flags = spelled({name: value for name, value in given.items() if value is not None})
     for option in args.set:
         name, sign, value = option.partition("=")
         if not (name and sign):
             raise ValueError(f"--set must be NAME=VALUE, as hidden_size=128; got {option!r}")
-        flags.append(f"{flag(name)}={value}")
+        flags += spelled({name: value})
     flags += ["--diagnose"] if args.diagnose else []
     runs = study.plan(recipes, layers, args.seeds, args.out, flags, epochs_of(args.epochs, recipes))
 
@@ -234,25 +227,11 @@ def command(args: argparse.Namespace) -> str:
     return shlex.join(["python", "scripts/compare.py", args.command, *options, "--html", "depth.html"])
 
 
-def check_folders(*paths: Optional[Path]) -> None:
-    """Before any work: where a file is to be written, its folder is there."""
-    for path in paths:
-        if path and not path.parent.is_dir():
-            raise FileNotFoundError(f"there is no folder {path.parent} for {path}: make it first")
-
-
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Parse, compare, show."""
     commands = parser()
     args = commands.parse_args(argv)
-    try:
-        return int(args.run(args))
-    except (ValueError, TypeError, OSError) as error:
-        commands.error(str(error))
-    except RuntimeError as error:
-        commands.exit(1, f"{commands.prog}: {error}\n")
-    except KeyboardInterrupt:
-        return 130
+    return commands.call(lambda: args.run(args))
 
 
 if __name__ == "__main__":

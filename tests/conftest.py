@@ -1,4 +1,4 @@
-"""Seeds for every test: the same in each run, printed where a test fails, and replaceable.
+"""What tests share: seeds, the same in each run, printed where a test fails, and replaceable; scripts; Ctrl-C.
 
 Each test has a seed of its own, made from its name, so that neither the order nor the number of processes matters.
 `DEEPRNN_TEST_SEED=7` gives all tests that seed and lets hypothesis draw new examples: a way to look for trouble.
@@ -6,15 +6,24 @@ Each test has a seed of its own, made from its name, so that neither the order n
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import signal
+import subprocess
+import sys
 import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Callable
 
 import hypothesis
 import mxnet as mx
 import numpy as np
 import pytest
+
+import deeprnn
 
 REPLAYED = os.environ.get("DEEPRNN_TEST_SEED")
 
@@ -34,7 +43,54 @@ def _seeded(request: pytest.FixtureRequest) -> None:
     print(f"seed {seed}: DEEPRNN_TEST_SEED={seed} gives it again")
 
 
+@pytest.fixture(scope="module")
+def script(request: pytest.FixtureRequest) -> ModuleType:
+    """The script of which a file of tests has the path, as `SCRIPT`."""
+    path: Path = request.module.SCRIPT
+    spec = importlib.util.spec_from_file_location(f"{path.stem}_script", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
-def heed_ctrl_c():
-    """For a process that is to be interrupted: one in a shell's background inherits that SIGINT is ignored."""
-    return lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+def refusal(
+    script: ModuleType, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> Callable[[Sequence[str]], str]:
+    """Give the script arguments that are wrong: it ends with exit code 2, and says why in the one line that it says."""
+
+    def refused(arguments: Sequence[str]) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            script.main(arguments)
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith(request.module.SCRIPT.name) and ": error: " in error and error.count("\n") == 1
+        return error
+
+    return refused
+
+
+@pytest.fixture
+def interrupted() -> Callable[..., tuple[int, str]]:
+    """Have Python run in a process of its own, interrupt it when it is `ready`: its exit code, and its errors."""
+
+    def interrupt(*arguments: str, ready: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str]:
+        with subprocess.Popen(
+            [sys.executable, "-W", "ignore", *arguments],
+            env={**os.environ, "PYTHONPATH": str(Path(deeprnn.__file__).parent.parent)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # One in a shell's background inherits that SIGINT is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process:
+            try:
+                ready(process)
+                process.send_signal(signal.SIGINT)
+                _, error = process.communicate(timeout=60)
+            finally:
+                process.kill()  # where it did not end by itself
+        return process.returncode, error
+
+    return interrupt

@@ -16,7 +16,7 @@ PACKAGE = Path(deeprnn.__file__).parent
 PROJECT = Path(__file__).parent.parent
 
 FLOORS = {
-    "_types": 0, "checks": 0, "config": 0, "files": 0, "machine": 0, "target": 0,
+    "_types": 0, "arguments": 0, "checks": 0, "config": 0, "files": 0, "machine": 0, "target": 0,
     "cells": 1, "initializers": 1, "corpus": 1, "repetition": 1,
     "unroll": 2, "batches": 2,
     "lengths": 3, "stack": 3,

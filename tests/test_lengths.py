@@ -81,6 +81,14 @@ def foreign(kind="rnn", flags=None, **options):
     return net
 
 
+def with_reference(kind, flags, inside):
+    """A network with these flags, alone or in a foreign block, where static_shape is refused; and the same without."""
+    make = foreign if inside else made
+    if inside and flags:
+        flags = {name: value for name, value in flags.items() if name != "static_shape"}
+    return make(kind, flags), make(kind)
+
+
 @pytest.fixture
 def drawings(monkeypatch):
     """The length of each graph that is drawn, in order."""
@@ -102,10 +110,7 @@ def drawings(monkeypatch):
 @every_flag
 @pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a foreign block"])
 def test_lengths_in_turn_with_inference_before_and_after_training(kind, flags, inside):
-    make = foreign if inside else made
-    if inside and flags and "static_shape" in flags:
-        flags = {name: value for name, value in flags.items() if name != "static_shape"}
-    net, reference = make(kind, flags), make(kind)
+    net, reference = with_reference(kind, flags, inside)
     for length in (5, 3, 35, 5):
         assert close([forward(net, length)], [forward(reference, length)])
         assert close(gradients(net, length), gradients(reference, length))
@@ -116,10 +121,7 @@ def test_lengths_in_turn_with_inference_before_and_after_training(kind, flags, i
 @every_flag
 @pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a foreign block"])
 def test_two_forward_passes_before_one_backward(kind, flags, inside):
-    make = foreign if inside else made
-    if inside and flags and "static_shape" in flags:
-        flags = {name: value for name, value in flags.items() if name != "static_shape"}
-    net, reference = make(kind, flags), make(kind)
+    net, reference = with_reference(kind, flags, inside)
     for pair in ((4, 4), (4, 2), (1, 4)):
         assert close(gradients(net, *pair), gradients(reference, *pair), 1e-5)
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -70,15 +66,6 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_text(TRAINER)
     monkeypatch.setattr(study, "PROGRAM", (sys.executable, "-W", "ignore", str(path)))
     monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[1]))
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("compare_script", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def planned(out, text, layers=(1, 2), seeds=2, epochs=4):
@@ -223,8 +210,8 @@ def test_the_record_is_what_the_runs_left(tmp_path, text):
 
 def test_a_perplexity_never_reached():
     assert study._reached({"train": [3.0, None, 2.0], "seconds_by_epoch": [1, 1, 1]}, 1.5) == (None, None)
-    assert study._spread([1.0, None, 3.0]) == {"median": 3.0, "low": 1.0, "high": None}
-    assert study._spread([None, 2.0, None])["median"] is None
+    assert study.spread([1.0, None, 3.0]) == {"median": 3.0, "low": 1.0, "high": None}
+    assert study.spread([None, 2.0, None])["median"] is None
 
 
 # The command
@@ -246,24 +233,19 @@ def test_the_script_trains_writes_and_reports(script, tmp_path, text, capsys):
     assert script.main(["depth", *flags, "--report-only"]) == 0
 
 
-def test_ctrl_c_stops_the_runs_and_says_how_to_go_on(tmp_path, text, heed_ctrl_c):
+def test_ctrl_c_stops_the_runs_and_says_how_to_go_on(interrupted, tmp_path, text):
     flags = ["--layers", "1", "--seeds", "1", "--corpus", text, "--max-chars", "2000", "--set", "hidden_size=6"]
     flags += ["--epochs", "100000", "--no-diagnose", "--out", str(tmp_path / "runs")]
-    command = [sys.executable, "-W", "ignore", str(SCRIPT), "depth", *flags]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heed_ctrl_c}
-    with subprocess.Popen(command, **pipes) as process:
-        metrics = tmp_path / "runs" / "book-1-0" / "metrics.jsonl"
+    metrics = tmp_path / "runs" / "book-1-0" / "metrics.jsonl"
+
+    def trains(_):
         for _ in range(600):
             if metrics.exists():
                 break
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        try:
-            _, error = process.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-    assert process.returncode == 130
+
+    code, error = interrupted(str(SCRIPT), "depth", *flags, ready=trains)
+    assert code == 130
     assert error == "interrupted; 0 of 1 runs are over; go on with the same command\n"
     size = metrics.stat().st_size
     time.sleep(0.5)
@@ -289,9 +271,5 @@ def test_ctrl_c_stops_the_runs_and_says_how_to_go_on(tmp_path, text, heed_ctrl_c
         (["--samples", "some"], "invalid choice: 'some'"),
     ],
 )
-def test_wrong_usage_is_told_in_one_line(script, tmp_path, arguments, said, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        script.main(["depth", "--out", str(tmp_path), "--no-diagnose", *arguments])
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err
-    assert said in error and ": error: " in error and error.count("\n") == 1
+def test_wrong_usage_is_told_in_one_line(refusal, tmp_path, arguments, said):
+    assert said in refusal(["depth", "--out", str(tmp_path), "--no-diagnose", *arguments])

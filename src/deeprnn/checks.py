@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["DTYPES", "check_choice", "check_dtype", "check_fraction", "check_size"]
+__all__ = ["DTYPES", "check_activation", "check_choice", "check_dtype", "check_fraction", "check_size"]
 
 DTYPES = ("float32", "float64", "float16")
 
@@ -41,6 +41,12 @@ def check_dtype(dtype: Any) -> str:
     except TypeError:
         name = str(dtype)
     return check_choice("dtype", name, DTYPES)
+
+
+def check_activation(cell: str, activation: str) -> None:
+    """Only an rnn's non-linearity can be another than tanh."""
+    if cell != "rnn" and activation != "tanh":
+        raise ValueError(f"--activation {activation} is for --cell rnn; {cell} has its own")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:

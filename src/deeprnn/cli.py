@@ -24,7 +24,6 @@ import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
@@ -48,7 +47,7 @@ from .config import (
 )
 from .files import write_json_atomic, write_text_atomic
 from .generation import Sampler, generate
-from .machine import keep_freed_memory, machine
+from .machine import cores, keep_freed_memory, machine, versions
 from .report import EventWriter, append_metrics, append_row, beside_one_layer, curves, read_metrics
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ __all__ = ["main"]
 PRESETS = Path(__file__).parent / "configs"
 
 ONE_LAYER = Path(__file__).parent / "one_layer.json"
-"""A recorded run, for comparing."""
+"""A recorded run on the built-in text, for comparing."""
 
 ACTS = ("preset", "config", "resume", "init_from")
 """Flags that say what to do, not what the run is: they are not saved with it."""
@@ -344,6 +343,7 @@ class Training:
     def finish(self) -> None:
         """Measure the best network on the test part, write the summary and the picture, and show what came of it."""
         from . import checkpoint
+        from .corpus import BUILT_IN
         from .training import evaluate, perplexity
 
         metrics = read_metrics(self.folder / "metrics.jsonl")
@@ -352,6 +352,7 @@ class Training:
         test_loss = evaluate(self.net, self.test, self.ctx)
         test_perplexity = math.inf if test_loss is None else perplexity(test_loss)
         seconds = sum(row["seconds"] for row in metrics)
+        packages = versions()
         summary = {
             "test_loss": test_loss,
             "test_perplexity": test_perplexity if math.isfinite(test_perplexity) else None,
@@ -362,8 +363,8 @@ class Training:
             "seconds": seconds,
             "corpus": self.corpus.name,
             "corpus_sha256": self.corpus.sha256,
-            "versions": versions(),
-            "machine": {name: value for name, value in machine().items() if name not in versions()},
+            "versions": packages,
+            "machine": {name: value for name, value in machine().items() if name not in packages},
         }
         write_json_atomic(self.folder / "summary.json", summary)
         curves(metrics, self.folder / "curves.png", title=f"{self.corpus.name}, {shape(self.run)}")
@@ -371,8 +372,8 @@ class Training:
             say(self.samples(best["epoch"]))
         part, loss = ("train", best["train_loss"]) if test_loss is None else ("test", test_loss)
         say(f"{part} loss {loss:.4f} nats per token, perplexity {perplexity(loss):.4g}")
-        one_layer = json.loads(ONE_LAYER.read_text(encoding="utf-8"))
-        if self.run.model.layers > 1 and self.corpus.name == one_layer["corpus"] and best["valid_loss"] is not None:
+        if self.run.model.layers > 1 and self.corpus.name == BUILT_IN and best["valid_loss"] is not None:
+            one_layer = json.loads(ONE_LAYER.read_text(encoding="utf-8"))
             say(f"validation loss {best['valid_loss']:.4f} nats per token, {self.run.model.layers} layers")
             say(beside_one_layer(one_layer, seconds, self.corpus.sha256))
         say(f"{seconds:.0f} s of training, {shape(self.run)}; the run is in {self.folder}")
@@ -541,7 +542,7 @@ def open_run(folder: Path) -> tuple[LanguageModel, gluonnlp.Vocab, RunConfig, Ch
 def use_threads(threads: int) -> None:
     """Settle how many threads mxnet computes with, before it is imported: left alone it takes half of the cores."""
     if threads or "OMP_NUM_THREADS" not in os.environ:
-        os.environ["OMP_NUM_THREADS"] = str(threads or machine()["cores"])
+        os.environ["OMP_NUM_THREADS"] = str(threads or cores())
     keep_freed_memory()
 
 
@@ -574,11 +575,6 @@ def language_model(config: ModelConfig, vocab_size: int) -> LanguageModel:
 
 def parameter_count(net: LanguageModel) -> int:
     return sum(parameter.data().size for parameter in net.collect_params().values())
-
-
-@cache
-def versions() -> dict[str, str]:
-    return {name: machine()[name] for name in ("deeprnn", "mxnet", "numpy", "python")}
 
 
 def saved_vocabulary(checkpoint: Checkpoint) -> gluonnlp.Vocab:

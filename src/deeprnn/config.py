@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional, TypeVar, get_args, get_origin, get_type_hints
 
-from .checks import check_choice, check_fraction, check_size
+from .checks import check_activation, check_choice, check_fraction, check_size
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -29,6 +29,7 @@ __all__ = [
     "TrainConfig",
     "chosen",
     "flag",
+    "spelled",
 ]
 
 Part = TypeVar("Part", bound="DataclassInstance")
@@ -163,8 +164,7 @@ class ModelConfig:
                 value = getattr(self, name)
                 if value != off:
                     raise ValueError(f"--backend gluon has no {flag(name)} {value}; use {flag(name)} {off}")
-        if self.cell != "rnn" and self.activation != "tanh":
-            raise ValueError(f"--activation {self.activation} is for --cell rnn; {self.cell} has its own")
+        check_activation(self.cell, self.activation)
 
 
 @dataclass(frozen=True)
@@ -336,6 +336,15 @@ def chosen(part: type[Part], options: Mapping[str, Any]) -> Part:
 def flag(name: str) -> str:
     """A field as it is spelled on the command line: ``hidden_size`` -> ``--hidden-size``."""
     return "--" + name.replace("_", "-")
+
+
+def spelled(options: Mapping[str, Any]) -> list[str]:
+    """Options as they are typed: ``{"hidden_size": 8, "max_chars": None}`` -> ``--hidden-size=8 --max-chars=null``."""
+    values = {
+        name: ",".join(map(str, value)) if isinstance(value, (list, tuple)) else "null" if value is None else value
+        for name, value in options.items()
+    }
+    return [f"{flag(name)}={value}" for name, value in values.items()]
 
 
 def _check(config: Any, **minimum: int) -> None:

@@ -30,7 +30,21 @@ from tqdm import tqdm
 
 from .checks import check_choice, check_size
 
-__all__ = ["DOWNLOADS", "Corpus", "Download", "decode", "encode", "fetch", "load_corpus", "load_text", "vocabulary"]
+__all__ = [
+    "BUILT_IN",
+    "DOWNLOADS",
+    "Corpus",
+    "Download",
+    "decode",
+    "encode",
+    "fetch",
+    "load_corpus",
+    "load_text",
+    "vocabulary",
+]
+
+BUILT_IN = "pydoc"
+"""The text that every Python brings along."""
 
 PARTS = ("train", "valid", "test")
 UNITS = ("char", "word")
@@ -124,7 +138,7 @@ class Corpus:
 
 
 def load_corpus(
-    corpus: str = "pydoc",
+    corpus: str = BUILT_IN,
     *,
     max_chars: Optional[int] = None,
     split: Sequence[float] = (0.8, 0.1, 0.1),
@@ -214,7 +228,7 @@ def load_text(
     if max_chars is not None:
         check_size("--max-chars", max_chars)
     notes: list[str] = []
-    if corpus == "pydoc":
+    if corpus == BUILT_IN:
         text, name = _pydoc(), corpus
         notes.append(f"pydoc is the documentation of CPython {platform.python_version()} and differs between releases")
     else:
@@ -389,7 +403,7 @@ def _existing(corpus: str) -> Path:
         raise IsADirectoryError(f"--corpus {corpus} is a folder; give a text file (plain, .gz or .zip)")
     if path.exists():
         return path
-    names = ["pydoc", *DOWNLOADS]
+    names = [BUILT_IN, *DOWNLOADS]
     known = f"give a path to a text (plain, .gz or .zip) or one of {', '.join(names)}"
     if path.suffix or os.sep in corpus:
         raise FileNotFoundError(f"--corpus {corpus}: no such file; {known}")

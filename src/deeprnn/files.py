@@ -5,11 +5,24 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Optional, Union
 
-__all__ = ["write_bytes_atomic", "write_json_atomic", "write_text_atomic"]
+__all__ = ["check_folders", "write_bytes_atomic", "write_json_atomic", "write_text_atomic"]
 
 PathLike = Union[str, "os.PathLike[str]"]
+
+
+def check_folders(*paths: Optional[Path]) -> None:
+    """Before any work: where a file is to be written, its folder is there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not.
+    """
+    for path in paths:
+        if path and not path.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {path.parent} for {path}: make it first")
 
 
 def write_bytes_atomic(path: PathLike, content: bytes) -> None:

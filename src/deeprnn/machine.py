@@ -9,9 +9,9 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
-__all__ = ["keep_freed_memory", "machine"]
+__all__ = ["cores", "keep_freed_memory", "machine", "versions"]
 
 INSTRUCTION_SETS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sse4_2": "SSE4.2"}
 """From the kernel's name of a processor flag to what the set is called, the widest first."""
@@ -27,19 +27,31 @@ def machine() -> dict[str, Any]:
         ``python``, ``mxnet``, ``numpy``, ``deeprnn``, and ``code``, a digest of this package's sources, as one version
         has many of them while it is written. What cannot be found out is None.
     """
-    from . import __version__  # here, so that the front door may import this room
-
     name, flags = _processor()
     return {
         "processor": name or platform.processor() or platform.machine() or None,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "instruction_set": next((title for flag, title in INSTRUCTION_SETS.items() if flag in flags), None),
         "threads": os.environ.get("OMP_NUM_THREADS"),
+        **versions(),
+        "code": _digest(Path(__file__).parent),
+    }
+
+
+def cores() -> Optional[int]:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def versions() -> dict[str, Optional[str]]:
+    """Of Python, and of the packages that a result depends on."""
+    from . import __version__  # here, so that the front door may import this room
+
+    return {
         "python": platform.python_version(),
         "mxnet": _version("mxnet"),
         "numpy": _version("numpy"),
         "deeprnn": __version__,
-        "code": _digest(Path(__file__).parent),
     }
 
 
@@ -84,7 +96,7 @@ def _sysctl(key: str) -> str:
     return done.stdout.strip()
 
 
-def _version(package: str) -> Any:
+def _version(package: str) -> Optional[str]:
     try:
         return version(package)
     except PackageNotFoundError:

@@ -28,13 +28,13 @@ from typing import Any, Callable, NamedTuple, Optional
 from jsonargparse import ArgumentError
 
 from .cli import command_line, holds_a_run, read_options, resolve, told
-from .config import RunConfig, flag
+from .config import RunConfig, flag, spelled
 from .files import write_text_atomic
 from .machine import machine
 from .repetition import WINDOW, copied, repeated
 from .report import read_metrics
 
-__all__ = ["WAYS", "Run", "plan", "record", "table", "train_all", "write_all"]
+__all__ = ["WAYS", "Run", "plan", "record", "spread", "table", "train_all", "write_all"]
 
 PROGRAM = (sys.executable, "-W", "ignore", "-m", "deeprnn")
 
@@ -121,12 +121,28 @@ class Run:
         return note.read_text(encoding="utf-8") if note.exists() else None
 
     @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Of the epochs that are over."""
+        return _rows(self.folder / "metrics.jsonl")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What it came to in the end; empty before, and where it diverged."""
+        path = self.folder / "summary.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    @property
     def cost(self) -> float:
         """About in proportion to its seconds: an update of one layer costs half of one of three."""
         return (1 + self.layers) * self.config.train.epochs
 
     def __str__(self) -> str:
         return f"{self.recipe}, {_layers(self.layers)}, seed {self.seed}"
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Of a file with a line for each epoch; none where there is no such file yet."""
+    return read_metrics(path) if path.exists() else []
 
 
 def _layers(layers: int) -> str:
@@ -164,7 +180,7 @@ def plan(
         For wrong flags, and where a folder holds a run of other options.
     """
     first = Run.of(recipes[0], [*flags, f"--out={out}"]).config.to_mapping()
-    text = [f"{flag(name)}={_spelled(first[name])}" for name in TEXT_OPTIONS]
+    text = spelled({name: first[name] for name in TEXT_OPTIONS})
     text += ["--sample-every=0", "--sample-prefix="]  # a preset's own prefix may not be in this text
     runs = []
     for seed in range(seeds):
@@ -176,12 +192,6 @@ def plan(
     for run in runs:
         _check_folder(run)
     return runs
-
-
-def _spelled(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return "null" if value is None else str(value)
 
 
 def _check_folder(run: Run) -> None:
@@ -285,7 +295,7 @@ def _failed(run: Run, code: int) -> None:
 def _came_to(run: Run) -> str:
     if run.diverged is not None:
         return f"diverged, {run.diverged}"
-    last = read_metrics(run.folder / "metrics.jsonl")[-1]
+    last = run.metrics[-1]
     parts = (("train", "perplexity"), ("valid", "validation"))
     values = [f"{name} {last[f'{part}_perplexity']:.4g}" for part, name in parts if last[f"{part}_perplexity"]]
     return f"{', '.join(values)} after {last['epoch']} epochs"
@@ -398,22 +408,20 @@ def _settings(run: Run) -> dict[str, Any]:
 
 def _result(run: Run) -> dict[str, Any]:
     """One run, epoch by epoch; of one that diverged, what came before."""
-    metrics, summary = run.folder / "metrics.jsonl", run.folder / "summary.json"
-    rows = read_metrics(metrics) if metrics.exists() else []
-    over: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {}
+    rows, summary = run.metrics, run.summary
     return {
         "recipe": run.recipe,
         "layers": run.layers,
         "seed": run.seed,
         "diverged": run.diverged,
-        "parameters": over.get("parameters"),
+        "parameters": summary.get("parameters"),
         "seconds": sum(row["seconds"] for row in rows),
         "seconds_by_epoch": [row["seconds"] for row in rows],
         "train": [row["train_perplexity"] for row in rows],
         "valid": [row["valid_perplexity"] for row in rows],
-        "best_epoch": over.get("best_epoch"),
-        "test_loss": over.get("test_loss"),
-        "test_perplexity": over.get("test_perplexity"),
+        "best_epoch": summary.get("best_epoch"),
+        "test_loss": summary.get("test_loss"),
+        "test_perplexity": summary.get("test_perplexity"),
     }
 
 
@@ -437,14 +445,14 @@ def _group(
         "epochs": epochs,
         "seeds": [run.seed for run in runs],
         "diverged": len(results) - len(whole),
-        "train_at": {str(epoch): _spread([_at(result["train"], epoch) for result in results]) for epoch in shown},
-        "epochs_to": _spread([epoch for epoch, _ in reached]),
-        "seconds_to": _spread([seconds for _, seconds in reached]),
-        "seconds": _spread([result["seconds"] for result in whole or results]),
-        "train": _spread([_last(result, "train") for result in results]),
-        "valid": _spread([_at(result["valid"], result["best_epoch"]) for result in results]),
-        "test": _spread([result["test_perplexity"] for result in results]),
-        "test_loss": _spread([result["test_loss"] for result in results]),
+        "train_at": {str(epoch): spread([_at(result["train"], epoch) for result in results]) for epoch in shown},
+        "epochs_to": spread([epoch for epoch, _ in reached]),
+        "seconds_to": spread([seconds for _, seconds in reached]),
+        "seconds": spread([result["seconds"] for result in whole or results]),
+        "train": spread([_last(result, "train") for result in results]),
+        "valid": spread([_at(result["valid"], result["best_epoch"]) for result in results]),
+        "test": spread([result["test_perplexity"] for result in results]),
+        "test_loss": spread([result["test_loss"] for result in results]),
         "diagnosis": _diagnosis(first),
         "texts": [
             _text(way, file, training, samples)
@@ -470,23 +478,22 @@ def _reached(result: Mapping[str, Any], perplexity: float) -> tuple[Optional[int
     return None, None
 
 
-def _spread(values: Sequence[Optional[float]]) -> dict[str, Optional[float]]:
+def spread(values: Sequence[Optional[float]]) -> dict[str, Optional[float]]:
     """Median, lowest and highest; None stands for infinity, which is worse than all."""
     known = [math.inf if value is None else value for value in values]
-    spread = {"median": statistics.median(known), "low": min(known), "high": max(known)}
-    return {name: value if math.isfinite(value) else None for name, value in spread.items()}
+    found = {"median": statistics.median(known), "low": min(known), "high": max(known)}
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
 
 def _diagnosis(run: Run) -> list[dict[str, Any]]:
     """Of the run's own diagnoses (`deeprnn train --diagnose`), the gradient of each layer, and the sentences."""
-    path = run.folder / "diagnosis.jsonl"
     return [
         {
             "epoch": row["epoch"],
             "gradient": [layer["gradient"] for layer in sorted(row["layers"], key=lambda layer: layer["number"])],
             "sentences": row["sentences"],
         }
-        for row in (read_metrics(path) if path.exists() else [])
+        for row in _rows(run.folder / "diagnosis.jsonl")
     ]
 
 
