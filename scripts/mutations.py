@@ -49,7 +49,7 @@ def _stack(name: str, old: str, new: str) -> Mutation:
     return Mutation(name, "stack.py", old, new)
 
 
-ELMAN = "F.Activation(_sum(F, projected, self.recur(F, states[0], params)), act_type=self._activation)"
+ELMAN = "_activation(F, _sum(F, projected, self.recur(F, states[0], params)), act_type=self._activation)"
 ELMAN_END = ELMAN + "\n        return hidden, [hidden]"
 GRU_RECUR = 'recurrent = self.recur(F, hidden, params, params["h2h_bias"])'
 GRU_SPLIT = "state_r, state_z, state_h = _split(F, recurrent, 3, self._hidden_size)"
@@ -59,7 +59,7 @@ LSTM_SPLIT = "_split(F, _sum(F, projected, self.recur(F, hidden, params)), 4, se
 LSTM_GATES = "for i in (0, 1, 3))"
 LSTM_CELL = "cell = self._clipped(F, _sum(F, forget * cell, inputs * candidate))"
 LSTM_SEEN = 'F.LayerNorm(cell, params["cell_gamma"], params["cell_beta"], axis=-1) if self._layer_norm else cell'
-LSTM_HIDDEN = 'hidden = output * F.Activation(seen, act_type="tanh")'
+LSTM_HIDDEN = 'hidden = output * _activation(F, seen, act_type="tanh")'
 LSTM_PROJECTED = 'hidden = _product_in_step(F, hidden, params["h2r_weight"], self.h2r_weight.shape)'
 BIAS = 'return F.broadcast_add(params["i2h_bias"], params["h2h_bias"])'
 TRANSPOSED = (
@@ -75,7 +75,7 @@ MUTATIONS = (
     _cell("elman: recurrent product forgotten", ELMAN, ELMAN.replace(", self.r", ", 0 * self.r")),
     _cell("elman: recurrent product subtracted", ELMAN, ELMAN.replace(", self.r", ", -self.r")),
     _cell("elman: recurrent bias added again", ELMAN, ELMAN.replace("params))", 'params, params["h2h_bias"]))')),
-    _cell("elman: activated twice", ELMAN, f"F.Activation({ELMAN}, act_type=self._activation)"),
+    _cell("elman: activated twice", ELMAN, f"_activation(F, {ELMAN}, act_type=self._activation)"),
     _cell("elman: not activated", ELMAN, "_sum(F, projected, self.recur(F, states[0], params))"),
     _cell("elman: old state handed on", ELMAN_END, ELMAN_END.replace("[hidden]", "states")),
     _cell("elman: old state put out", ELMAN_END, ELMAN_END.replace("return hidden", "return states[0]")),
@@ -123,8 +123,8 @@ MUTATIONS = (
     _cell("lstm: forget and output exchanged", LSTM_GATES, "for i in (0, 3, 1))"),
     _cell(
         "lstm: candidate a sigmoid",
-        'F.Activation(gates[2], act_type="tanh")',
-        'F.Activation(gates[2], act_type="sigmoid")',
+        '_activation(F, gates[2], act_type="tanh")',
+        '_activation(F, gates[2], act_type="sigmoid")',
     ),
     _cell(
         "lstm: recurrent weight transposed",
@@ -134,10 +134,12 @@ MUTATIONS = (
     _cell(
         "lstm: recurrent bias added again", LSTM_SPLIT, LSTM_SPLIT.replace("params))", 'params, params["h2h_bias"]))')
     ),
-    _cell("lstm: forget bias of one added", "forget * cell", "F.Activation(gates[1] + 1, act_type='sigmoid') * cell"),
+    _cell("lstm: forget bias of one added", "forget * cell", "_activation(F, gates[1] + 1, act_type='sigmoid') * cell"),
     _cell("lstm: cell not squashed", LSTM_HIDDEN, "hidden = output * seen"),
     _cell(
-        "lstm: last cell state squashed", LSTM_HIDDEN, LSTM_HIDDEN.replace("Activation(seen", "Activation(states[1]")
+        "lstm: last cell state squashed",
+        LSTM_HIDDEN,
+        LSTM_HIDDEN.replace("_activation(F, seen", "_activation(F, states[1]"),
     ),
     _cell("lstm: old cell state handed on", "return hidden, [hidden, cell]", "return hidden, [hidden, states[1]]"),
     _cell("lstm: hidden and cell exchanged", "return hidden, [hidden, cell]", "return hidden, [cell, hidden]"),

@@ -65,13 +65,17 @@ def test_the_kernels_of_a_step_are_counted(kind, training):
 
 
 @every_kind
-@pytest.mark.parametrize("aim", [Target(), Target(training=False), Target(many=True), Target("gpu")], ids=str)
+@pytest.mark.parametrize(
+    "aim", [Target(), Target(training=False), Target(batch="few"), Target(batch="many"), Target("gpu")], ids=str
+)
 def test_the_fused_operator_and_the_loop_are_in_no_static_graph(kind, aim):
     assert not set(traced(kind, T, aim)) & {"RNN", "_foreach"}
 
 
 @every_kind
-@pytest.mark.parametrize("aim", [Target(training=False), Target(many=True), Target("gpu")], ids=str)
+@pytest.mark.parametrize(
+    "aim", [Target(training=False), Target(batch="few"), Target(batch="many"), Target("gpu")], ids=str
+)
 @pytest.mark.parametrize("length", [1, T])
 def test_every_form_gives_the_same_numbers_and_gradients(kind, aim, length):
     """The form for a GPU is plain operators and so runs here as well."""
@@ -122,7 +126,7 @@ def test_the_product_of_many_sequences_is_chosen_by_the_size_of_the_weight():
             graph = layer(mx.sym.var("data"), layer.begin_state(0, func=lambda name, **_: mx.sym.var(name)))[0]
         return [node["op"] for node in json.loads(graph.tojson())["nodes"]].count("dot")
 
-    few, many = Target(), Target(many=True)
+    few, many = Target(batch="few"), Target(batch="many")
     assert [products(units, many) for units in (64, 128, 256, 512)] == [T, T, 0, T]
     assert products(64, few) == products(64, Target("gpu")) == 0
     low, high = cells.FULLY_CONNECTED
@@ -145,7 +149,7 @@ def test_a_call_says_what_it_is_for(monkeypatch):
         layer(mx.nd.ones((batch_size, T, C)))
         with autograd.record():
             layer(mx.nd.ones((batch_size, T, C)))
-    assert seen == [(T, Target(training=False)), (T, Target()), (T, Target(many=True))]
+    assert seen == [(T, Target(training=False)), (T, Target(batch="few")), (T, Target(batch="many"))]
     assert target() == Target()  # what is said while drawing ends with it
 
 

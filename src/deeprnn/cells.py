@@ -46,7 +46,7 @@ def _affine(F: Operators, x: Tensor, weight: Tensor, bias: Optional[Tensor], num
 
 def _product_in_step(F: Operators, x: Tensor, weight: Tensor, shape: tuple[int, int]) -> Tensor:
     """``x @ weight.T`` in each step: the gradient of `weight`, which has this shape, is a sum over all of them."""
-    if target().many and not FULLY_CONNECTED[0] < shape[0] * shape[1] < FULLY_CONNECTED[1]:
+    if target().batch == "many" and not FULLY_CONNECTED[0] < shape[0] * shape[1] < FULLY_CONNECTED[1]:
         # oneDNN's backward pass is set up anew in each step; that of dot adds to the gradient in place.
         return F.dot(x, weight, transpose_b=True)
     return _affine(F, x, weight, None, shape[0])
@@ -54,9 +54,18 @@ def _product_in_step(F: Operators, x: Tensor, weight: Tensor, shape: tuple[int, 
 
 def _sum(F: Operators, a: Tensor, b: Tensor) -> Tensor:
     """``a + b`` of one shape."""
-    # Without a backward pass, where it is one operator more, MXNet's own addition costs half of what oneDNN's does.
-    plain = target().device == "gpu" or target().training
+    # MXNet's own addition costs half of what oneDNN's does. With a backward pass, where it is one operator more, that
+    # pays for few sequences alone.
+    aim = target()
+    plain = aim.device == "gpu" or (aim.training and aim.batch != "few")
     return a + b if plain else F.broadcast_add(a, b)
+
+
+def _activation(F: Operators, x: Tensor, act_type: str) -> Tensor:
+    """The non-linearity of this name."""
+    if target().batch == "few":
+        return getattr(F, act_type)(x)  # MXNet's own: oneDNN's backward pass is set up anew in each step
+    return F.Activation(x, act_type=act_type)
 
 
 def _split(F: Operators, x: Tensor, num_gates: int, size: int) -> list[Tensor]:
@@ -234,7 +243,7 @@ class ElmanCell(_Cell):
         return "rnn"
 
     def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
-        hidden = F.Activation(_sum(F, projected, self.recur(F, states[0], params)), act_type=self._activation)
+        hidden = _activation(F, _sum(F, projected, self.recur(F, states[0], params)), act_type=self._activation)
         return hidden, [hidden]
 
 
@@ -293,9 +302,9 @@ class GRUCell(_Cell):
         input_r, input_z, input_h = _split(F, projected, 3, self._hidden_size)
         recurrent = self.recur(F, hidden, params, params["h2h_bias"])
         state_r, state_z, state_h = _split(F, recurrent, 3, self._hidden_size)
-        reset = F.Activation(_sum(F, input_r, state_r), act_type="sigmoid")
-        update = F.Activation(_sum(F, input_z, state_z), act_type="sigmoid")
-        candidate = F.Activation(_sum(F, input_h, reset * state_h), act_type="tanh")
+        reset = _activation(F, _sum(F, input_r, state_r), act_type="sigmoid")
+        update = _activation(F, _sum(F, input_z, state_z), act_type="sigmoid")
+        candidate = _activation(F, _sum(F, input_h, reset * state_h), act_type="tanh")
         hidden = _sum(F, candidate, update * (hidden - candidate))  # the last line above, with one product less
         return hidden, [hidden]
 
@@ -382,11 +391,11 @@ class LSTMCell(_Cell):
     def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
         hidden, cell = states
         gates = _split(F, _sum(F, projected, self.recur(F, hidden, params)), 4, self._hidden_size)
-        inputs, forget, output = (F.Activation(gates[i], act_type="sigmoid") for i in (0, 1, 3))
-        candidate = F.Activation(gates[2], act_type="tanh")
+        inputs, forget, output = (_activation(F, gates[i], act_type="sigmoid") for i in (0, 1, 3))
+        candidate = _activation(F, gates[2], act_type="tanh")
         cell = self._clipped(F, _sum(F, forget * cell, inputs * candidate))
         seen = F.LayerNorm(cell, params["cell_gamma"], params["cell_beta"], axis=-1) if self._layer_norm else cell
-        hidden = output * F.Activation(seen, act_type="tanh")
+        hidden = output * _activation(F, seen, act_type="tanh")
         if self._projection_size:
             hidden = _product_in_step(F, hidden, params["h2r_weight"], self.h2r_weight.shape)
         return hidden, [hidden, cell]

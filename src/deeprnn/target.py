@@ -11,6 +11,10 @@ AVX2, microseconds a step, forward + backward of the recurrent product alone, MX
 | 32, 256 -> 1024 | 283 + 1016 | 440 + 711 |
 | 128, 1024 -> 1024 | 3997 + 11570 | 4077 + 7848 |
 | 1, 256 -> 1024 | 35 + 382 | 245 + 280 |
+
+and of the rest of a step, oneDNN's operators (`Activation`, `elemwise_add`) against MXNet's own, in a whole training
+step of 2 layers of 256 units over the built-in layer's time: one sequence, Elman 1.09 against 0.99, LSTM 1.15 against
+1.00, GRU 1.11 against 1.02; 8 sequences, 1.37 and 1.37, 1.30 and 1.29, 1.20 and 1.16.
 """
 
 from __future__ import annotations
@@ -29,8 +33,10 @@ __all__ = ["DEVICES", "MANY", "Target", "drawn_for", "target"]
 
 DEVICES = ("cpu", "gpu")
 
+BATCHES = ("any", "few", "many")
+
 MANY = 16
-"""Sequences from which the recurrent product of a training graph is a `dot`, see the table above."""
+"""Sequences from which on a training graph is drawn for many, see the figures above."""
 
 
 @dataclass(frozen=True)
@@ -42,28 +48,31 @@ class Target:
     device : {'cpu', 'gpu'}
     training : bool
         Whether a gradient may be asked of the graph.
-    many : bool
-        Whether a training graph on a CPU takes `MANY` sequences at once.
+    batch : {'any', 'few', 'many'}
+        Whether a training graph on a CPU takes `MANY` sequences at once, where that is known.
 
     Raises
     ------
     ValueError
-        For another device.
+        For another device or batch.
     """
 
     device: str = "cpu"
     training: bool = True
-    many: bool = False
+    batch: str = "any"
 
     def __post_init__(self) -> None:
         check_choice("device", self.device, DEVICES)
+        check_choice("batch", self.batch, BATCHES)
 
     @classmethod
     def of(cls, inputs: NDArray, batch_size: int) -> Target:
         """That of a call with these arrays, now."""
         device = "gpu" if inputs.context.device_type == "gpu" else "cpu"
         training = autograd.is_recording()
-        return cls(device, training, device == "cpu" and training and batch_size >= MANY)
+        if device == "gpu" or not training:
+            return cls(device, training)
+        return cls(device, training, "many" if batch_size >= MANY else "few")
 
 
 _UNKNOWN = Target()
