@@ -148,6 +148,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     record = taken_up(args, settings, "cases")
     wanted = args.work or (WORKS if args.quick else ALL)
     grid = QUICK if args.quick else args.cells_of_grid
+    if {*wanted} == {"language-model"}:
+        grid = ()
     for number, shape in enumerate(grid, 1):
         case = replace(Case(*shape), cell=args.cell, activation=args.activation)
         say(f"{number} of {len(grid)}: {case.name}")
@@ -221,7 +223,8 @@ def show(args: argparse.Namespace, records: Sequence[Mapping[str, Any]]) -> None
     if args.into:
         text = args.into.read_text(encoding="utf-8")
         for record in raced:
-            text = bench_report.fill(text, f"bench:{record['cell']}", bench_report.brief(record))
+            mark = f"bench:{record['cell']}" if record["cases"] else "bench:language-model"
+            text = bench_report.fill(text, mark, bench_report.brief(record))
         for record in grown:
             text = bench_report.fill(text, f"growth:{record['cell']}", growth.brief(record))
         write_text_atomic(args.into, text)

@@ -93,7 +93,7 @@ def table(record: Mapping[str, Any]) -> str:
 
 def brief(record: Mapping[str, Any]) -> str:
     """One record as a README shows it: the times against the built-in layer and PyTorch, and the language model."""
-    parts = [markdown(_times(record["cases"], WORKS, MAIN))]
+    parts = [markdown(_times(record["cases"], WORKS, MAIN))] if record["cases"] else []
     if record.get("language_model"):
         parts.append(markdown(_language_model(record["language_model"])))
     return "\n\n".join(parts)
@@ -240,7 +240,9 @@ def picture(records: Sequence[Mapping[str, Any]], path: Any) -> None:
                         panel.plot(spread.median, at, "o", color=f"C{i}", markerfacecolor=inside, markersize=4.5)
             panel.axvline(1, color="0.4", linewidth=1)
             panel.set_xscale("log", base=2)
-            panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            panel.xaxis.set_major_formatter(
+                FuncFormatter(lambda value, _: f"{value:g}" if value >= 1 else f"1/{1 / value:g}")
+            )
             panel.xaxis.set_minor_locator(NullLocator())
             panel.set_ylim(len(record["cases"]) - 0.5, -0.5)
             panel.set_yticks(range(len(record["cases"])), [_title(case) for case in record["cases"]], fontsize=8)
