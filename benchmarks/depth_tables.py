@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
-from budget import in_words
 from changes import table as perplexities
 
 from deeprnn import study
@@ -108,18 +107,13 @@ def heldout() -> str:
 def budget() -> str:
     """120,000 parameters."""
     record = read("budget")
-    rows = [
-        ["network", "units", "parameters", "chosen of the trials", "epochs", "seconds", "test loss: median (seeds)"]
-    ]
+    rows = [["network", "units", "parameters", "learning rate", "epochs", "seconds", "test loss: median (seeds)"]]
     for name, runs in record["finals"].items():
         it = runs[0]
+        seconds = statistics.median(run["seconds"] for run in runs)
         cells = [
             name,
-            str(it["hidden_size"]),
-            f"{it['parameters']:,}",
-            in_words(it),
-            str(it["epochs"]),
-            f"{statistics.median(run['seconds'] for run in runs):.0f}",
+            *map(str, (it["hidden_size"], f"{it['parameters']:,}", it["lr"], it["epochs"], f"{seconds:.0f}")),
         ]
         rows.append([*cells, spread(study.spread([run["test_loss"] for run in runs]))])
     return f"{markdown(rows)}\n\n({machine(record)})"
@@ -128,9 +122,11 @@ def budget() -> str:
 def trials() -> str:
     """Every trial of the budget study, by validation loss."""
     record = read("budget")
-    rows = [["network", "trial", "validation loss"]]
-    for name, runs in record["trials"].items():
-        rows += [[name, in_words(run), number(run["valid_loss"])] for run in runs]
+    found = {name: [run] for name, run in record["stacks"].items()}
+    found.update(record["trials"])  # those of the stack that went on hold its first run
+    rows = [["network", "units", "learning rate", "validation loss"]]
+    for name, runs in found.items():
+        rows += [[name, str(run["hidden_size"]), str(run["lr"]), number(run["valid_loss"], 5)] for run in runs]
     return markdown(rows)
 
 
