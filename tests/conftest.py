@@ -73,9 +73,12 @@ def refusal(
 
 @pytest.fixture
 def interrupted() -> Callable[..., tuple[int, str]]:
-    """Have Python run in a process of its own, interrupt it when it is `ready`: its exit code, and its errors."""
+    """Have Python run in a process of its own, interrupt it when it is `ready`: its exit code, and its errors.
 
-    def interrupt(*arguments: str, ready: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str]:
+    It has to end `within` so many seconds.
+    """
+
+    def interrupt(*arguments: str, ready: Callable[[subprocess.Popen[str]], None], within: float) -> tuple[int, str]:
         with subprocess.Popen(
             [sys.executable, "-W", "ignore", *arguments],
             env={**os.environ, "PYTHONPATH": str(Path(deeprnn.__file__).parent.parent)},
@@ -88,7 +91,7 @@ def interrupted() -> Callable[..., tuple[int, str]]:
             try:
                 ready(process)
                 process.send_signal(signal.SIGINT)
-                _, error = process.communicate(timeout=60)
+                _, error = process.communicate(timeout=within)
             finally:
                 process.kill()  # where it did not end by itself
         return process.returncode, error

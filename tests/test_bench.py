@@ -479,7 +479,8 @@ def test_a_table_goes_into_a_readme_and_records_into_one_picture(
 def test_wrong_usage_is_told_in_one_line(
     refusal: Callable[[Sequence[str]], str], arguments: list[str], said: str
 ) -> None:
-    assert said in refusal(arguments)
+    error = refusal(arguments)
+    assert said in error and error.startswith("bench.py: error: ")
 
 
 def test_the_machine_is_named_by_its_kind_alone(monkeypatch: pytest.MonkeyPatch) -> None:

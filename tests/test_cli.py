@@ -505,7 +505,7 @@ def test_ctrl_c(interrupted, text, tmp_path):
     def trains(process):
         next(line for line in process.stdout if line.startswith("epoch 2/"))
 
-    code, error = interrupted("-m", "deeprnn", "train", *arguments, ready=trains)
+    code, error = interrupted("-m", "deeprnn", "train", *arguments, ready=trains, within=30)
     assert code == 130
     assert re.fullmatch(r"deeprnn: error: interrupted; epoch \d+ is saved; go on with: .* --resume\n", error)
 

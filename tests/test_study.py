@@ -244,7 +244,7 @@ def test_ctrl_c_stops_the_runs_and_says_how_to_go_on(interrupted, tmp_path, text
                 break
             time.sleep(0.1)
 
-    code, error = interrupted(str(SCRIPT), "depth", *flags, ready=trains)
+    code, error = interrupted(str(SCRIPT), "depth", *flags, ready=trains, within=60)
     assert code == 130
     assert error == "interrupted; 0 of 1 runs are over; go on with the same command\n"
     size = metrics.stat().st_size
