@@ -111,11 +111,8 @@ def budget() -> str:
     for name, runs in record["finals"].items():
         it = runs[0]
         seconds = statistics.median(run["seconds"] for run in runs)
-        cells = [
-            name,
-            *map(str, (it["hidden_size"], f"{it['parameters']:,}", it["lr"], it["epochs"], f"{seconds:.0f}")),
-        ]
-        rows.append([*cells, spread(study.spread([run["test_loss"] for run in runs]))])
+        sizes = [str(it["hidden_size"]), f"{it['parameters']:,}", str(it["lr"]), str(it["epochs"]), f"{seconds:.0f}"]
+        rows.append([name, *sizes, spread(study.spread([run["test_loss"] for run in runs]))])
     return f"{markdown(rows)}\n\n({machine(record)})"
 
 

@@ -24,13 +24,15 @@ import mxnet as mx
 from mxnet import autograd
 
 from deeprnn.bench_report import fill, markdown
+from deeprnn.contestants import STATIC
 from deeprnn.files import write_json_atomic, write_text_atomic
+from deeprnn.lengths import BULK
 from deeprnn.machine import machine
 
 SIZES = ((1, 256), (16, 64), (16, 128), (100, 128), (32, 256), (64, 512))
 """Sequences and units."""
 REPEATED, CALLS = 100, 15
-FLAGS = {"static_alloc": True, "static_shape": True, "forward_bulk_size": 1000, "backward_bulk_size": 1000}
+FLAGS = {**STATIC, **BULK}
 
 F = mx.sym
 Operator = Callable[[Any, Any, Any, int], Any]
