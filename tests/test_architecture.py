@@ -18,7 +18,7 @@ PROJECT = Path(__file__).parent.parent
 FLOORS = {
     "_types": 0, "arguments": 0, "checks": 0, "config": 0, "files": 0, "machine": 0, "target": 0,
     "cells": 1, "initializers": 1, "corpus": 1, "repetition": 1,
-    "unroll": 2, "batches": 2,
+    "unroll": 2, "bptt": 2, "batches": 2,
     "lengths": 3, "stack": 3,
     "language_model": 4, "parity": 4,
     "training": 5, "checkpoint": 5, "depth": 5, "generation": 5, "contestants": 5, "bench": 5, "torch_worker": 5,
@@ -29,8 +29,8 @@ FLOORS = {
 """A room imports rooms below its floor; on its own floor, as long as no circle comes of it."""
 
 TEXT = {"corpus", "batches"}
-MODEL = {"target", "cells", "initializers", "unroll", "lengths", "stack", "language_model", "parity"}
-GRAPH = ["cells", "unroll", "stack", "lengths", "language_model"]
+MODEL = {"target", "cells", "initializers", "unroll", "bptt", "lengths", "stack", "language_model", "parity"}
+GRAPH = ["cells", "unroll", "bptt", "stack", "lengths", "language_model"]
 
 HEAVY = ["gluonnlp", "matplotlib", "onnx", "yaml", "tqdm", "jsonargparse", "torch", "tensorboardX", "requests"]
 

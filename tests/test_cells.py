@@ -159,8 +159,9 @@ def test_a_step_is_the_input_part_and_then_the_recurrent_part(kind):
     assert projected.shape == (5, N, len(cell.gates) * H)
     for t in range(5):
         output, last = cell(x[t], states)
-        apart, apart_last = cell.step(mx.nd, projected[t], states, params)
-        assert same([output, *last], [apart, *apart_last])
+        apart, kept = cell.step(mx.nd, projected[t], states, params)
+        assert same([output, *last], [apart[0], *apart])
+        assert len(kept) == cell.num_kept
 
 
 @every_kind
@@ -310,6 +311,6 @@ def test_the_operators_of_a_step_are_counted(cls, layer_norm):
     cell = cls(4, input_size=4, layer_norm=layer_norm)
     states = [mx.sym.var(f"state{i}") for i in range(len(cell.state_info()))]
     parameters = {name: parameter.var() for name, parameter in cell._reg_params.items()}
-    output, new = cell.step(mx.sym, mx.sym.var("projected"), states, parameters)
-    nodes = json.loads(mx.sym.Group([output, *new]).tojson())["nodes"]
+    new, _ = cell.step(mx.sym, mx.sym.var("projected"), states, parameters)
+    nodes = json.loads(mx.sym.Group(new).tojson())["nodes"]
     assert sum(node["op"] != "null" for node in nodes) == cell.operators

@@ -208,13 +208,13 @@ def without_bias(cell: Any, F: Any, inputs: Any, params: Any) -> Any:
 
 def forgotten_state(cell: Any, F: Any, projected: Any, states: list[Any], params: Any) -> Any:
     hidden = F.Activation(projected + cell.recur(F, 0 * states[0], params), act_type=cell._activation)
-    return hidden, [hidden]
+    return [hidden], []
 
 
 def blocked_gradient(cell: Any, F: Any, projected: Any, states: list[Any], params: Any) -> Any:
     recurrent = cell.recur(F, F.BlockGrad(states[0]), params)
     hidden = F.Activation(projected + recurrent, act_type=cell._activation)
-    return hidden, [hidden]
+    return [hidden], []
 
 
 @pytest.mark.parametrize(

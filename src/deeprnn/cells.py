@@ -26,16 +26,13 @@ from .target import target
 __all__ = ["ACTIVATIONS", "ElmanCell", "GRUCell", "LSTMCell"]
 
 Init = Union[str, Initializer, None]
-Step = tuple[Tensor, list[Tensor]]
-"""The output of a step, and the next states."""
+Step = tuple[list[Tensor], list[Tensor]]
+"""The next states, the first of which is the output, and what else of the step its derivative needs."""
+StepBack = tuple[list[Tensor], list[Tensor]]
+"""What the gradients of the weights need, and the gradients of the last states."""
 
 ACTIVATIONS = ("relu", "tanh")
 """The non-linearities of an Elman layer, by the names that `Activation` knows them under."""
-
-
-FULLY_CONNECTED = (2**15, 2**17)
-"""Elements of a recurrent weight between which `FullyConnected` is no slower than `dot` in training, by measurement:
-256 x 256. See the table in `target`."""
 
 
 def _affine(F: Operators, x: Tensor, weight: Tensor, bias: Optional[Tensor], num_hidden: int) -> Tensor:
@@ -44,28 +41,21 @@ def _affine(F: Operators, x: Tensor, weight: Tensor, bias: Optional[Tensor], num
     return F.FullyConnected(*arguments, num_hidden=num_hidden, no_bias=bias is None, flatten=False)
 
 
-def _product_in_step(F: Operators, x: Tensor, weight: Tensor, shape: tuple[int, int]) -> Tensor:
-    """``x @ weight.T`` in each step: the gradient of `weight`, which has this shape, is a sum over all of them."""
-    if target().batch == "many" and not FULLY_CONNECTED[0] < shape[0] * shape[1] < FULLY_CONNECTED[1]:
-        # oneDNN's backward pass is set up anew in each step; that of dot adds to the gradient in place.
-        return F.dot(x, weight, transpose_b=True)
-    return _affine(F, x, weight, None, shape[0])
-
-
 def _sum(F: Operators, a: Tensor, b: Tensor) -> Tensor:
     """``a + b`` of one shape."""
-    # MXNet's own addition costs half of what oneDNN's does. With a backward pass, where it is one operator more, that
-    # pays for few sequences alone.
+    # MXNet's own addition costs half of what oneDNN's does; with a backward pass it is one operator more.
     aim = target()
-    plain = aim.device == "gpu" or (aim.training and aim.batch != "few")
-    return a + b if plain else F.broadcast_add(a, b)
+    return a + b if aim.device == "gpu" or aim.training else F.broadcast_add(a, b)
 
 
-def _activation(F: Operators, x: Tensor, act_type: str) -> Tensor:
-    """The non-linearity of this name."""
-    if target().batch == "few":
-        return getattr(F, act_type)(x)  # MXNet's own: oneDNN's backward pass is set up anew in each step
-    return F.Activation(x, act_type=act_type)
+def _sigmoid_slope(y: Tensor) -> Tensor:
+    """The derivative of the logistic function, from its value."""
+    return y * (1 - y)
+
+
+def _tanh_slope(y: Tensor) -> Tensor:
+    """The derivative of tanh, from its value."""
+    return 1 - y * y
 
 
 def _split(F: Operators, x: Tensor, num_gates: int, size: int) -> list[Tensor]:
@@ -81,6 +71,10 @@ class _Cell(HybridRecurrentCell):
 
     gates: tuple[str, ...]
     """The gates in the order of their rows in the weights: MXNet's, which is also that of cuDNN and PyTorch."""
+    in_step: tuple[str, ...] = ("h2h_weight",)
+    """The parameters of the step: what is constant in time is added to the input part, once."""
+    num_kept: int
+    """Sequences that `step` keeps for the way back."""
     _operators: int
     _norms = 1
 
@@ -129,15 +123,19 @@ class _Cell(HybridRecurrentCell):
 
     def project(self, F: Operators, inputs: Tensor, params: Params) -> Tensor:
         """The input part, ``(..., C) -> (..., gates * H)``."""
-        return self._product(F, inputs, params, "i2h", self._input_bias(F, params))
+        return self._product(F, inputs, params, "i2h", self.input_bias(F, params))
 
-    def _input_bias(self, F: Operators, params: Params) -> Tensor:
-        # Both biases are constant in time, so both are added here, once. Elementwise addition hands one and the same
-        # gradient to the two, and under grad_req="add" MXNet then adds that twice to the second.
+    def input_bias(self, F: Operators, params: Params) -> Tensor:
+        """That of the input part."""
+        if "h2h_bias" in self.in_step:
+            return params["i2h_bias"]
+        # Elementwise addition hands one and the same gradient to the two, and under grad_req="add" MXNet then adds that
+        # twice to the second.
         return F.broadcast_add(params["i2h_bias"], params["h2h_bias"])
 
-    def recur(self, F: Operators, state: Tensor, params: Params, bias: Optional[Tensor] = None) -> Tensor:
+    def recur(self, F: Operators, state: Tensor, params: Params) -> Tensor:
         """The product with the last state, ``(N, H) -> (N, gates * H)``."""
+        bias = params["h2h_bias"] if "h2h_bias" in self.in_step else None
         return self._product(F, state, params, "h2h", bias)
 
     def _product(self, F: Operators, x: Tensor, params: Params, part: str, bias: Optional[Tensor]) -> Tensor:
@@ -146,20 +144,71 @@ class _Cell(HybridRecurrentCell):
         weight = params[f"{part}_weight"]
         if bias is not None and not self._layer_norm:
             return _affine(F, x, weight, bias, rows)
-        if part == "h2h":
-            product = _product_in_step(F, x, weight, self.h2h_weight.shape)
-        else:
-            product = _affine(F, x, weight, None, rows)
+        product = _affine(F, x, weight, None, rows)
         if not self._layer_norm:
             return product
         return F.LayerNorm(product, params[f"{part}_gamma"], params[f"{part}_bias"], axis=-1)
 
     def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
-        """The recurrent part of one step: ``(N, gates * H)`` and the last states to the output and the next states."""
+        """The recurrent part of one step, from ``(N, gates * H)`` and the last states."""
         raise NotImplementedError
 
+    # The derivative of a step, for `bptt`. Where a step is a product with the last state and then elementwise, so is
+    # the way back: elementwise with factors that are known for all steps before the first is taken, then a product.
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether the derivative stands here; without it MXNet finds its own, which takes longer."""
+        return not self._layer_norm
+
+    @property
+    def hidden_size(self) -> int:
+        return self._hidden_size
+
+    @property
+    def formula_name(self) -> str:
+        """The same for cells of one formula and size."""
+        options = ", ".join(f"{name}={value}" for name, value in self._formula.items())
+        return f"{type(self).__name__} {self._hidden_size} {options}"
+
+    def formula(self) -> _Cell:
+        """A cell of the same formula and size without weights of its own."""
+        return type(self)(self._hidden_size, **self._formula, prefix="")
+
+    @property
+    def _formula(self) -> dict[str, Any]:
+        """The options that the formula depends on, where it is `by_hand`."""
+        return {}
+
+    def slopes(self, F: Operators, before: list[Tensor], after: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
+        """The factors of `step_back`, for all steps at once.
+
+        From the states before and after each step and what `step` kept, ``(T, N, H)`` each.
+        """
+        raise NotImplementedError
+
+    def step_back(self, F: Operators, grads: list[Tensor], slopes: list[Tensor], weight: Tensor) -> StepBack:
+        """One step back: the gradients of the states after it to those of the states before it.
+
+        Besides it gives, first, the gradient of the product with the last state. `weight` is that of the product,
+        transposed.
+        """
+        raise NotImplementedError
+
+    def products_back(self, F: Operators, steps: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
+        """The gradients of the products with the inputs and with the last state, ``(T, N, gates, H)``.
+
+        From what `step_back` gave besides; one for both where the two products are simply added.
+        """
+        return steps
+
+    def _back(self, F: Operators, product: Tensor, weight: Tensor) -> Tensor:
+        """Back through the product of `recur`."""
+        return F.FullyConnected(product, weight, num_hidden=self._hidden_size, no_bias=True)
+
     def hybrid_forward(self, F: Operators, inputs: Tensor, states: list[Tensor], **params: Tensor) -> Any:
-        return self.step(F, self.project(F, inputs, params), states, params)
+        states, _ = self.step(F, self.project(F, inputs, params), states, params)
+        return states[0], states
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.i2h_weight.shape[1] or None} -> {self._hidden_size})"
@@ -208,6 +257,7 @@ class ElmanCell(_Cell):
     """
 
     gates = ("h",)
+    num_kept = 0
     _operators = 3
 
     def __init__(
@@ -242,9 +292,21 @@ class ElmanCell(_Cell):
     def _alias(self) -> str:
         return "rnn"
 
+    @property
+    def _formula(self) -> dict[str, Any]:
+        return {"activation": self._activation}
+
     def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
-        hidden = _activation(F, _sum(F, projected, self.recur(F, states[0], params)), act_type=self._activation)
-        return hidden, [hidden]
+        hidden = F.Activation(_sum(F, projected, self.recur(F, states[0], params)), act_type=self._activation)
+        return [hidden], []
+
+    def slopes(self, F: Operators, before: list[Tensor], after: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
+        hidden = after[0]
+        return [_tanh_slope(hidden) if self._activation == "tanh" else hidden > 0]
+
+    def step_back(self, F: Operators, grads: list[Tensor], slopes: list[Tensor], weight: Tensor) -> StepBack:
+        product = grads[0] * slopes[0]
+        return [product], [self._back(F, product, weight)]
 
 
 class GRUCell(_Cell):
@@ -261,6 +323,8 @@ class GRUCell(_Cell):
     """
 
     gates = ("r", "z", "h")
+    in_step = ("h2h_weight", "h2h_bias")  # the candidate's stands inside the product with the reset gate
+    num_kept = 4
     _operators = 15
 
     def __init__(
@@ -293,20 +357,40 @@ class GRUCell(_Cell):
     def _alias(self) -> str:
         return "gru"
 
-    def _input_bias(self, F: Operators, params: Params) -> Tensor:
-        # The candidate's recurrent bias stands inside the product with the reset gate, so h2h_bias stays in the step.
-        return params["i2h_bias"]
-
     def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
         hidden = states[0]
         input_r, input_z, input_h = _split(F, projected, 3, self._hidden_size)
-        recurrent = self.recur(F, hidden, params, params["h2h_bias"])
+        recurrent = self.recur(F, hidden, params)
         state_r, state_z, state_h = _split(F, recurrent, 3, self._hidden_size)
-        reset = _activation(F, _sum(F, input_r, state_r), act_type="sigmoid")
-        update = _activation(F, _sum(F, input_z, state_z), act_type="sigmoid")
-        candidate = _activation(F, _sum(F, input_h, reset * state_h), act_type="tanh")
+        reset = F.Activation(_sum(F, input_r, state_r), act_type="sigmoid")
+        update = F.Activation(_sum(F, input_z, state_z), act_type="sigmoid")
+        candidate = F.Activation(_sum(F, input_h, reset * state_h), act_type="tanh")
         hidden = _sum(F, candidate, update * (hidden - candidate))  # the last line above, with one product less
-        return hidden, [hidden]
+        return [hidden], [reset, update, candidate, state_h]
+
+    def slopes(self, F: Operators, before: list[Tensor], after: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
+        reset, update, candidate, state_h = kept
+        to_candidate = self._to_candidate(update, candidate)
+        through_r = to_candidate * state_h * _sigmoid_slope(reset)
+        through_z = (before[0] - candidate) * _sigmoid_slope(update)
+        return [F.stack(through_r, through_z, to_candidate * reset, axis=2), update]
+
+    def step_back(self, F: Operators, grads: list[Tensor], slopes: list[Tensor], weight: Tensor) -> StepBack:
+        hidden, (gates, update) = grads[0], slopes
+        product = F.stack(hidden, hidden, hidden, axis=1) * gates
+        return [product, hidden], [_sum(F, self._back(F, product, weight), hidden * update)]
+
+    def products_back(self, F: Operators, steps: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
+        product, hidden = steps
+        _, update, candidate, _ = kept
+        through_r, through_z, _ = F.split(product, num_outputs=3, axis=2, squeeze_axis=True)
+        through_h = hidden * self._to_candidate(update, candidate)
+        return [F.stack(through_r, through_z, through_h, axis=2), product]
+
+    @staticmethod
+    def _to_candidate(update: Tensor, candidate: Tensor) -> Tensor:
+        """How the output follows what the candidate's tanh is taken of."""
+        return (1 - update) * _tanh_slope(candidate)
 
 
 class LSTMCell(_Cell):
@@ -337,6 +421,7 @@ class LSTMCell(_Cell):
     """
 
     gates = ("i", "f", "c", "o")
+    num_kept = 5
     _operators = 13
     _norms = 2
 
@@ -388,17 +473,38 @@ class LSTMCell(_Cell):
         (hidden,), (cell,) = super().state_info(batch_size), super().state_info(batch_size)
         return [{**hidden, "shape": (batch_size, self._projection_size or self._hidden_size)}, cell]
 
+    @property
+    def by_hand(self) -> bool:
+        return super().by_hand and self._projection_size is None and self._clip is None
+
     def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
         hidden, cell = states
         gates = _split(F, _sum(F, projected, self.recur(F, hidden, params)), 4, self._hidden_size)
-        inputs, forget, output = (_activation(F, gates[i], act_type="sigmoid") for i in (0, 1, 3))
-        candidate = _activation(F, gates[2], act_type="tanh")
+        inputs, forget, output = (F.Activation(gates[i], act_type="sigmoid") for i in (0, 1, 3))
+        candidate = F.Activation(gates[2], act_type="tanh")
         cell = self._clipped(F, _sum(F, forget * cell, inputs * candidate))
         seen = F.LayerNorm(cell, params["cell_gamma"], params["cell_beta"], axis=-1) if self._layer_norm else cell
-        hidden = output * _activation(F, seen, act_type="tanh")
+        seen = F.Activation(seen, act_type="tanh")
+        hidden = output * seen
         if self._projection_size:
-            hidden = _product_in_step(F, hidden, params["h2r_weight"], self.h2r_weight.shape)
-        return hidden, [hidden, cell]
+            hidden = _affine(F, hidden, params["h2r_weight"], None, self._projection_size)
+        return [hidden, cell], [inputs, forget, candidate, output, seen]
+
+    def slopes(self, F: Operators, before: list[Tensor], after: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
+        inputs, forget, candidate, output, seen = kept
+        gates = [
+            candidate * _sigmoid_slope(inputs),
+            before[1] * _sigmoid_slope(forget),
+            inputs * _tanh_slope(candidate),
+            seen * _sigmoid_slope(output),
+        ]
+        return [F.stack(*gates, axis=2), output * _tanh_slope(seen), forget]
+
+    def step_back(self, F: Operators, grads: list[Tensor], slopes: list[Tensor], weight: Tensor) -> StepBack:
+        (hidden, cell), (gates, to_cell, forget) = grads, slopes
+        cell = _sum(F, cell, hidden * to_cell)
+        product = F.stack(cell, cell, cell, hidden, axis=1) * gates
+        return [product], [self._back(F, product, weight), cell * forget]
 
     def _clipped(self, F: Operators, cell: Tensor) -> Tensor:
         if self._clip is None:

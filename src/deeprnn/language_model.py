@@ -116,9 +116,9 @@ class LanguageModel(PerLength):
                 dtype=dtype,
                 **arguments,
             )
-            self._operators_per_step = getattr(
-                self.stack, "_operators_per_step", 0
-            )  # the built-in layer is one operator
+            # The built-in layer is one operator.
+            self._operators_per_step = getattr(self.stack, "_operators_per_step", 0)
+            self._by_hand = getattr(self.stack, "_by_hand", False)
             self.decoder = nn.Dense(vocab_size, flatten=False, in_units=hidden_size, dtype=dtype)
             shared = self.decoder.params if tied else None
             self.embedding = (

@@ -127,6 +127,8 @@ class PerLength(HybridBlock):
     """Of x, and of y where it is read in pieces."""
     _operators_per_step = 0
     """How many operators one more step adds to a static graph."""
+    _by_hand = False
+    """Whether `bptt` has the gradient of its layers, which takes a graph of few operators for any length."""
     _in_order = True
     """Whether the steps are read one after the other, so that the states say all that a later piece has to know."""
     _any_length = True
@@ -143,31 +145,30 @@ class PerLength(HybridBlock):
     def forward(self, x: Tensor, states: Any, *more: Any) -> Any:
         if not (self._active and isinstance(x, NDArray)):
             return super().forward(x, states, *more)
-        shape = x.shape
-        length, batch_size = shape[self._time_axis], shape[1 - self._time_axis]
+        length = x.shape[self._time_axis]
         operators = length * self._operators_per_step
         learning = autograd.is_recording() or autograd.is_training()
         if operators > PIECE and self._in_order and self._any_length and not learning:
-            return self._read_in_pieces(x, states, length, batch_size)
-        static = operators <= STATIC_LIMIT or not self._any_length
-        return self._run(length if static else None, batch_size, x, states, *more)
+            return self._read_in_pieces(x, states, length)
+        static = operators <= STATIC_LIMIT or not self._any_length or (self._by_hand and Target.of(x).by_hand)
+        return self._run(length if static else None, x, states, *more)
 
-    def _read_in_pieces(self, x: NDArray, states: Any, length: int, batch_size: int) -> Any:
+    def _read_in_pieces(self, x: NDArray, states: Any, length: int) -> Any:
         # A power of two: of whatever length, a sequence is some of the same piece and one that is shorter.
         steps = 1 << max(PIECE // self._operators_per_step, 1).bit_length() - 1
         outputs = []
         for begin in range(0, length, steps):
             end = min(begin + steps, length)
             piece = x.slice_axis(axis=self._time_axis, begin=begin, end=end)
-            output, states = self._run(end - begin, batch_size, piece, states)
+            output, states = self._run(end - begin, piece, states)
             outputs.append(output)
         return mx.nd.concat(*outputs, dim=self._time_axis), states
 
-    def _run(self, length: Optional[int], batch_size: int, x: NDArray, states: Any, *more: Any) -> Any:
+    def _run(self, length: Optional[int], x: NDArray, states: Any, *more: Any) -> Any:
         """The graph for this length (None: for any), drawn if there is none."""
         # A graph partitioned for a backend returns gradients of zero, silently: what is recorded gets a plain one.
         backend = None if autograd.is_recording() else self._backend
-        key = (length, Target.of(x, batch_size), backend)
+        key = (length, Target.of(x), backend)
         graph = self._graphs.find(key)
         if graph is None:
             graph = self._draw(*key)

@@ -19,10 +19,12 @@ from mxnet import autograd
 from mxnet.gluon import nn, rnn
 from mxnet.ndarray import NDArray
 
+from . import bptt
 from ._types import Operators, Tensor
 from .cells import ACTIVATIONS, ElmanCell, GRUCell, Init, LSTMCell, _Cell
 from .checks import check_choice, check_dtype, check_fraction, check_size
 from .lengths import PerLength, known_length
+from .target import target
 from .unroll import join, split, unroll
 
 __all__ = ["DeepGRU", "DeepLSTM", "DeepRNN", "parameter_name"]
@@ -112,6 +114,8 @@ class _Stack(PerLength):
                     setattr(self, parameter_name(direction, layer, name), parameter)
 
         self._operators_per_step = sum(cell.operators for cells in self._layers() for cell in cells)
+        plain = not zoneout and not use_sequence_length
+        self._by_hand = plain and all(cell.by_hand for cells in self._layers() for cell in cells)
 
     def _layers(self) -> Iterator[list[_Cell]]:
         """The cells of each layer, one or two."""
@@ -206,6 +210,7 @@ class _Stack(PerLength):
         x = _masked(F, x, sequence_length)
         rows = self._num_layers * len(self._directions)
         begin = zip(*(split(F, state, rows) for state in states))
+        by_hand = self._by_hand and target().by_hand and length != 1  # one step has no other to share a product with
         last = []
         for layer, cells in enumerate(self._layers()):
             if self._tap is not None:
@@ -215,17 +220,20 @@ class _Stack(PerLength):
                 x = self._dropped(F, x)
             for direction, cell in zip(self._directions, cells):
                 names = {name: params[parameter_name(direction, layer, name)] for name in cell._reg_params}
-                y, end = unroll(
-                    F,
-                    cell,
-                    names,
-                    x,
-                    list(next(begin)),
-                    length=length,
-                    reverse=direction == "r",
-                    zoneout=self._zoneout,
-                    alive=alive,
-                )
+                if by_hand:
+                    y, end = bptt.layer(F, cell, names, x, list(next(begin)), reverse=direction == "r")
+                else:
+                    y, end = unroll(
+                        F,
+                        cell,
+                        names,
+                        x,
+                        list(next(begin)),
+                        length=length,
+                        reverse=direction == "r",
+                        zoneout=self._zoneout,
+                        alive=alive,
+                    )
                 outputs.append(_masked(F, y, sequence_length))
                 last.append(end)
             x = outputs[0] if len(outputs) == 1 else F.concat(*outputs, dim=2)

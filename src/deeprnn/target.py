@@ -1,20 +1,7 @@
 """What a graph is drawn for: a symbol knows neither its device nor whether a gradient will be asked of it.
 
 The block that sees arrays knows both and says so while it draws (`drawn_for`); the rooms below ask (`target`) where one
-formula has several forms of unequal speed. All forms give the same numbers up to rounding. Measured on one core with
-AVX2, microseconds a step, forward + backward of the recurrent product alone, MXNet 1.9.1:
-
-| sequences, units in and out | FullyConnected | dot |
-|---|---|---|
-| 16, 64 -> 64 | 11 + 44 | 11 + 24 |
-| 32, 256 -> 256 | 80 + 210 | 115 + 200 |
-| 32, 256 -> 1024 | 283 + 1016 | 440 + 711 |
-| 128, 1024 -> 1024 | 3997 + 11570 | 4077 + 7848 |
-| 1, 256 -> 1024 | 35 + 382 | 245 + 280 |
-
-and of the rest of a step, oneDNN's operators (`Activation`, `elemwise_add`) against MXNet's own, in a whole training
-step of 2 layers of 256 units over the built-in layer's time: one sequence, Elman 1.09 against 0.99, LSTM 1.15 against
-1.00, GRU 1.11 against 1.02; 8 sequences, 1.37 and 1.37, 1.30 and 1.29, 1.20 and 1.16.
+formula has several forms of unequal speed. All forms give the same numbers up to rounding.
 """
 
 from __future__ import annotations
@@ -29,14 +16,9 @@ from mxnet.ndarray import NDArray
 
 from .checks import check_choice
 
-__all__ = ["DEVICES", "MANY", "Target", "drawn_for", "target"]
+__all__ = ["DEVICES", "Target", "drawn_for", "target"]
 
 DEVICES = ("cpu", "gpu")
-
-BATCHES = ("any", "few", "many")
-
-MANY = 16
-"""Sequences from which on a training graph is drawn for many, see the figures above."""
 
 
 @dataclass(frozen=True)
@@ -48,31 +30,33 @@ class Target:
     device : {'cpu', 'gpu'}
     training : bool
         Whether a gradient may be asked of the graph.
-    batch : {'any', 'few', 'many'}
-        Whether a training graph on a CPU takes `MANY` sequences at once, where that is known.
+    here : bool
+        Whether the graph stays in this process, so that Python may have a part in it: `bptt` has one.
 
     Raises
     ------
     ValueError
-        For another device or batch.
+        For another device.
     """
 
     device: str = "cpu"
     training: bool = True
-    batch: str = "any"
+    here: bool = False
 
     def __post_init__(self) -> None:
         check_choice("device", self.device, DEVICES)
-        check_choice("batch", self.batch, BATCHES)
 
     @classmethod
-    def of(cls, inputs: NDArray, batch_size: int) -> Target:
-        """That of a call with these arrays, now."""
+    def of(cls, inputs: NDArray) -> Target:
+        """That of a call with this array, now."""
         device = "gpu" if inputs.context.device_type == "gpu" else "cpu"
-        training = autograd.is_recording()
-        if device == "gpu" or not training:
-            return cls(device, training)
-        return cls(device, training, "many" if batch_size >= MANY else "few")
+        return cls(device, autograd.is_recording(), here=True)
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether a layer's gradient is to be that of `bptt`."""
+        # On a GPU, Python in a graph would break its capture.
+        return self.here and self.training and self.device == "cpu"
 
 
 _UNKNOWN = Target()

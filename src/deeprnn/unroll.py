@@ -114,7 +114,7 @@ def static(
     living = [None] * length if alive is None else split(F, alive, length)
     outputs = []
     for t in range(length - 1, -1, -1) if reverse else range(length):
-        _, new = cell.step(F, steps[t], states, params)
+        new, _ = cell.step(F, steps[t], states, params)
         output, states = carry(F, new, states, zoneout, living[t])
         outputs.append(output)
     if reverse:
@@ -138,7 +138,7 @@ def dynamic(
         sequences = [F.reverse(sequence, axis=0) for sequence in sequences]
 
     def body(slices: list[Tensor], states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        _, new = cell.step(F, slices[0], states, params)
+        new, _ = cell.step(F, slices[0], states, params)
         return carry(F, new, states, zoneout, slices[1] if len(slices) > 1 else None)
 
     outputs, states = F.contrib.foreach(body, sequences, states)
