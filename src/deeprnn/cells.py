@@ -48,14 +48,9 @@ def _sum(F: Operators, a: Tensor, b: Tensor) -> Tensor:
     return a + b if aim.device == "gpu" or aim.training else F.broadcast_add(a, b)
 
 
-def _sigmoid_slope(y: Tensor) -> Tensor:
-    """The derivative of the logistic function, from its value."""
-    return y * (1 - y)
-
-
-def _tanh_slope(y: Tensor) -> Tensor:
-    """The derivative of tanh, from its value."""
-    return 1 - y * y
+def _through(F: Operators, act_type: str, gradient: Tensor, value: Tensor) -> Tensor:
+    """Back through a non-linearity of this value: times its derivative, which for all three follows from the value."""
+    return getattr(F._internal, f"_backward_{act_type}")(gradient, value)  # one operator, where a formula has three
 
 
 def _split(F: Operators, x: Tensor, num_gates: int, size: int) -> list[Tensor]:
@@ -301,11 +296,10 @@ class ElmanCell(_Cell):
         return [hidden], []
 
     def slopes(self, F: Operators, before: list[Tensor], after: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
-        hidden = after[0]
-        return [_tanh_slope(hidden) if self._activation == "tanh" else hidden > 0]
+        return after
 
     def step_back(self, F: Operators, grads: list[Tensor], slopes: list[Tensor], weight: Tensor) -> StepBack:
-        product = grads[0] * slopes[0]
+        product = _through(F, self._activation, grads[0], slopes[0])
         return [product], [self._back(F, product, weight)]
 
 
@@ -370,9 +364,9 @@ class GRUCell(_Cell):
 
     def slopes(self, F: Operators, before: list[Tensor], after: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
         reset, update, candidate, state_h = kept
-        to_candidate = self._to_candidate(update, candidate)
-        through_r = to_candidate * state_h * _sigmoid_slope(reset)
-        through_z = (before[0] - candidate) * _sigmoid_slope(update)
+        to_candidate = _through(F, "tanh", 1 - update, candidate)
+        through_r = _through(F, "sigmoid", to_candidate * state_h, reset)
+        through_z = _through(F, "sigmoid", before[0] - candidate, update)
         return [F.stack(through_r, through_z, to_candidate * reset, axis=2), update]
 
     def step_back(self, F: Operators, grads: list[Tensor], slopes: list[Tensor], weight: Tensor) -> StepBack:
@@ -384,13 +378,8 @@ class GRUCell(_Cell):
         product, hidden = steps
         _, update, candidate, _ = kept
         through_r, through_z, _ = F.split(product, num_outputs=3, axis=2, squeeze_axis=True)
-        through_h = hidden * self._to_candidate(update, candidate)
+        through_h = hidden * _through(F, "tanh", 1 - update, candidate)
         return [F.stack(through_r, through_z, through_h, axis=2), product]
-
-    @staticmethod
-    def _to_candidate(update: Tensor, candidate: Tensor) -> Tensor:
-        """How the output follows what the candidate's tanh is taken of."""
-        return (1 - update) * _tanh_slope(candidate)
 
 
 class LSTMCell(_Cell):
@@ -493,12 +482,12 @@ class LSTMCell(_Cell):
     def slopes(self, F: Operators, before: list[Tensor], after: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
         inputs, forget, candidate, output, seen = kept
         gates = [
-            candidate * _sigmoid_slope(inputs),
-            before[1] * _sigmoid_slope(forget),
-            inputs * _tanh_slope(candidate),
-            seen * _sigmoid_slope(output),
+            _through(F, "sigmoid", candidate, inputs),
+            _through(F, "sigmoid", before[1], forget),
+            _through(F, "tanh", inputs, candidate),
+            _through(F, "sigmoid", seen, output),
         ]
-        return [F.stack(*gates, axis=2), output * _tanh_slope(seen), forget]
+        return [F.stack(*gates, axis=2), _through(F, "tanh", output, seen), forget]
 
     def step_back(self, F: Operators, grads: list[Tensor], slopes: list[Tensor], weight: Tensor) -> StepBack:
         (hidden, cell), (gates, to_cell, forget) = grads, slopes
