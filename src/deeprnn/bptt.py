@@ -34,7 +34,7 @@ from .unroll import join, split
 
 __all__ = ["PIECE", "layer"]
 
-PIECE = 128
+PIECE = 64
 """Steps of a piece: no graph is longer."""
 
 GRAPHS_KEPT = 64
