@@ -49,9 +49,9 @@ def _stack(name: str, old: str, new: str) -> Mutation:
     return Mutation(name, "stack.py", old, new)
 
 
-ELMAN = "_activation(F, _sum(F, projected, self.recur(F, states[0], params)), act_type=self._activation)"
-ELMAN_END = ELMAN + "\n        return hidden, [hidden]"
-GRU_RECUR = 'recurrent = self.recur(F, hidden, params, params["h2h_bias"])'
+ELMAN = "F.Activation(_sum(F, projected, self.recur(F, states[0], params)), act_type=self._activation)"
+ELMAN_END = ELMAN + "\n        return [hidden], []"
+GRU_RECUR = "recurrent = self.recur(F, hidden, params)"
 GRU_SPLIT = "state_r, state_z, state_h = _split(F, recurrent, 3, self._hidden_size)"
 GRU_BIAS = 'return params["i2h_bias"]\n'
 GRU_LAST = "hidden = _sum(F, candidate, update * (hidden - candidate))"
@@ -59,8 +59,9 @@ LSTM_SPLIT = "_split(F, _sum(F, projected, self.recur(F, hidden, params)), 4, se
 LSTM_GATES = "for i in (0, 1, 3))"
 LSTM_CELL = "cell = self._clipped(F, _sum(F, forget * cell, inputs * candidate))"
 LSTM_SEEN = 'F.LayerNorm(cell, params["cell_gamma"], params["cell_beta"], axis=-1) if self._layer_norm else cell'
-LSTM_HIDDEN = 'hidden = output * _activation(F, seen, act_type="tanh")'
-LSTM_PROJECTED = 'hidden = _product_in_step(F, hidden, params["h2r_weight"], self.h2r_weight.shape)'
+LSTM_SEEN_THROUGH = 'seen = F.Activation(seen, act_type="tanh")'
+LSTM_HIDDEN = "hidden = output * seen"
+LSTM_PROJECTED = 'hidden = _affine(F, hidden, params["h2r_weight"], None, self._projection_size)'
 BIAS = 'return F.broadcast_add(params["i2h_bias"], params["h2h_bias"])'
 TRANSPOSED = (
     '{**params, "h2h_weight": F.reshape(F.transpose(F.reshape(params["h2h_weight"], '
@@ -75,10 +76,9 @@ MUTATIONS = (
     _cell("elman: recurrent product forgotten", ELMAN, ELMAN.replace(", self.r", ", 0 * self.r")),
     _cell("elman: recurrent product subtracted", ELMAN, ELMAN.replace(", self.r", ", -self.r")),
     _cell("elman: recurrent bias added again", ELMAN, ELMAN.replace("params))", 'params, params["h2h_bias"]))')),
-    _cell("elman: activated twice", ELMAN, f"_activation(F, {ELMAN}, act_type=self._activation)"),
+    _cell("elman: activated twice", ELMAN, f"F.Activation({ELMAN}, act_type=self._activation)"),
     _cell("elman: not activated", ELMAN, "_sum(F, projected, self.recur(F, states[0], params))"),
     _cell("elman: old state handed on", ELMAN_END, ELMAN_END.replace("[hidden]", "states")),
-    _cell("elman: old state put out", ELMAN_END, ELMAN_END.replace("return hidden", "return states[0]")),
     _cell("elman: gradient cut at the state", ELMAN, ELMAN.replace("states[0]", "F.BlockGrad(states[0])")),
     _cell("elman: state added to the output", ELMAN, f"states[0] + {ELMAN}"),
     _cell(
@@ -100,9 +100,13 @@ MUTATIONS = (
     _cell("gru: reset gate forgotten", "reset * state_h", "state_h + 0 * reset"),
     _cell("gru: update gate the other way round", GRU_LAST, "hidden = hidden + update * (candidate - hidden)"),
     _cell(
-        "gru: recurrent bias forgotten", GRU_RECUR, GRU_RECUR.replace('params["h2h_bias"]', '0 * params["h2h_bias"]')
+        "gru: recurrent bias forgotten",
+        GRU_RECUR,
+        GRU_RECUR.replace("params", '{**params, "h2h_bias": 0 * params["h2h_bias"]}'),
     ),
-    _cell("gru: recurrent bias added again", GRU_BIAS, "return super()._input_bias(F, params)\n"),
+    _cell(
+        "gru: recurrent bias added again", GRU_BIAS, 'return F.broadcast_add(params["i2h_bias"], params["h2h_bias"])\n'
+    ),
     _cell(
         "gru: recurrent bias outside the reset gate",
         "reset * state_h",
@@ -115,7 +119,7 @@ MUTATIONS = (
     _cell(
         "gru: recurrent weight transposed",
         GRU_RECUR,
-        GRU_RECUR.replace("hidden, params,", f"hidden, {TRANSPOSED % 3},"),
+        GRU_RECUR.replace("hidden, params", f"hidden, {TRANSPOSED % 3}"),
     ),
     _cell("gru: candidate a sigmoid", 'reset * state_h), act_type="tanh"', 'reset * state_h), act_type="sigmoid"'),
     _cell("gru: old state left out of the sum", GRU_LAST, "hidden = candidate - update * candidate"),
@@ -123,8 +127,8 @@ MUTATIONS = (
     _cell("lstm: forget and output exchanged", LSTM_GATES, "for i in (0, 3, 1))"),
     _cell(
         "lstm: candidate a sigmoid",
-        '_activation(F, gates[2], act_type="tanh")',
-        '_activation(F, gates[2], act_type="sigmoid")',
+        'F.Activation(gates[2], act_type="tanh")',
+        'F.Activation(gates[2], act_type="sigmoid")',
     ),
     _cell(
         "lstm: recurrent weight transposed",
@@ -134,15 +138,25 @@ MUTATIONS = (
     _cell(
         "lstm: recurrent bias added again", LSTM_SPLIT, LSTM_SPLIT.replace("params))", 'params, params["h2h_bias"]))')
     ),
-    _cell("lstm: forget bias of one added", "forget * cell", "_activation(F, gates[1] + 1, act_type='sigmoid') * cell"),
-    _cell("lstm: cell not squashed", LSTM_HIDDEN, "hidden = output * seen"),
+    _cell("lstm: forget bias of one added", "forget * cell", "F.Activation(gates[1] + 1, act_type='sigmoid') * cell"),
+    _cell("lstm: cell not squashed", LSTM_SEEN_THROUGH, "seen = seen"),
     _cell(
         "lstm: last cell state squashed",
-        LSTM_HIDDEN,
-        LSTM_HIDDEN.replace("_activation(F, seen", "_activation(F, states[1]"),
+        LSTM_SEEN_THROUGH,
+        LSTM_SEEN_THROUGH.replace("(seen", "(states[1]"),
     ),
-    _cell("lstm: old cell state handed on", "return hidden, [hidden, cell]", "return hidden, [hidden, states[1]]"),
-    _cell("lstm: hidden and cell exchanged", "return hidden, [hidden, cell]", "return hidden, [cell, hidden]"),
+    _cell("lstm: old cell state handed on", "return [hidden, cell], [", "return [hidden, states[1]], ["),
+    _cell("lstm: hidden and cell exchanged", "return [hidden, cell], [", "return [cell, hidden], ["),
+    _cell("lstm back: slope of the cell forgotten", "cell = _sum(F, cell, hidden * to_cell)", "cell = cell"),
+    _cell("lstm back: cell not carried", "weight), cell * forget]", "weight), cell]"),
+    _cell("gru back: way past the candidate forgotten", "weight), hidden * update)]", "weight), 0 * hidden)]"),
+    _cell(
+        "elman back: slope forgotten",
+        "product = _through(F, self._activation, grads[0], slopes[0])",
+        "product = grads[0]",
+    ),
+    Mutation("bptt: first gradient not handed on", "bptt.py", "last = into[-self.num_states :]", "last = last"),
+    Mutation("bptt: outputs' gradient forgotten", "bptt.py", "F.broadcast_add(grads[0], outputs[t])", "grads[0]"),
     _cell("lstm: clip dropped", LSTM_CELL, "cell = forget * cell + inputs * candidate"),
     _cell(
         "lstm: clip of the handed-on state alone",
@@ -179,12 +193,12 @@ MUTATIONS = (
         "static: every step from the first state",
         (
             "    for t in range(length - 1, -1, -1) if reverse else range(length):\n"
-            "        _, new = cell.step(F, steps[t], states, params)"
+            "        new, _ = cell.step(F, steps[t], states, params)"
         ),
         (
             "    first = states\n"
             "    for t in range(length - 1, -1, -1) if reverse else range(length):\n"
-            "        _, new = cell.step(F, steps[t], first, params)"
+            "        new, _ = cell.step(F, steps[t], first, params)"
         ),
     ),
     _unroll(
@@ -229,7 +243,7 @@ MUTATIONS = (
         "params[parameter_name(direction, layer",
         'params[parameter_name("l", layer',
     ),
-    _stack("stack: backward direction reads forwards", 'reverse=direction == "r"', "reverse=False"),
+    _stack("stack: backward direction reads forwards", 'reverse=direction == "r",', "reverse=False,"),
     _stack("stack: outputs left time-major", "return self._time_major(F, x), ", "return x, "),
     _stack("stack: given states ignored", "    if states is None:\n", "    if True:\n"),
     _stack("stack: last layer's state for all", "for state in zip(*last)]", "for state in zip(*[last[-1]] * rows)]"),
