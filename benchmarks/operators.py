@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What the operators that a step can be made of cost: the ground of the choices in `deeprnn.target` and cells.py.
+"""What the operators that a step can be made of cost: the ground of the choices in cells.py.
 
 Each operator stands a hundred times in a row in one static graph, forward and then backward, so that what is measured
 is a step's share: the operator, its set-up by the engine, and in the backward pass the sum over all steps for what they

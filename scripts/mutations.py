@@ -60,9 +60,9 @@ LSTM_GATES = "for i in (0, 1, 3))"
 LSTM_CELL = "cell = self._clipped(F, _sum(F, forget * cell, inputs * candidate))"
 LSTM_SEEN = 'F.LayerNorm(cell, params["cell_gamma"], params["cell_beta"], axis=-1) if self._layer_norm else cell'
 LSTM_SEEN_THROUGH = 'seen = F.Activation(seen, act_type="tanh")'
-LSTM_HIDDEN = "hidden = output * seen"
 LSTM_PROJECTED = 'hidden = _affine(F, hidden, params["h2r_weight"], None, self._projection_size)'
 BIAS = 'return F.broadcast_add(params["i2h_bias"], params["h2h_bias"])'
+BIAS_ROW = 'F.broadcast_like(F.expand_dims(params["h2h_bias"], axis=0), projected)'
 TRANSPOSED = (
     '{**params, "h2h_weight": F.reshape(F.transpose(F.reshape(params["h2h_weight"], '
     "shape=(-4, %d, -1, 0)), axes=(0, 2, 1)), shape=(-3, 0))}"
@@ -75,7 +75,7 @@ MUTATIONS = (
     ),
     _cell("elman: recurrent product forgotten", ELMAN, ELMAN.replace(", self.r", ", 0 * self.r")),
     _cell("elman: recurrent product subtracted", ELMAN, ELMAN.replace(", self.r", ", -self.r")),
-    _cell("elman: recurrent bias added again", ELMAN, ELMAN.replace("params))", 'params, params["h2h_bias"]))')),
+    _cell("elman: recurrent bias added again", ELMAN, ELMAN.replace("params))", f"params) + {BIAS_ROW})")),
     _cell("elman: activated twice", ELMAN, f"F.Activation({ELMAN}, act_type=self._activation)"),
     _cell("elman: not activated", ELMAN, "_sum(F, projected, self.recur(F, states[0], params))"),
     _cell("elman: old state handed on", ELMAN_END, ELMAN_END.replace("[hidden]", "states")),
@@ -135,9 +135,7 @@ MUTATIONS = (
         LSTM_SPLIT,
         LSTM_SPLIT.replace("hidden, params", f"hidden, {TRANSPOSED % 4}"),
     ),
-    _cell(
-        "lstm: recurrent bias added again", LSTM_SPLIT, LSTM_SPLIT.replace("params))", 'params, params["h2h_bias"]))')
-    ),
+    _cell("lstm: recurrent bias added again", LSTM_SPLIT, LSTM_SPLIT.replace("params))", f"params) + {BIAS_ROW})")),
     _cell("lstm: forget bias of one added", "forget * cell", "F.Activation(gates[1] + 1, act_type='sigmoid') * cell"),
     _cell("lstm: cell not squashed", LSTM_SEEN_THROUGH, "seen = seen"),
     _cell(
@@ -191,13 +189,10 @@ MUTATIONS = (
     _unroll("static: mask of the step before", "living[t])", "living[t - 1])"),
     _unroll(
         "static: every step from the first state",
-        (
-            "    for t in range(length - 1, -1, -1) if reverse else range(length):\n"
-            "        new, _ = cell.step(F, steps[t], states, params)"
-        ),
+        ("    for t in order(length, reverse):\n        new, _ = cell.step(F, steps[t], states, params)"),
         (
             "    first = states\n"
-            "    for t in range(length - 1, -1, -1) if reverse else range(length):\n"
+            "    for t in order(length, reverse):\n"
             "        new, _ = cell.step(F, steps[t], first, params)"
         ),
     ),
@@ -214,6 +209,7 @@ MUTATIONS = (
         "cell.step(F, slices[0], states, params)",
         ("cell.step(F, slices[0], [F.BlockGrad(state) for state in states], params)"),
     ),
+    _unroll("carry: old state put out", "output = new[0]", "output = old[0]"),
     _unroll("carry: alive and ended exchanged", "F.where(alive, after, before)", "F.where(alive, before, after)"),
     _unroll("carry: ended sequences go on", "F.where(alive, after, before)", "after"),
     _unroll(

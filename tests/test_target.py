@@ -91,7 +91,7 @@ def test_every_form_gives_the_same_numbers_and_gradients(kind, aim, length):
 
 
 @every_kind
-@pytest.mark.parametrize("batch_size", [1, 15, 48])
+@pytest.mark.parametrize("batch_size", [1, 15, 16, 48])
 @pytest.mark.parametrize("grad_req", ["write", "add"])
 def test_any_number_of_sequences_has_the_gradients_of_the_built_in_layer(kind, batch_size, grad_req):
     options = {"activation": "tanh"} if kind == "rnn" else {}

@@ -28,9 +28,9 @@ from mxnet import autograd
 from mxnet.ndarray import NDArray
 
 from ._types import Operators, Params, Tensor
-from .cells import _Cell
+from .cells import _affine, _Cell
 from .target import Target, drawn_for
-from .unroll import join, split
+from .unroll import join, order, split
 
 __all__ = ["PIECE", "layer"]
 
@@ -169,17 +169,15 @@ class Recurrence:
 
     def _there(self, F: Operators, length: int) -> list[Tensor]:
         var = F.var
-        rows = len(self.formula.gates) * self.formula.hidden_size
-        projected = F.FullyConnected(
-            *(var(name) for name in ("inputs", "i2h_weight", "input_bias")), num_hidden=rows, flatten=False
-        )
+        rows = self.formula.h2h_weight.shape[0]
+        projected = _affine(F, var("inputs"), var("i2h_weight"), var("input_bias"), rows)
         # Each step reads the parameters from a copy. Of an input MXNet does not know where it will lie the next time,
         # and sets up all operators that read it anew.
         params = {name: F.identity(var(name)) for name in self.formula.in_step}
         states = [var(name) for name in self._numbered("first")]
         inputs = split(F, projected, length)
         steps: list[list[Tensor]] = [[]] * length
-        for t in self._order(length):
+        for t in order(length, self._reverse):
             states, kept = self.formula.step(F, inputs[t], states, params)
             steps[t] = [*states, *kept]
         return [*(join(F, sequence) for sequence in zip(*steps)), *(F.identity(state) for state in states)]
@@ -195,7 +193,7 @@ class Recurrence:
         outputs = split(F, var("outputs"), length)
         grads = [var(name) for name in self._numbered("last")]
         steps: list[list[Tensor]] = [[]] * length
-        for t in reversed(self._order(length)):
+        for t in reversed(order(length, self._reverse)):
             hidden = F.broadcast_add(grads[0], outputs[t])
             steps[t], grads = formula.step_back(F, [hidden, *grads[1:]], [slope[t] for slope in slopes], weight)
         products = formula.products_back(F, [join(F, sequence) for sequence in zip(*steps)], kept)
@@ -213,9 +211,6 @@ class Recurrence:
             **dict(zip(firsts, (F.identity(grad) for grad in grads))),
         }
         return [found[name] for name in wanted]
-
-    def _order(self, length: int) -> range:
-        return range(length - 1, -1, -1) if self._reverse else range(length)
 
     def _before(self, F: Operators, first: Tensor, states: Tensor, length: int) -> Tensor:
         """The states before each step, from the one before all and those after each."""
@@ -316,10 +311,8 @@ class _LayerProperties(mx.operator.CustomOpProp):
     def infer_shape(self, in_shape: Any) -> Any:
         length, batch_size, size = in_shape[0]
         formula, states = self._recurrence.formula, self._recurrence.num_states
-        hidden = formula.hidden_size
-        rows = len(formula.gates) * hidden
-        shapes = {"h2h_weight": [rows, hidden], "h2h_bias": [rows]}
-        parameters = [[rows, size], [rows], *(shapes[name] for name in formula.in_step)]
+        rows, hidden = formula.h2h_weight.shape
+        parameters = [[rows, size], [rows], *(list(getattr(formula, name).shape) for name in formula.in_step)]
         ends = [[batch_size, hidden]] * states
         return [in_shape[0], *parameters, *ends], [[length, batch_size, hidden], *ends], []
 

@@ -157,10 +157,6 @@ class _Cell(HybridRecurrentCell):
         return not self._layer_norm
 
     @property
-    def hidden_size(self) -> int:
-        return self._hidden_size
-
-    @property
     def formula_name(self) -> str:
         """The same for cells of one formula and size."""
         options = ", ".join(f"{name}={value}" for name, value in self._formula.items())

@@ -18,7 +18,7 @@ from ._types import Operators, Params, Tensor
 from .cells import _Cell
 from .target import target
 
-__all__ = ["dynamic", "join", "split", "static", "unroll"]
+__all__ = ["dynamic", "join", "order", "split", "static", "unroll"]
 
 
 def split(F: Operators, x: Tensor, num_outputs: int) -> list[Tensor]:
@@ -35,6 +35,11 @@ def split(F: Operators, x: Tensor, num_outputs: int) -> list[Tensor]:
 def join(F: Operators, parts: Sequence[Tensor]) -> Tensor:
     """The inverse of `split`."""
     return F.expand_dims(parts[0], axis=0) if len(parts) == 1 else F.stack(*parts, axis=0)
+
+
+def order(length: int, reverse: bool) -> range:
+    """The steps in the order in which they are taken."""
+    return range(length - 1, -1, -1) if reverse else range(length)
 
 
 def carry(
@@ -113,7 +118,7 @@ def static(
     steps = split(F, projected, length)
     living = [None] * length if alive is None else split(F, alive, length)
     outputs = []
-    for t in range(length - 1, -1, -1) if reverse else range(length):
+    for t in order(length, reverse):
         new, _ = cell.step(F, steps[t], states, params)
         output, states = carry(F, new, states, zoneout, living[t])
         outputs.append(output)
