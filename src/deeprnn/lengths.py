@@ -6,8 +6,8 @@ the layers inside while it draws (`known_length`), and keeps the graphs used las
 hybridized net sees symbols alone; there `known_length` is None, and the loop operator takes over.
 
 Without a gradient a long sequence is read in pieces, each from the states that the last one left, so that a graph need
-not be longer than a piece. With a gradient `bptt` does the same inside of a layer; what it has no part in takes the loop
-operator there.
+not be longer than a piece. With a gradient `bptt` does the same inside of a layer; what it has no part in takes the
+loop operator there.
 """
 
 from __future__ import annotations
