@@ -611,11 +611,17 @@ def test_the_norm_is_the_global_one():
     assert float(grad_global_norm(net.collect_params().values()).asscalar()) == pytest.approx(exact, rel=1e-5)
 
 
-def test_the_gradient_of_the_loss_is_autograds():
-    logits = mx.nd.random.normal(0, 3, shape=(5, 4, 7))
-    target = mx.nd.array(np.random.default_rng(0).integers(7, size=(5, 4)), dtype="int32")
-    logits.attach_grad()
-    with autograd.record():
-        loss = training._cross_entropy(logits, target)
-    loss.backward()
-    assert distance(training._cross_entropy_gradient(logits, target), logits.grad) < 1e-5
+def test_the_loss_and_its_gradient_are_gluons():
+    """At every shape that comes, and what was given out stays as it was."""
+    cross_entropy, given = training._CrossEntropy(), []
+    cross_entropy.hybridize(static_alloc=True, static_shape=True)
+    for shape in ((5, 4), (5, 4), (3, 4), (5, 4)):
+        logits = mx.nd.random.normal(0, 3, shape=(*shape, 7))
+        target = mx.nd.array(np.random.default_rng(0).integers(7, size=shape), dtype="int32")
+        logits.attach_grad()
+        with autograd.record():
+            expected = gluon.loss.SoftmaxCrossEntropyLoss()(logits, target).mean()
+        expected.backward()
+        given.append((cross_entropy(logits, target), (expected, logits.grad.copy())))
+    for found, expected in given:
+        assert all(distance(*pair) < 1e-5 for pair in zip(found, expected))

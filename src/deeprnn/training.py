@@ -19,6 +19,7 @@ from gluonnlp.utils import clip_grad_global_norm, grad_global_norm
 from mxnet import autograd, gluon
 from mxnet.ndarray import NDArray
 
+from ._types import Operators, Tensor
 from .config import TrainConfig
 
 __all__ = [
@@ -261,6 +262,8 @@ def train_epoch(
 ) -> None:
     """One pass over `batches`: an update for each, and nothing that waits for its result."""
     parameters = list(net.collect_params().values())
+    cross_entropy = _CrossEntropy()
+    cross_entropy.hybridize(static_alloc=True, static_shape=True)
     states = None
     for data, target in batches.epoch(epoch):
         data, target = data.as_in_context(ctx), target.as_in_context(ctx)  # (T, N)
@@ -269,8 +272,8 @@ def train_epoch(
             mx.random.seed(_step_seed(config.seed, progress.step))
         with autograd.record():
             logits, states = net(data, states)  # (T, N, V)
-        loss = _cross_entropy(logits, target)
-        logits.backward(_cross_entropy_gradient(logits, target))
+        loss, gradient = cross_entropy(logits, target)
+        logits.backward(gradient)
         trainer.allreduce_grads()
         if config.clip > 0:
             norm = clip_grad_global_norm(parameters, config.clip, check_isfinite=False)
@@ -294,7 +297,7 @@ def evaluate(net: Any, batches: Optional[Batches], ctx: mx.Context) -> Optional[
         data, target = data.as_in_context(ctx), target.as_in_context(ctx)
         states = _carried(net, states if batches.carries_state else None, data.shape[1], ctx)
         logits, states = net(data, states)
-        losses.append((data.size, _cross_entropy(logits, target)))
+        losses.append((data.size, token_losses(logits, target).mean()))
         if len(losses) > IN_FLIGHT:
             losses[-1 - IN_FLIGHT][1].wait_to_read()
     tokens = sum(count for count, _ in losses)
@@ -442,22 +445,28 @@ def _carried(net: Any, states: Optional[list[NDArray]], batch_size: int, ctx: mx
     return [state.detach() for state in states]
 
 
-def _cross_entropy(logits: NDArray, target: NDArray) -> NDArray:
-    """Mean cross-entropy of `(T, N, V)` against `(T, N)`, in nats per token; shape `(1,)`.
+class _CrossEntropy(gluon.HybridBlock):
+    """Mean cross-entropy of `(T, N, V)` against `(T, N)`, in nats per token, `(1,)`; and its gradient by the logits.
 
-    The operators of `gluon.loss.SoftmaxCrossEntropyLoss` without its mean over each row first.
+    The gradient is the probabilities less one at the target, over the number of tokens. It is written out, as MXNet's
+    backward pass of log_softmax takes its exponentials one by one, a tenth of a training step at 1,000 symbols; the
+    forward pass of softmax is oneDNN's. And it is a graph, which keeps its arrays: to be given megabytes of new memory
+    at each step takes as long as to fill them.
     """
-    return token_losses(logits, target).mean()
 
+    _shape: tuple[int, ...] = ()
 
-def _cross_entropy_gradient(logits: NDArray, target: NDArray) -> NDArray:
-    """Of `_cross_entropy` by the logits, `(T, N, V)`: the probabilities less one at the target.
+    def forward(self, logits: NDArray, target: NDArray) -> tuple[NDArray, NDArray]:
+        if self._shape != logits.shape:  # which a symbol does not know
+            self._shape = logits.shape
+            self._clear_cached_op()
+        return super().forward(logits, target)
 
-    Written out, as MXNet's backward pass of log_softmax takes its exponentials one by one, a tenth of a training step
-    at 1,000 symbols; the forward pass of softmax is oneDNN's.
-    """
-    gradient = mx.nd.softmax(logits) - mx.nd.one_hot(target, depth=logits.shape[-1])
-    return gradient / target.size
+    def hybrid_forward(self, F: Operators, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        *steps, vocab_size = self._shape
+        loss = -F.mean(F.pick(F.log_softmax(logits), target))
+        gradient = (F.softmax(logits) - F.one_hot(target, depth=vocab_size)) / math.prod(steps)
+        return loss, gradient
 
 
 def _step_seed(seed: int, step: int) -> int:
