@@ -133,9 +133,13 @@ class LanguageModel(PerLength):
         """Logits ``(T, N, V)`` and the last states, from ids ``(T, N)`` and states (zeros by default)."""
         if not isinstance(ids, (NDArray, mx.sym.Symbol)):
             raise TypeError(f"ids must be an NDArray or a Symbol, got {type(ids).__name__}")
-        if isinstance(ids, NDArray) and (ids.ndim != 2 or 0 in ids.shape):
-            raise ValueError(f"ids must have shape (sequence_length, batch_size), got {ids.shape}")
-        return super().__call__(ids, complete_states(self.stack, states, ids, batch_axis=1))
+        batch_size = 0
+        if isinstance(ids, NDArray):
+            shape = ids.shape
+            if len(shape) != 2 or 0 in shape:
+                raise ValueError(f"ids must have shape (sequence_length, batch_size), got {shape}")
+            batch_size = shape[1]
+        return super().__call__(ids, complete_states(self.stack, states, ids, batch_size))
 
     def hybrid_forward(self, F: Operators, ids: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         if self.embedding is None:

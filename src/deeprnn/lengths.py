@@ -146,30 +146,30 @@ class PerLength(HybridBlock):
     def forward(self, x: Tensor, states: Any, *more: Any) -> Any:
         if not (self._active and isinstance(x, NDArray)):
             return super().forward(x, states, *more)
-        length = x.shape[self._time_axis]
+        length, target = x.shape[self._time_axis], Target.of(x)
         operators = length * self._operators_per_step
-        learning = autograd.is_recording() or autograd.is_training()
-        if operators > PIECE and self._in_order and self._any_length and not learning:
-            return self._read_in_pieces(x, states, length)
-        static = operators <= STATIC_LIMIT or not self._any_length or (self._by_hand and Target.of(x).by_hand)
-        return self._run(length if static else None, x, states, *more)
+        if operators > PIECE and self._in_order and self._any_length:
+            if not target.training and not autograd.is_training():
+                return self._read_in_pieces(target, x, states, length)
+        static = operators <= STATIC_LIMIT or not self._any_length or (self._by_hand and target.by_hand)
+        return self._run(length if static else None, target, x, states, *more)
 
-    def _read_in_pieces(self, x: NDArray, states: Any, length: int) -> Any:
+    def _read_in_pieces(self, target: Target, x: NDArray, states: Any, length: int) -> Any:
         # A power of two: of whatever length, a sequence is some of the same piece and one that is shorter.
         steps = 1 << max(PIECE // self._operators_per_step, 1).bit_length() - 1
         outputs = []
         for begin in range(0, length, steps):
             end = min(begin + steps, length)
             piece = x.slice_axis(axis=self._time_axis, begin=begin, end=end)
-            output, states = self._run(end - begin, piece, states)
+            output, states = self._run(end - begin, target, piece, states)
             outputs.append(output)
         return mx.nd.concat(*outputs, dim=self._time_axis), states
 
-    def _run(self, length: Optional[int], x: NDArray, states: Any, *more: Any) -> Any:
-        """The graph for this length (None: for any), drawn if there is none."""
+    def _run(self, length: Optional[int], target: Target, x: NDArray, states: Any, *more: Any) -> Any:
+        """Call the graph for this length (None: for any), drawn if there is none."""
         # A graph partitioned for a backend returns gradients of zero, silently: what is recorded gets a plain one.
-        backend = None if autograd.is_recording() else self._backend
-        key = (length, Target.of(x), backend)
+        backend = None if target.training else self._backend
+        key = (length, target, backend)
         graph = self._graphs.find(key)
         if graph is None:
             graph = self._draw(*key)

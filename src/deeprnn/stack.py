@@ -185,9 +185,8 @@ class _Stack(PerLength):
         given = states is not None
         if not isinstance(inputs, (NDArray, mx.sym.Symbol)):
             raise TypeError(f"inputs must be an NDArray or a Symbol, got {type(inputs).__name__}")
-        if isinstance(inputs, NDArray):
-            self._check_inputs(inputs)
-        states = complete_states(self, states, inputs, self._layout.index("N"))
+        batch_size = self._checked_shape(inputs)[self._layout.index("N")] if isinstance(inputs, NDArray) else 0
+        states = complete_states(self, states, inputs, batch_size)
         self._check_sequence_length(inputs, sequence_length)
         arguments = [] if sequence_length is None else [sequence_length]
         outputs, states = super().__call__(inputs, states, *arguments)
@@ -254,7 +253,7 @@ class _Stack(PerLength):
         axes = (0,) if self._dropout_mode == "variational" else ()  # variational: one mask for all steps
         return F.Dropout(x, p=self._dropout, axes=axes)
 
-    def _check_inputs(self, inputs: NDArray) -> None:
+    def _checked_shape(self, inputs: NDArray) -> tuple[int, ...]:
         if isinstance(inputs, mx.np.ndarray):
             raise TypeError("inputs must be an mx.nd.NDArray, got an mx.np.ndarray; use inputs.as_nd_ndarray()")
         shape = inputs.shape  # each look at an array is a call into the library
@@ -273,6 +272,7 @@ class _Stack(PerLength):
         length = shape[self._time_axis]
         if self._unroll_length not in (None, length):
             raise ValueError(f"inputs must have unroll_length {self._unroll_length} steps, got {length}")
+        return shape
 
     def _check_sequence_length(self, inputs: Tensor, sequence_length: Optional[Tensor]) -> None:
         if self._use_sequence_length != (sequence_length is not None):
@@ -305,16 +305,16 @@ class _Stack(PerLength):
 
 
 def complete_states(
-    layer: Any, states: Union[Tensor, Sequence[Tensor], None], inputs: Tensor, batch_axis: int
+    layer: Any, states: Union[Tensor, Sequence[Tensor], None], inputs: Tensor, batch_size: int
 ) -> list[Tensor]:
     """The states that a layer is called with, as a list: zeros where there are none, and else what `state_info` says.
 
-    That is, of the kind of the inputs (NDArray or Symbol), and for arrays of its shape and dtype.
+    That is, of the kind of the inputs (NDArray or Symbol), and for arrays of its shape and dtype. For symbols
+    `batch_size` is 0.
     """
     kind = type(inputs)
     if states is None and not isinstance(inputs, NDArray):
-        return layer.begin_state(0, func=mx.sym.zeros)
-    batch_size = inputs.shape[batch_axis] if isinstance(inputs, NDArray) else 0
+        return layer.begin_state(batch_size, func=mx.sym.zeros)
     if states is None:
         return layer.begin_state(batch_size, ctx=inputs.context)
     states = [states] if isinstance(states, (NDArray, mx.sym.Symbol)) else list(states)
