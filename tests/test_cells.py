@@ -156,10 +156,11 @@ def test_a_step_is_the_input_part_and_then_the_recurrent_part(kind):
     params = {name: p.data() for name, p in cell._reg_params.items()}
     x, states = drawn(5, N, C), states_of(cell)
     projected = cell.project(mx.nd, x, params)  # all steps at once
-    assert projected.shape == (5, N, len(cell.gates) * H)
+    assert [part.shape[:2] for part in projected] == [(5, N)] * len(projected)
+    assert sum(part.shape[2] for part in projected) == len(cell.gates) * H
     for t in range(5):
         output, last = cell(x[t], states)
-        apart, kept = cell.step(mx.nd, projected[t], states, params)
+        apart, kept = cell.step(mx.nd, [part[t] for part in projected], states, params)
         assert same([output, *last], [apart[0], *apart])
         assert len(kept) == cell.num_kept
 
@@ -311,6 +312,7 @@ def test_the_operators_of_a_step_are_counted(cls, layer_norm):
     cell = cls(4, input_size=4, layer_norm=layer_norm)
     states = [mx.sym.var(f"state{i}") for i in range(len(cell.state_info()))]
     parameters = {name: parameter.var() for name, parameter in cell._reg_params.items()}
-    new, _ = cell.step(mx.sym, mx.sym.var("projected"), states, parameters)
+    projected = [mx.sym.var(f"projected{i}") for i in range(len(cell.apart(mx.sym, mx.sym.var("x"))))]
+    new, _ = cell.step(mx.sym, projected, states, parameters)
     nodes = json.loads(mx.sym.Group(new).tojson())["nodes"]
     assert sum(node["op"] != "null" for node in nodes) == cell.operators

@@ -30,7 +30,7 @@ from mxnet.ndarray import NDArray
 from ._types import Operators, Params, Tensor
 from .cells import _affine, _Cell
 from .target import Target, drawn_for
-from .unroll import join, order, split
+from .unroll import join, order, per_step, split
 
 __all__ = ["PIECE", "layer"]
 
@@ -175,7 +175,7 @@ class Recurrence:
         # and sets up all operators that read it anew.
         params = {name: F.identity(var(name)) for name in self.formula.in_step}
         states = [var(name) for name in self._numbered("first")]
-        inputs = split(F, projected, length)
+        inputs = per_step(F, self.formula.apart(F, projected), length)
         steps: list[list[Tensor]] = [[]] * length
         for t in order(length, self._reverse):
             states, kept = self.formula.step(F, inputs[t], states, params)
@@ -188,14 +188,14 @@ class Recurrence:
         after, kept = sequences[: self.num_states], sequences[self.num_states :]
         firsts = self._numbered("first")
         before = [self._before(F, var(name), states, length) for name, states in zip(firsts, after)]
-        slopes = [split(F, slope, length) for slope in formula.slopes(F, before, after, kept)]
+        slopes = per_step(F, formula.slopes(F, before, after, kept), length)
         weight = F.transpose(var("h2h_weight"))
         outputs = split(F, var("outputs"), length)
         grads = [var(name) for name in self._numbered("last")]
         steps: list[list[Tensor]] = [[]] * length
         for t in reversed(order(length, self._reverse)):
             hidden = F.broadcast_add(grads[0], outputs[t])
-            steps[t], grads = formula.step_back(F, [hidden, *grads[1:]], [slope[t] for slope in slopes], weight)
+            steps[t], grads = formula.step_back(F, [hidden, *grads[1:]], slopes[t], weight)
         products = formula.products_back(F, [join(F, sequence) for sequence in zip(*steps)], kept)
         # (T, N, gates, H) to (T * N, gates * H). A sum over all steps and sequences is a product; F.sum is slower.
         of_inputs, of_state = (F.reshape(product, shape=(-3, -1)) for product in (products[0], products[-1]))

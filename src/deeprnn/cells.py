@@ -3,7 +3,7 @@ r"""One layer, one time step.
 A cell has two parts, and its `hybrid_forward` is the one after the other:
 
 - ``project(F, inputs, params)``, the input part :math:`X_t W_{xh} + b`. There is no time in it, so it takes one step
-  ``(N, C)`` or all of them ``(T, N, C)`` at once, as one matrix product.
+  ``(N, C)`` or all of them ``(T, N, C)`` at once, as one matrix product. What a step needs apart it gives apart.
 - ``step(F, projected, states, params)``, the recurrent part: the product with the last state, and the non-linearity.
 
 Parameters are passed along, never fetched, so the same two functions draw a graph, run eagerly, or sit in a loop
@@ -54,11 +54,12 @@ def _through(F: Operators, act_type: str, gradient: Tensor, value: Tensor) -> Te
 
 
 def _split(F: Operators, x: Tensor, num_gates: int, size: int) -> list[Tensor]:
-    """The gates, which lie side by side on the last axis: ``(N, gates * size)`` to as many ``(N, size)``."""
+    """The gates, which lie side by side on the last axis: ``(..., gates * size)`` to as many ``(..., size)``."""
     if target().device == "gpu":  # F.split breaks the capture of a CUDA graph
         return [F.slice_axis(x, axis=-1, begin=i * size, end=(i + 1) * size) for i in range(num_gates)]
     # Split along a middle axis they are copied row by row, along the last one number by number: a third of the time.
-    return list(F.split(F.reshape(x, shape=(0, num_gates, -1)), num_outputs=num_gates, axis=1, squeeze_axis=True))
+    apart = F.reshape(x, shape=(-2, num_gates, -1, -4), reverse=True)  # the last axis into two, whatever comes before
+    return list(F.split(apart, num_outputs=num_gates, axis=-2, squeeze_axis=True))
 
 
 class _Cell(HybridRecurrentCell):
@@ -116,9 +117,13 @@ class _Cell(HybridRecurrentCell):
         """Operators in one step, which is what a small network costs."""
         return self._operators + (self._norms if self._layer_norm else 0)
 
-    def project(self, F: Operators, inputs: Tensor, params: Params) -> Tensor:
-        """The input part, ``(..., C) -> (..., gates * H)``."""
-        return self._product(F, inputs, params, "i2h", self.input_bias(F, params))
+    def project(self, F: Operators, inputs: Tensor, params: Params) -> list[Tensor]:
+        """The input part, ``(..., C) -> (..., gates * H)``, in one piece or several."""
+        return self.apart(F, self._product(F, inputs, params, "i2h", self.input_bias(F, params)))
+
+    def apart(self, F: Operators, projected: Tensor) -> list[Tensor]:
+        """The product of `project` in the pieces that `step` takes: what it would split in each step is split once."""
+        return [projected]
 
     def input_bias(self, F: Operators, params: Params) -> Tensor:
         """That of the input part."""
@@ -144,8 +149,8 @@ class _Cell(HybridRecurrentCell):
             return product
         return F.LayerNorm(product, params[f"{part}_gamma"], params[f"{part}_bias"], axis=-1)
 
-    def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
-        """The recurrent part of one step, from ``(N, gates * H)`` and the last states."""
+    def step(self, F: Operators, projected: list[Tensor], states: list[Tensor], params: Params) -> Step:
+        """The recurrent part of one step, from ``(N, gates * H)``, as `project` gives it, and the last states."""
         raise NotImplementedError
 
     # The derivative of a step, for `bptt`. Where a step is a product with the last state and then elementwise, so is
@@ -287,8 +292,8 @@ class ElmanCell(_Cell):
     def _formula(self) -> dict[str, Any]:
         return {"activation": self._activation}
 
-    def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
-        hidden = F.Activation(_sum(F, projected, self.recur(F, states[0], params)), act_type=self._activation)
+    def step(self, F: Operators, projected: list[Tensor], states: list[Tensor], params: Params) -> Step:
+        hidden = F.Activation(_sum(F, projected[0], self.recur(F, states[0], params)), act_type=self._activation)
         return [hidden], []
 
     def slopes(self, F: Operators, before: list[Tensor], after: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
@@ -315,7 +320,7 @@ class GRUCell(_Cell):
     gates = ("r", "z", "h")
     in_step = ("h2h_weight", "h2h_bias")  # the candidate's stands inside the product with the reset gate
     num_kept = 4
-    _operators = 15
+    _operators = 13
 
     def __init__(
         self,
@@ -347,9 +352,12 @@ class GRUCell(_Cell):
     def _alias(self) -> str:
         return "gru"
 
-    def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
+    def apart(self, F: Operators, projected: Tensor) -> list[Tensor]:
+        return _split(F, projected, 3, self._hidden_size)
+
+    def step(self, F: Operators, projected: list[Tensor], states: list[Tensor], params: Params) -> Step:
         hidden = states[0]
-        input_r, input_z, input_h = _split(F, projected, 3, self._hidden_size)
+        input_r, input_z, input_h = projected
         recurrent = self.recur(F, hidden, params)
         state_r, state_z, state_h = _split(F, recurrent, 3, self._hidden_size)
         reset = F.Activation(_sum(F, input_r, state_r), act_type="sigmoid")
@@ -462,9 +470,9 @@ class LSTMCell(_Cell):
     def by_hand(self) -> bool:
         return super().by_hand and self._projection_size is None and self._clip is None
 
-    def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> Step:
+    def step(self, F: Operators, projected: list[Tensor], states: list[Tensor], params: Params) -> Step:
         hidden, cell = states
-        gates = _split(F, _sum(F, projected, self.recur(F, hidden, params)), 4, self._hidden_size)
+        gates = _split(F, _sum(F, projected[0], self.recur(F, hidden, params)), 4, self._hidden_size)
         inputs, forget, output = (F.Activation(gates[i], act_type="sigmoid") for i in (0, 1, 3))
         candidate = F.Activation(gates[2], act_type="tanh")
         cell = self._clipped(F, _sum(F, forget * cell, inputs * candidate))

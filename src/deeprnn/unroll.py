@@ -18,7 +18,7 @@ from ._types import Operators, Params, Tensor
 from .cells import _Cell
 from .target import target
 
-__all__ = ["dynamic", "join", "order", "split", "static", "unroll"]
+__all__ = ["dynamic", "join", "order", "per_step", "split", "static", "unroll"]
 
 
 def split(F: Operators, x: Tensor, num_outputs: int) -> list[Tensor]:
@@ -30,6 +30,11 @@ def split(F: Operators, x: Tensor, num_outputs: int) -> list[Tensor]:
     else:
         return list(F.split(x, num_outputs=num_outputs, axis=0, squeeze_axis=True))
     return [F.reshape(part, shape=(-3, -2)) for part in slices]  # the first axis, of one, into the second: no copy
+
+
+def per_step(F: Operators, sequences: Sequence[Tensor], length: int) -> list[list[Tensor]]:
+    """For each step its slices of all sequences."""
+    return [list(slices) for slices in zip(*(split(F, sequence, length) for sequence in sequences))]
 
 
 def join(F: Operators, parts: Sequence[Tensor]) -> Tensor:
@@ -107,7 +112,7 @@ def static(
     F: Operators,
     cell: _Cell,
     params: Params,
-    projected: Tensor,
+    projected: list[Tensor],
     states: list[Tensor],
     reverse: bool,
     zoneout: float,
@@ -115,7 +120,7 @@ def static(
     length: int,
 ) -> tuple[Tensor, list[Tensor]]:
     """`unroll` with the step written out `length` times."""
-    steps = split(F, projected, length)
+    steps = per_step(F, projected, length)
     living = [None] * length if alive is None else split(F, alive, length)
     outputs = []
     for t in order(length, reverse):
@@ -131,20 +136,20 @@ def dynamic(
     F: Operators,
     cell: _Cell,
     params: Params,
-    projected: Tensor,
+    projected: list[Tensor],
     states: list[Tensor],
     reverse: bool,
     zoneout: float,
     alive: Optional[Tensor],
 ) -> tuple[Tensor, list[Tensor]]:
     """`unroll` with the step in a loop operator."""
-    sequences = [projected] if alive is None else [projected, alive]
+    sequences = projected if alive is None else [*projected, alive]
     if reverse:
         sequences = [F.reverse(sequence, axis=0) for sequence in sequences]
 
     def body(slices: list[Tensor], states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        new, _ = cell.step(F, slices[0], states, params)
-        return carry(F, new, states, zoneout, slices[1] if len(slices) > 1 else None)
+        new, _ = cell.step(F, slices[: len(projected)], states, params)
+        return carry(F, new, states, zoneout, None if alive is None else slices[-1])
 
     outputs, states = F.contrib.foreach(body, sequences, states)
     return (F.reverse(outputs, axis=0) if reverse else outputs), states
