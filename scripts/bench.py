@@ -125,10 +125,21 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def read(path: Path) -> dict[str, Any]:
+    """A record of an earlier measurement."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no text at all
+        raise ValueError(f"{path} is not a record of bench.py: {error}") from error
+    if not isinstance(record, dict) or not {"machine", "cell"} <= record.keys() or not {"cases", "points"} & {*record}:
+        raise ValueError(f"{path} is not a record of bench.py: name a file that --json has written")
+    return record
+
+
 def taken_up(args: argparse.Namespace, settings: Mapping[str, Any], parts: str) -> dict[str, Any]:
     """The record in ``--json`` as far as it goes, or a new one whose list of `parts` is empty."""
     if args.json and args.json.exists() and not args.afresh:
-        record = json.loads(args.json.read_text(encoding="utf-8"))
+        record = read(args.json)
         here, there = ({**of.get("machine", {}), **of} for of in (settings, record))
         other = [name for name in here if name != "machine" and there.get(name) != here[name]]
         if other or parts not in record:
@@ -248,7 +259,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     def work() -> int:
         check(args)
         if args.table:
-            show(args, [json.loads(path.read_text(encoding="utf-8")) for path in args.table])
+            show(args, [read(path) for path in args.table])
         else:
             show(args, [grow(args) if args.growth else run(args)])
         return 0

@@ -174,15 +174,9 @@ class Here:
         self._block.initialize()
         copy_parameters(problem.layer, self._block)
         self._block.hybridize(bool(flags), **flags)
-        self._length = problem.case.length
         self._inputs, self._head = mx.nd.array(problem.inputs), mx.nd.array(problem.head)
         self._states = [mx.nd.array(state) for state in problem.states]
         self._inputs.attach_grad()
-
-    @property
-    def operators(self) -> int:
-        """Of a static graph of the case, about; 0 for a block that does not tell."""
-        return int(getattr(self._block, "_operators_per_step", 0)) * self._length
 
     def inference(self) -> tuple[Any, list[Any]]:
         return self._block(self._inputs, self._states)

@@ -5,8 +5,7 @@ Steps and layers only repeat it, so a call ought to take
 
 .. math:: t = \text{fixed} + \text{each} \cdot T \qquad \text{and} \qquad t = \text{fixed} + \text{each} \cdot L
 
-and `verdicts` says how near to such a line the times are. Above `lengths.STATIC_LIMIT` operators a backward pass goes
-through the loop operator, which is another graph with another cost: its sizes are marked, and stand beside the line.
+and `verdicts` says how near to such a line the times are.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ import numpy as np
 from .bench import TRIES, WORKS, Case, Spread, alone
 from .bench_report import WORK_TITLES, markdown, milliseconds, where
 from .contestants import Here, Problem, memory
-from .lengths import STATIC_LIMIT
 
 __all__ = ["AXES", "BASE", "LINEAR", "brief", "busy", "picture", "point", "points", "table", "verdicts"]
 
@@ -58,10 +56,9 @@ def point(case: Case) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``case`` and its ``name``; whether the ``loop`` operator is drawn for a backward pass; and by work
-        ``first_call``, the seconds of the first call, the drawing of the graph included, ``seconds`` of a later one as
-        `Spread` (of the steadiest of up to `TRIES` tries), and ``memory``, bytes at the peak so far less those after
-        import (None where the system does not tell).
+        ``case`` and its ``name``; and by work ``first_call``, the seconds of the first call, the drawing of the graph
+        included, ``seconds`` of a later one as `Spread` (of the steadiest of up to `TRIES` tries), and ``memory``,
+        bytes at the peak so far less those after import (None where the system does not tell).
     """
     return alone(_point, case)
 
@@ -69,7 +66,7 @@ def point(case: Case) -> dict[str, Any]:
 def _point(case: Case) -> dict[str, Any]:
     before = memory("self", "VmRSS")
     contestant = Here("deeprnn", Problem.draw(case))
-    record: dict[str, Any] = {"case": asdict(case), "name": case.name, "loop": contestant.operators > STATIC_LIMIT}
+    record: dict[str, Any] = {"case": asdict(case), "name": case.name}
     for work in WORKS:
         first_call = contestant.time(work, 1)
         calls = max(1, round(SAMPLE_SECONDS / contestant.time(work, 1)))
@@ -88,10 +85,6 @@ def _along(record: Mapping[str, Any], axis: str) -> list[tuple[int, Mapping[str,
     found = {Case(**each["case"]): each for each in record["points"]}
     cases = {value: _varied(replace(BASE, cell=record["cell"]), axis, value) for value in AXES[axis][1]}
     return [(value, found[case]) for value, case in cases.items() if case in found]
-
-
-def _by_loop(measured: Mapping[str, Any], work: str) -> bool:
-    return bool(measured["loop"]) and work == "training"  # without a gradient a long sequence is read in pieces
 
 
 def _seconds(measured: Mapping[str, Any], work: str) -> float:
@@ -117,28 +110,21 @@ def verdicts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         ``axis``, ``work``; ``fixed`` and ``each``, seconds, of the line with the least squares of the relative
         distances; ``off``, the largest of these, and ``at`` which value; ``linear``, whether it is within `TOLERANCE`;
         ``even_from``, the value from which on the cost of a cell-step alone is within `TOLERANCE` of that at the
-        largest; ``loop``, by value, the times with the loop operator over what the line says; ``busy``, the values at
-        which the machine was, so that all this is no verdict.
+        largest; ``busy``, the values at which the machine was, so that all this is no verdict.
     """
     found = []
     for axis in LINEAR:
         along = _along(record, axis)
         for work in WORKS:
-            static = [(value, _seconds(each, work)) for value, each in along if not _by_loop(each, work)]
-            if len(static) < 3:
+            if len(along) < 3:
                 continue  # through two points any line fits
-            values, seconds = np.array(static).T
+            values, seconds = np.array([(value, _seconds(each, work)) for value, each in along]).T
             design = np.stack([1 / seconds, values / seconds], axis=1)  # each row over its time: relative distances
             (fixed, each_one), *_ = np.linalg.lstsq(design, np.ones(len(seconds)), rcond=None)
             off = (fixed + each_one * values) / seconds - 1
             worst = int(np.abs(off).argmax())
             costs = seconds / values / (seconds[-1] / values[-1])
             uneven = [i for i, cost in enumerate(costs) if abs(cost - 1) > TOLERANCE]
-            loops = {
-                str(value): _seconds(each, work) / (fixed + each_one * value)
-                for value, each in along
-                if _by_loop(each, work)
-            }
             found.append(
                 {
                     "axis": axis,
@@ -149,7 +135,6 @@ def verdicts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "at": int(values[worst]),
                     "linear": bool(abs(off[worst]) <= TOLERANCE),
                     "even_from": int(values[max(uneven) + 1 if uneven else 0]),
-                    "loop": {value: float(ratio) for value, ratio in loops.items()},
                     "busy": [value for value, each in along if busy(each, work)],
                 }
             )
@@ -170,9 +155,6 @@ def _said(verdict: Mapping[str, Any]) -> str:
     text += f". A cell-step costs the same within {TOLERANCE:.0%} from {verdict['even_from']} up"
     if verdict["even_from"] > 1 and verdict["fixed"] > 0:
         text += "; below, the fixed cost of a call is felt"
-    if verdict["loop"]:
-        ratios = ", ".join(f"{ratio:.2f} of the line at {value}" for value, ratio in verdict["loop"].items())
-        text += f". The loop operator, above {STATIC_LIMIT:,} operators, takes {ratios}"
     return text + "."
 
 
@@ -187,14 +169,14 @@ def table(record: Mapping[str, Any]) -> str:
     parts = [
         f"**How cost grows, {record['cell']}** ({where(record)})",
         f"Around {base.hidden_size} units, {base.layers} layers, {base.length} steps and {base.batch_size} sequences. "
-        "us and kB are for a cell-step: one layer, one step, one sequence; *: forward + backward by the loop operator.",
+        "us and kB are for a cell-step: one layer, one step, one sequence.",
         brief(record),
     ]
     for axis, (name, _) in AXES.items():
         heads = [f"{WORK_TITLES[work]}, {unit}" for work in WORKS for unit in ("ms", "us")]
         rows = [[name, *heads, "first call, s", "then backward, s", "memory, MB", "kB"]]
         for value, each in _along(record, axis):
-            row = [f"{value}{'*' if each['loop'] else ''}"]
+            row = [str(value)]
             for work in WORKS:
                 seconds = _seconds(each, work)
                 mark = "busy: " if busy(each, work) else ""
@@ -208,7 +190,7 @@ def table(record: Mapping[str, Any]) -> str:
 
 
 def picture(record: Mapping[str, Any], path: Any) -> None:
-    """Time (above) and memory (below) of a cell-step by each of the sizes, as a PNG file; hollow: the loop operator."""
+    """Time (above) and memory (below) of a cell-step by each of the sizes, as a PNG file."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.ticker import FuncFormatter, NullLocator
@@ -229,8 +211,7 @@ def picture(record: Mapping[str, Any], path: Any) -> None:
                 panel.plot([x for x, _, _ in measured], [y for _, y, _ in measured], color=colours[work], linewidth=1.3)
                 for x, y, each in measured:
                     mark = "x" if panel is column[0] and busy(each, work) else "o"
-                    inside = "white" if _by_loop(each, work) else colours[work]
-                    panel.plot(x, y, mark, color=colours[work], markerfacecolor=inside, markersize=5)
+                    panel.plot(x, y, mark, color=colours[work], markersize=5)
         for panel in column:
             panel.set_xscale("log", base=2)
             panel.set_yscale("log")
@@ -245,8 +226,6 @@ def picture(record: Mapping[str, Any], path: Any) -> None:
     panels[0, 0].set_ylabel("time of a cell-step, us")
     panels[1, 0].set_ylabel("peak memory of a cell-step, kB")
     marks = [Line2D([], [], marker="o", color=colours[work], label=WORK_TITLES[work]) for work in WORKS]
-    loop = f"the loop operator (above {STATIC_LIMIT:,} operators)"
-    marks.append(Line2D([], [], marker="o", color="0.4", markerfacecolor="white", label=loop))
     marks.append(Line2D([], [], marker="x", color="0.4", label="the machine was busy"))
     marks.append(Line2D([], [], color="0.8", linestyle="--", label="where the others are varied"))
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)

@@ -148,9 +148,9 @@ class PerLength(HybridBlock):
             return super().forward(x, states, *more)
         length, target = x.shape[self._time_axis], Target.of(x)
         operators = length * self._operators_per_step
-        if operators > PIECE and self._in_order and self._any_length:
-            if not target.training and not autograd.is_training():
-                return self._read_in_pieces(target, x, states, length)
+        learning = target.training or autograd.is_training()
+        if operators > PIECE and self._in_order and self._any_length and not learning:
+            return self._read_in_pieces(target, x, states, length)
         static = operators <= STATIC_LIMIT or not self._any_length or (self._by_hand and target.by_hand)
         return self._run(length if static else None, target, x, states, *more)
 
