@@ -203,17 +203,17 @@ def test_any_shape(**shape: Any) -> None:
 
 def without_bias(cell: Any, F: Any, inputs: Any, params: Any) -> Any:
     bias = params["i2h_bias"] + 0 * params["h2h_bias"]
-    return F.FullyConnected(inputs, params["i2h_weight"], bias, num_hidden=cell._hidden_size, flatten=False)
+    return [F.FullyConnected(inputs, params["i2h_weight"], bias, num_hidden=cell._hidden_size, flatten=False)]
 
 
 def forgotten_state(cell: Any, F: Any, projected: Any, states: list[Any], params: Any) -> Any:
-    hidden = F.Activation(projected + cell.recur(F, 0 * states[0], params), act_type=cell._activation)
+    hidden = F.Activation(projected[0] + cell.recur(F, 0 * states[0], params), act_type=cell._activation)
     return [hidden], []
 
 
 def blocked_gradient(cell: Any, F: Any, projected: Any, states: list[Any], params: Any) -> Any:
     recurrent = cell.recur(F, F.BlockGrad(states[0]), params)
-    hidden = F.Activation(projected + recurrent, act_type=cell._activation)
+    hidden = F.Activation(projected[0] + recurrent, act_type=cell._activation)
     return [hidden], []
 
 
