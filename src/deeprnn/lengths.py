@@ -34,8 +34,8 @@ GRAPHS_KEPT = 16
 
 STATIC_LIMIT = 16_000
 """Operators up to which a graph is drawn statically. MXNet plans a graph in more than linear time: 12,000 operators (8
-Elman layers of 512 steps) take 1 s at the first call, 49,000 (8 LSTM layers) 17 s and 1.4 GB. Beyond, the loop operator
-is drawn: as fast for the gated cells there, and planned in a second."""
+Elman layers of 512 steps) take 1 s at the first call, 49,000 (8 LSTM layers) 17 s and 1.4 GB. Beyond, a gradient that
+`bptt` has no part in takes the loop operator: as fast for the gated cells there, and planned in a second."""
 
 PIECE = 8_000
 """Operators in a piece of a long sequence. 8 LSTM layers of 512 steps take 0.95 s by the loop operator, and in pieces
