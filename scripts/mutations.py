@@ -224,9 +224,7 @@ MUTATIONS = (
     _stack("mask: off by one", "_masked(F, ones, sequence_length)", "_masked(F, ones, sequence_length - 1)"),
     _stack("mask: outputs past the end kept", "outputs.append(_masked(F, y, sequence_length))", "outputs.append(y)"),
     _stack("mask: inputs past the end seen", "x = _masked(F, x, sequence_length)", "x = x"),
-    _stack(
-        "stack: directions joined backward first", "_side_by_side(F, outputs)", "_side_by_side(F, outputs[::-1])"
-    ),
+    _stack("stack: directions joined backward first", "_side_by_side(F, outputs)", "_side_by_side(F, outputs[::-1])"),
     _stack("stack: last states backward first", "last.append(end)", "last.insert(layer * len(cells), end)"),
     _stack(
         "stack: first states of the wrong layer",
