@@ -186,6 +186,16 @@ def test_a_profile_counts_the_operators_of_one_call() -> None:
     json.dumps(profile, allow_nan=False)
 
 
+def test_a_profile_looks_into_the_two_ways_of_training() -> None:
+    profile = bench.profile(Case(3, 4, 2, 3, 2), "training")
+    counts = {of["name"]: of["count"] for of in profile["operators"]}
+    assert counts["Activation, way there"] == counts["_backward_tanh, way back"] == 2 * 3
+    # A product with the last state in each step, and that with the inputs of all.
+    assert counts["FullyConnected, way there"] == counts["FullyConnected, way back"] == 2 * 3 + 2
+    assert not any("python" in name for name in counts)
+    assert sum(of["share"] for of in profile["operators"]) == pytest.approx(1)
+
+
 def record_of(*cases: dict[str, Any]) -> dict[str, Any]:
     return {"date": "2020-01-01", "machine": machine(), "cell": "rnn", "cases": list(cases)}
 

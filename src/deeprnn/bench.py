@@ -31,6 +31,7 @@ from typing import Any, Callable, Optional
 import mxnet as mx
 import numpy as np
 
+from . import bptt
 from .contestants import ASIDES, CONTESTANTS, Case, Contestant, Here, Problem, Torch, build, installed, memory
 from .parity import TOLERANCE, distance
 
@@ -352,7 +353,8 @@ def _cost(case: Case, name: str) -> dict[str, Optional[float]]:
 def profile(case: Case, work: str) -> dict[str, Any]:
     """What this package's graph of a case spends its time on, by `mx.profiler`, in a new process.
 
-    Without static_shape, with which MXNet runs its operators in bulk and so times them in bulk.
+    Without static_shape, with which MXNet runs its operators in bulk and so times them in bulk. The operators inside of
+    `bptt.layer` are told as those of its way there and its way back.
 
     Returns
     -------
@@ -364,6 +366,7 @@ def profile(case: Case, work: str) -> dict[str, Any]:
 
 
 def _profile(case: Case, work: str) -> dict[str, Any]:
+    bptt.FLAGS[:] = [("static_alloc", True)]  # this process is for nothing else
     contestant = Here("deeprnn", Problem.draw(case), {"static_alloc": True})
     contestant.time(work, 1)
     calls = max(1, round(PROFILED_SECONDS / contestant.time(work, 1)))
@@ -372,9 +375,14 @@ def _profile(case: Case, work: str) -> dict[str, Any]:
         mx.profiler.set_state("run")
         seconds = contestant.time(work, calls)
         mx.profiler.set_state("stop")
-        times = json.loads(mx.profiler.dumps(reset=True, format="json"))["Time"]["operator"]
+        by_domain = json.loads(mx.profiler.dumps(reset=True, format="json"))["Time"]
         mx.profiler.dump()  # or it would be written at the end of the process, when the folder is gone
+    times = by_domain["operator"]
     times.pop("DeleteVariable", None)  # the engine's, not the graph's
+    for name, of in by_domain.get("Custom Operator", {}).items():  # what runs inside of `bptt.layer`
+        layer, _, operator = name.partition("::")
+        if operator != "pure_python":  # which draws, calls and waits
+            times[f"{operator}, way back" if layer.startswith("_backward") else f"{operator}, way there"] = of
     total = sum(of["Total"] for of in times.values())
     operators = [
         {
