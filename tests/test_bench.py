@@ -16,7 +16,7 @@ from typing import Any, Callable
 import numpy as np
 import pytest
 
-from deeprnn import bench, bench_report, comparison, growth
+from deeprnn import bench, bench_report, bptt, comparison, growth
 from deeprnn.bench import Case, Spread
 from deeprnn.machine import machine
 
@@ -187,11 +187,12 @@ def test_a_profile_counts_the_operators_of_one_call() -> None:
 
 
 def test_a_profile_looks_into_the_two_ways_of_training() -> None:
-    profile = bench.profile(Case(3, 4, 2, 3, 2), "training")
+    profile = bench.profile(Case(3, 4, 2, bptt.SHORTEST, 2), "training")
     counts = {of["name"]: of["count"] for of in profile["operators"]}
-    assert counts["Activation, way there"] == counts["_backward_tanh, way back"] == 2 * 3
+    steps = 2 * bptt.SHORTEST
+    assert counts["Activation, way there"] == counts["_backward_tanh, way back"] == steps
     # A product with the last state in each step, and that with the inputs of all.
-    assert counts["FullyConnected, way there"] == counts["FullyConnected, way back"] == 2 * 3 + 2
+    assert counts["FullyConnected, way there"] == counts["FullyConnected, way back"] == steps + 2
     assert not any("python" in name for name in counts)
     assert sum(of["share"] for of in profile["operators"]) == pytest.approx(1)
 
@@ -338,6 +339,15 @@ def test_a_point_is_measured_and_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path
     json.dumps(points, allow_nan=False)
     growth.picture(grown(1e-3, 1e-4), tmp_path / "growth.png")
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_fastest_process_counts_for_each_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = {"case": {}, "name": "", "inference": {"seconds": {"median": 2}}, "training": {"seconds": {"median": 5}}}
+    other = {**one, "inference": {"seconds": {"median": 3}}, "training": {"seconds": {"median": 4}}}
+    told = iter([one, other, one])
+    monkeypatch.setattr(growth, "alone", lambda *_: next(told))
+    point = growth.point(Case(8, 8, 2, 4, 2))
+    assert [point[work]["seconds"]["median"] for work in bench.WORKS] == [2, 4]
 
 
 def test_the_books_loop_learns_the_same_and_both_are_timed() -> None:

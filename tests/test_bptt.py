@@ -24,6 +24,12 @@ KINDS = {
 }
 STATIC = {"static_alloc": True, "static_shape": True}
 every_kind = pytest.mark.parametrize("kind", KINDS)
+SHORTEST = bptt.SHORTEST
+
+
+@pytest.fixture(autouse=True)
+def whatever_is_faster(monkeypatch):
+    monkeypatch.setattr(bptt, "SHORTEST", 2)
 
 
 def pair(kind, **options):
@@ -162,6 +168,12 @@ def test_where_it_has_no_part(options, aim, length):
 def test_where_it_has(kind, options):
     layer = KINDS[kind](unroll_length=5, bidirectional=True, **options)
     assert operators(layer, 5, Target(here=True)).count("Custom") == 2 * L
+
+
+def test_few_steps_have_mxnets_own_gradient(monkeypatch):
+    monkeypatch.setattr(bptt, "SHORTEST", SHORTEST)
+    for length, by_hand in ((SHORTEST - 1, 0), (SHORTEST, L)):
+        assert operators(KINDS["tanh"](unroll_length=length), length, Target(here=True)).count("Custom") == by_hand
 
 
 def test_a_long_sequence_takes_no_loop_operator_and_no_long_graph(monkeypatch):

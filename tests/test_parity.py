@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mxnet import gluon
 from oracles import Config, NumpyOracle, Parent, Unfused, deep, differences, fused
 
-from deeprnn import cells, parity
+from deeprnn import bptt, cells, parity
 
 STATIC = {"static_alloc": True, "static_shape": True}
 
@@ -80,6 +80,7 @@ FACTORS: dict[str, list[Any]] = {
     "states": ["none", "list", "bare"],  # bare: one tensor where there is one kind, a tuple for two
     "deferred": [False, True],
     "before": ["nothing", "inference", "another length"],
+    "shortest": [2, bptt.SHORTEST],  # sequence whose gradient is taken by hand
 }
 Pair = tuple[tuple[str, int], tuple[str, int]]
 Row = dict[str, int]
@@ -125,8 +126,9 @@ def describe(row: Row) -> str:
 
 
 @pytest.mark.parametrize("row", pairwise(), ids=describe)
-def test_pairwise(row: Row) -> None:
+def test_pairwise(monkeypatch: pytest.MonkeyPatch, row: Row) -> None:
     chosen = {name: FACTORS[name][index] for name, index in row.items()}
+    monkeypatch.setattr(bptt, "SHORTEST", chosen.pop("shortest"))
     outside, flags, for_one_length = chosen.pop("graph")
     states_as, deferred, before = (chosen.pop(name) for name in ("states", "deferred", "before"))
     config = Config(**chosen.pop("cell"), **chosen)

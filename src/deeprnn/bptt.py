@@ -32,7 +32,12 @@ from .cells import _affine, _Cell
 from .target import Target, drawn_for
 from .unroll import join, order, per_step, split
 
-__all__ = ["PIECE", "layer"]
+__all__ = ["PIECE", "SHORTEST", "layer"]
+
+SHORTEST = 16
+"""Steps from which on a gradient is taken here. MXNet hands a layer over to Python twice, half a millisecond each time,
+and what that saves grows with the steps: 2 x 64 Elman units take 1.2 of MXNet's own time with 16 steps of 16 sequences,
+1.0 with 24 and 0.8 with 50; LSTM and GRU, and 256 units, 1.2 with 8 or less, 0.8 to 1.0 with 16."""
 
 PIECE = 64
 """Steps of a piece: no graph is longer."""

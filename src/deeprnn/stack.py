@@ -209,7 +209,7 @@ class _Stack(PerLength):
         x = _masked(F, x, sequence_length)
         rows = self._num_layers * len(self._directions)
         begin = zip(*(split(F, state, rows) for state in states))
-        by_hand = self._by_hand and target().by_hand and length != 1  # one step has no other to share a product with
+        by_hand = self._by_hand and target().by_hand and length is not None and length >= bptt.SHORTEST
         last = []
         for layer, cells in enumerate(self._layers()):
             if self._tap is not None:
