@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from deeprnn.arguments import Parser
 from deeprnn.files import write_json_atomic
 from deeprnn.machine import machine
 from deeprnn.study import Run, plan, train_all
@@ -30,14 +31,8 @@ BOUNDS = {1: (1.14, 1.20), 2: (1.25, 1.45)}
 """Between which the median at epoch 250 should lie, by layers."""
 
 
-def main() -> int:
+def measure(given: argparse.Namespace) -> int:
     """Train them all, record and print; 1 if a median is out of its bounds or the backends differ."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="FILE", type=Path)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side (default: one a core)")
-    parser.add_argument("--corpus", metavar="PATH", help="a copy of the lyrics")
-    parser.add_argument("--epochs", type=int, default=250)
-    given = parser.parse_args()
     shown = [epoch for epoch in SHOWN if epoch <= given.epochs] or [given.epochs]
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -89,6 +84,17 @@ def main() -> int:
         print(f"{layers:<8}" + "".join(f"{median[str(e)]:<14.3f}" for e in shown), ", ".join(f"{p:.3f}" for p in last))
     print(f"losses of the two backends over 5 epochs: at most {apart:.1e} apart")
     return 1 if missed else 0
+
+
+def main() -> int:
+    """Parse and run."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", metavar="FILE", type=Path)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side (default: one a core)")
+    parser.add_argument("--corpus", metavar="PATH", help="a copy of the lyrics")
+    parser.add_argument("--epochs", type=int, default=250)
+    args = parser.parse_args()
+    return parser.call(lambda: measure(args))
 
 
 if __name__ == "__main__":

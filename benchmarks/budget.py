@@ -24,6 +24,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from deeprnn.arguments import Parser
 from deeprnn.config import spelled
 from deeprnn.files import write_json_atomic
 from deeprnn.machine import machine
@@ -102,16 +103,8 @@ def best(runs: Mapping[Any, Run]) -> Any:
     return min((name for name in losses if losses[name] is not None), key=losses.__getitem__)
 
 
-def main() -> int:
+def measure(args: argparse.Namespace) -> int:
     """Train stage by stage, record and print; 1 if depth does not pay."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--corpus", required=True, metavar="PATH", help="tinyshakespeare, by name or path")
-    parser.add_argument("--out", required=True, metavar="FOLDER", type=Path)
-    parser.add_argument("--json", metavar="FILE", type=Path)
-    parser.add_argument("--epochs", type=int, default=16)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side (default: one a core)")
-    args = parser.parse_args()
-
     stacks = {kind: planned(args, kind, seed=0) for kind in STACKS}
     train_all(list(stacks.values()), args.jobs)
     deep = best({kind: run for kind, run in stacks.items() if kind.layers > 1})
@@ -148,6 +141,18 @@ def main() -> int:
     one, stack, lstm = medians.values()
     print(f"depth gains {one - stack:.4f} nats; the deep stack less the LSTM: {stack - lstm:+.4f}")
     return 0 if one - stack >= 0.03 else 1
+
+
+def main() -> int:
+    """Parse and run."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--corpus", required=True, metavar="PATH", help="tinyshakespeare, by name or path")
+    parser.add_argument("--out", required=True, metavar="FOLDER", type=Path)
+    parser.add_argument("--json", metavar="FILE", type=Path)
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side (default: one a core)")
+    args = parser.parse_args()
+    return parser.call(lambda: measure(args))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from deeprnn.arguments import Parser
 from deeprnn.bench_report import markdown
 from deeprnn.config import spelled
 from deeprnn.files import write_json_atomic
@@ -60,18 +61,8 @@ def table(record: Mapping[str, Any]) -> str:
     return markdown(rows)
 
 
-def main() -> int:
+def measure(args: argparse.Namespace) -> int:
     """Train, record and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", required=True, metavar="FOLDER", type=Path)
-    parser.add_argument("--corpus", metavar="PATH", help="a copy of the lyrics (default: downloaded once)")
-    parser.add_argument("--json", metavar="FILE", type=Path)
-    parser.add_argument("--layers", default="2,8")
-    parser.add_argument("--epochs", type=int, default=25)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side (default: one a core)")
-    args = parser.parse_args()
-
     depths = [int(count) for count in args.layers.split(",")]
     runs = {
         (way, layers): [planned(args, way, layers, seed) for seed in range(args.seeds)]
@@ -94,6 +85,20 @@ def main() -> int:
         write_json_atomic(args.json, record)
     print(table(record))
     return 0
+
+
+def main() -> int:
+    """Parse and run."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", required=True, metavar="FOLDER", type=Path)
+    parser.add_argument("--corpus", metavar="PATH", help="a copy of the lyrics (default: downloaded once)")
+    parser.add_argument("--json", metavar="FILE", type=Path)
+    parser.add_argument("--layers", default="2,8")
+    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side (default: one a core)")
+    args = parser.parse_args()
+    return parser.call(lambda: measure(args))
 
 
 if __name__ == "__main__":

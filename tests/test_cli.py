@@ -693,7 +693,7 @@ def bad(tmp_path, text, trained, monkeypatch):
         ("--batch-size 0", "--batch-size must be at least 1, got 0"),
         ("--seq-len -5", "--seq-len must be at least 1, got -5"),
         ("--max-chars 0", "--max-chars must be at least 1, got 0"),
-        ("--max-chars many", "--max-chars must be a whole number, got 'many'"),
+        ("--max-chars many", "--max-chars must be a whole number or null, got 'many'"),
         ("--epochs 0", "--epochs must be at least 1, got 0"),
         ("--epochs -1", "--epochs must be at least 1, got -1"),
         ("--lr 0", "--lr must be above 0, got 0"),

@@ -355,6 +355,8 @@ def _check(config: Any, **minimum: int) -> None:
             continue
         if get_origin(hint) is Literal:
             check_choice(flag(name), value, get_args(hint))
+        elif hint == Optional[int] and not isinstance(value, int):
+            raise TypeError(f"{flag(name)} must be a whole number or null, got {value!r}")
         elif hint in (int, Optional[int]):
             check_size(flag(name), value, minimum.get(name, 0))
         elif hint is float and (type(value) not in (int, float) or not math.isfinite(value)):
