@@ -123,9 +123,9 @@ def verdicts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = []
     for axis in LINEAR:
         along = _along(record, axis)
+        if len(along) < 3:
+            continue  # through two points any line fits
         for work in WORKS:
-            if len(along) < 3:
-                continue  # through two points any line fits
             values, seconds = np.array([(value, _seconds(each, work)) for value, each in along]).T
             design = np.stack([1 / seconds, values / seconds], axis=1)  # each row over its time: relative distances
             (fixed, each_one), *_ = np.linalg.lstsq(design, np.ones(len(seconds)), rcond=None)

@@ -304,9 +304,9 @@ def evaluate(net: Any, batches: Optional[Batches], ctx: mx.Context) -> Optional[
     return sum(count * float(loss.asscalar()) for count, loss in losses) / tokens if tokens else None
 
 
-def token_losses(logits: NDArray, target: NDArray) -> NDArray:
+def token_losses(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy of each prediction, `(T, N, V)` against `(T, N)`, in nats; shape `(T, N)`."""
-    return -mx.nd.pick(mx.nd.log_softmax(logits), target)
+    return -logits.log_softmax().pick(target)
 
 
 def make_trainer(net: Any, config: TrainConfig, steps: int) -> gluon.Trainer:
@@ -464,9 +464,8 @@ class _CrossEntropy(gluon.HybridBlock):
 
     def hybrid_forward(self, F: Operators, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         *steps, vocab_size = self._shape
-        loss = -F.mean(F.pick(F.log_softmax(logits), target))
         gradient = (F.softmax(logits) - F.one_hot(target, depth=vocab_size)) / math.prod(steps)
-        return loss, gradient
+        return token_losses(logits, target).mean(), gradient
 
 
 def _step_seed(seed: int, step: int) -> int:
