@@ -28,4 +28,4 @@ lock:
 
 clean:
 	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist src/*.egg-info
-	@find src scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find src scripts tools tests -name __pycache__ -type d -prune -exec rm -rf {} +

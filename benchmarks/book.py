@@ -15,14 +15,18 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from deeprnn.arguments import Parser
-from deeprnn.files import write_json_atomic
-from deeprnn.machine import machine
-from deeprnn.study import Run, plan, train_all
+# The tools lie at the top of the repository, and are not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from deeprnn._util.arguments import Parser
+from deeprnn._util.files import write_json_atomic
+from deeprnn._util.machine import machine
+from tools.study import Run, plan, train_all
 
 SEEDS = 3
 LAYERS = (1, 2)

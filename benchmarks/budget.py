@@ -19,16 +19,20 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deeprnn.arguments import Parser
+# The tools lie at the top of the repository, and are not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from deeprnn._util.arguments import Parser
+from deeprnn._util.files import write_json_atomic
+from deeprnn._util.machine import machine
 from deeprnn.config import spelled
-from deeprnn.files import write_json_atomic
-from deeprnn.machine import machine
-from deeprnn.study import Run, train_all
+from tools.study import Run, train_all
 
 BUDGET, WITHIN = 120_000, 0.03
 SYMBOLS = 66  # 65 of the text, and the unknown one

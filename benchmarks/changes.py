@@ -14,17 +14,21 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from deeprnn.arguments import Parser
-from deeprnn.bench_report import markdown
+# The tools lie at the top of the repository, and are not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from deeprnn._util.arguments import Parser
+from deeprnn._util.files import write_json_atomic
+from deeprnn._util.machine import machine
 from deeprnn.config import spelled
-from deeprnn.files import write_json_atomic
-from deeprnn.machine import machine
-from deeprnn.study import Run, spread, train_all
+from tools.bench_report import markdown
+from tools.study import Run, spread, train_all
 
 CHANGES = {
     "weights": {"init": "deep"},

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
 from changes import table as perplexities
 
-from deeprnn import study
-from deeprnn.bench_report import fill, markdown
-from deeprnn.files import write_text_atomic
+# The tools lie at the top of the repository, and are not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from deeprnn._util.files import write_text_atomic
+from tools import study
+from tools.bench_report import fill, markdown
 
 RECORDS = Path(__file__).parent
 PAGE = RECORDS.parent / "docs" / "depth.md"

@@ -16,10 +16,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from deeprnn.bench import WORKS, Case, cost, measure
-from deeprnn.files import write_json_atomic
-from deeprnn.language_model import CELLS
-from deeprnn.machine import machine
+# The tools lie at the top of the repository, and are not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from deeprnn._util.files import write_json_atomic
+from deeprnn._util.machine import machine
+from deeprnn.models.language_model import CELLS
+from tools.bench import WORKS, Case, cost, measure
 
 MEMORY, FIRST_CALL = 1.4, 2.0
 """The targets: times the built-in layer's peak, and seconds."""

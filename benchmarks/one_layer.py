@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What one layer comes to in the time of the default training: the record that `deeprnn train` shows beside its own.
+"""What one layer comes to in the time of the default training: a record to hold it against.
 
 Trains on the built-in text with all options at their defaults but for one layer, for as many epochs as are asked for,
 so that it takes about as long as the default training of two, and records time and validation loss of each epoch.
@@ -18,9 +18,9 @@ from datetime import date
 from itertools import accumulate
 from pathlib import Path
 
-from deeprnn.files import write_json_atomic
-from deeprnn.machine import machine
-from deeprnn.report import read_metrics
+from deeprnn._util.files import write_json_atomic
+from deeprnn._util.machine import machine
+from deeprnn.train.reports import read_metrics
 
 
 def main() -> int:

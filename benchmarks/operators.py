@@ -14,20 +14,24 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, Callable
 
+# The tools lie at the top of the repository, and are not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import mxnet as mx
 from mxnet import autograd
 
-from deeprnn.bench_report import fill, markdown
-from deeprnn.contestants import STATIC
-from deeprnn.files import write_json_atomic, write_text_atomic
-from deeprnn.lengths import BULK
-from deeprnn.machine import machine
+from deeprnn._util.files import write_json_atomic, write_text_atomic
+from deeprnn._util.machine import machine
+from deeprnn.nn.graphs import BULK
+from tools.bench_report import fill, markdown
+from tools.contestants import STATIC
 
 SIZES = ((1, 256), (16, 64), (16, 128), (100, 128), (32, 256), (64, 512))
 """Sequences and units."""

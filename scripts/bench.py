@@ -17,14 +17,17 @@ from typing import Any, Optional
 # Before MXNet is imported, and for PyTorch's process too: left alone, the one takes half of the cores, the other all.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from deeprnn import bench, bench_report, comparison, growth
-from deeprnn.arguments import Parser
-from deeprnn.bench import CONTESTANTS, GRID, QUICK, ROUNDS, WORKS, Case
-from deeprnn.cells import ACTIVATIONS
-from deeprnn.checks import check_activation, check_size
-from deeprnn.files import check_folders, write_json_atomic, write_text_atomic
-from deeprnn.language_model import CELLS
-from deeprnn.machine import machine
+# The tools lie at the top of the repository, and are not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from deeprnn._util.arguments import Parser
+from deeprnn._util.checks import check_activation, check_size
+from deeprnn._util.files import check_folders, write_json_atomic, write_text_atomic
+from deeprnn._util.machine import machine
+from deeprnn.models.language_model import CELLS
+from deeprnn.nn.cells import ACTIVATIONS
+from tools import bench, bench_report, comparison, growth
+from tools.bench import CONTESTANTS, GRID, QUICK, ROUNDS, WORKS, Case
 
 ALL = (*WORKS, "cost", "profile", "language-model")
 

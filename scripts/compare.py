@@ -12,16 +12,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from deeprnn import cli, comparison, study
-from deeprnn.arguments import Parser
-from deeprnn.bench import ROUNDS, Case
-from deeprnn.cells import ACTIVATIONS
-from deeprnn.checks import check_activation, check_choice, check_size
+# The tools lie at the top of the repository, and are not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from deeprnn._util.arguments import Parser
+from deeprnn._util.checks import check_activation, check_choice, check_size
+from deeprnn._util.files import check_folders, write_json_atomic, write_text_atomic
+from deeprnn.cli.options import presets
 from deeprnn.config import flag, spelled
-from deeprnn.files import check_folders, write_json_atomic, write_text_atomic
-from deeprnn.language_model import CELLS
-from deeprnn.page import page
-from deeprnn.stack import LAYOUTS
+from deeprnn.models.language_model import CELLS
+from deeprnn.nn.cells import ACTIVATIONS
+from deeprnn.nn.layers import LAYOUTS
+from tools import comparison, study
+from tools.bench import ROUNDS, Case
+from tools.page import page
 
 
 def parser() -> Parser:
@@ -146,7 +150,7 @@ def compare_layers(args: argparse.Namespace) -> int:
 
 def compare_depth(args: argparse.Namespace) -> int:
     """The command `depth`."""
-    recipes = [check_choice("--recipes", name, cli.presets()) for name in args.recipes.split(",")]
+    recipes = [check_choice("--recipes", name, presets()) for name in args.recipes.split(",")]
     layers = [check_size("--layers", whole("--layers", count)) for count in args.layers.split(",")]
     for name, values in (("--recipes", recipes), ("--layers", layers)):
         if len(set(values)) < len(values):

@@ -25,9 +25,9 @@ from typing import Optional
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITE = (
-    "tests/test_parity.py::test_pairwise",
-    "tests/test_laws.py",
-    "tests/test_bptt.py::test_the_gradients_are_mxnets_own",  # of sequences longer than a piece
+    "tests/test_testing.py::test_pairwise",
+    "tests/nn/test_laws.py",
+    "tests/nn/test_bptt.py::test_the_gradients_are_mxnets_own",  # of sequences longer than a piece
 )
 
 
@@ -42,15 +42,15 @@ class Mutation:
 
 
 def _cell(name: str, old: str, new: str) -> Mutation:
-    return Mutation(name, "cells.py", old, new)
+    return Mutation(name, "nn/cells.py", old, new)
 
 
 def _unroll(name: str, old: str, new: str) -> Mutation:
-    return Mutation(name, "unroll.py", old, new)
+    return Mutation(name, "nn/unroll.py", old, new)
 
 
 def _stack(name: str, old: str, new: str) -> Mutation:
-    return Mutation(name, "stack.py", old, new)
+    return Mutation(name, "nn/layers.py", old, new)
 
 
 ELMAN = "F.Activation(_sum(F, projected[0], self.recur(F, states[0], params)), act_type=self._activation)"
@@ -157,8 +157,8 @@ MUTATIONS = (
         "product = _through(F, self._activation, grads[0], slopes[0])",
         "product = grads[0]",
     ),
-    Mutation("bptt: first gradient not handed on", "bptt.py", "last = into[-self.num_states :]", "last = last"),
-    Mutation("bptt: outputs' gradient forgotten", "bptt.py", "F.broadcast_add(grads[0], outputs[t])", "grads[0]"),
+    Mutation("bptt: first gradient not handed on", "nn/bptt.py", "last = into[-self.num_states :]", "last = last"),
+    Mutation("bptt: outputs' gradient forgotten", "nn/bptt.py", "F.broadcast_add(grads[0], outputs[t])", "grads[0]"),
     _cell("lstm: clip dropped", LSTM_CELL, "cell = forget * cell + inputs * candidate"),
     _cell(
         "lstm: clip of the handed-on state alone",
@@ -247,7 +247,7 @@ MUTATIONS = (
     _stack("stack: last layer's state for all", "for state in zip(*last)]", "for state in zip(*[last[-1]] * rows)]"),
     Mutation(
         "lengths: one static graph for all",
-        "lengths.py",
+        "nn/graphs.py",
         "graph = self._graphs.find(key)",
         "graph = next(iter(self._graphs._by_key.values()), None)",
     ),

@@ -3,6 +3,6 @@
 
 import sys
 
-from deeprnn.cli import main
+from deeprnn.cli.main import main
 
 sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,7 +1,7 @@
 """Other implementations of the same layers, to hold ours against.
 
 Each is a gluon block with the parameters of the layer under the layer's own names, called as the layer is, so that
-`deeprnn.parity` runs, differentiates and trains it like any other:
+`deeprnn.testing` runs, differentiates and trains it like any other:
 
 - `fused`: the built-in layer, one operator; right in float32 where it has the option at all.
 - `Unfused`: the built-in cells (and contrib's LSTMPCell), stacked and unrolled by gluon itself.
@@ -22,7 +22,7 @@ from mxnet.gluon import rnn
 from mxnet.gluon.contrib.rnn import LSTMPCell
 
 import deeprnn
-from deeprnn import parity
+from deeprnn import testing
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 DEEP = {"rnn": deeprnn.DeepRNN, "gru": deeprnn.DeepGRU, "lstm": deeprnn.DeepLSTM}
@@ -362,7 +362,7 @@ class Parent(gluon.HybridBlock):
         return self.layer(x, *rest)
 
 
-def differences(ours: parity.Run, theirs: parity.Run, dtype: str) -> dict[str, float]:
+def differences(ours: testing.Run, theirs: testing.Run, dtype: str) -> dict[str, float]:
     """What of `ours` is farther from `theirs` than the dtype allows, by name, with its distance."""
-    result = parity.compare(ours, theirs, parity.TOLERANCE[dtype])
+    result = testing.compare(ours, theirs, testing.TOLERANCE[dtype])
     return {name: d for name, d in result.distances.items() if not d <= result.tolerance}

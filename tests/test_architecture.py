@@ -16,56 +16,72 @@ PACKAGE = Path(deeprnn.__file__).parent
 PROJECT = Path(__file__).parent.parent
 
 FLOORS = {
-    "_types": 0, "arguments": 0, "checks": 0, "config": 0, "files": 0, "machine": 0, "target": 0,
-    "cells": 1, "initializers": 1, "corpus": 1, "repetition": 1,
-    "unroll": 2, "bptt": 2, "batches": 2,
-    "lengths": 3, "stack": 3,
-    "language_model": 4, "parity": 4,
-    "training": 5, "checkpoint": 5, "depth": 5, "generation": 5, "contestants": 5, "bench": 5, "torch_worker": 5,
-    "export": 6, "report": 6, "bench_report": 6, "growth": 6, "comparison": 6, "page": 6,
-    "cli": 7, "study": 7, "serve": 7, "launch": 7,
-    "__main__": 8,
+    "_util.arguments": 0, "_util.checks": 0, "_util.files": 0, "_util.machine": 0, "_util.types": 0, "config": 1,
+    "nn.context": 1,
+    "nn.cells": 2, "nn.initializers": 2, "data.download": 2, "data.text": 2,
+    "nn.unroll": 3, "nn.bptt": 3, "data.batches": 3,
+    "nn.graphs": 4, "nn.layers": 4,
+    "models.language_model": 5, "testing": 5,
+    "train.schedule": 6, "train.loop": 6, "train.checkpoint": 6, "nn.diagnostics": 6, "generation": 6,
+    "train.reports": 7,
+    "cli.console": 8, "cli.options": 8, "cli.runs": 8, "cli.train": 8, "cli.generate": 8, "cli.evaluate": 8,
+    "cli.main": 8,
+    "__main__": 9,
 }  # fmt: skip
 """A room imports rooms below its floor; on its own floor, as long as no circle comes of it."""
 
-TEXT = {"corpus", "batches"}
-MODEL = {"target", "cells", "initializers", "unroll", "bptt", "lengths", "stack", "language_model", "parity"}
-GRAPH = ["cells", "unroll", "bptt", "stack", "lengths", "language_model"]
+TEXT = {"data.download", "data.text", "data.batches"}
+MODEL = {
+    *("nn.context", "nn.cells", "nn.initializers", "nn.unroll", "nn.bptt", "nn.graphs", "nn.layers"),
+    *("models.language_model", "testing"),
+}
+GRAPH = ["nn.cells", "nn.unroll", "nn.bptt", "nn.layers", "nn.graphs", "models.language_model"]
 
 HEAVY = ["gluonnlp", "matplotlib", "onnx", "yaml", "tqdm", "jsonargparse", "torch", "tensorboardX", "requests"]
 
 
 def room_of(path):
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def file_of(room):
+    return PACKAGE.joinpath(*room.split(".")).with_suffix(".py")
 
 
 SOURCES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py"}
 ROOMS = sorted({room_of(path) for path in SOURCES})
 
 
-def imports(tree):
+def imports(path):
     """The rooms and the libraries that a module imports, inside its functions too."""
     rooms, libraries = set(), set()
-    for node in ast.walk(tree):
+    for node in ast.walk(SOURCES[path]):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                first, *rest = alias.name.split(".")
-                (rooms if first == "deeprnn" and rest else libraries).add(
-                    rest[0] if first == "deeprnn" and rest else first
-                )
+                first, _, rest = alias.name.partition(".")
+                if first == "deeprnn" and rest:
+                    rooms.add(rest)
+                else:
+                    libraries.add(first)
         elif isinstance(node, ast.ImportFrom):
-            parts = (node.module or "").split(".")
-            if node.level == 0 and parts[0] != "deeprnn":
+            parts = node.module.split(".") if node.module else []
+            if node.level:
+                here = path.relative_to(PACKAGE).parts[: -node.level]
+                parts = [*here, *parts]
+            elif parts[0] == "deeprnn":
+                parts = parts[1:]
+            else:
                 libraries.add(parts[0])
                 continue
-            parts = parts if node.level else parts[1:]
-            rooms.update([parts[0]] if parts and parts[0] else [alias.name for alias in node.names])
-    return {room for room in rooms if not room.startswith("__version")}, libraries
+            for alias in node.names:
+                room = ".".join([*parts, alias.name])
+                rooms.add(room if file_of(room).exists() else ".".join(parts))
+    return rooms - {"", "deeprnn"}, libraries
 
 
 IMPORTS = {}
-for path, tree in SOURCES.items():
-    found = imports(tree)[0] - {room_of(path)}
+for path in SOURCES:
+    found = imports(path)[0] - {room_of(path)}
     IMPORTS[room_of(path)] = IMPORTS.get(room_of(path), set()) | found
 
 
@@ -111,12 +127,12 @@ def test_text_and_model_know_nothing_of_each_other(room):
 
 
 def test_the_loop_knows_no_model_and_no_text():
-    assert not reachable("training") & (MODEL | TEXT)
+    assert not reachable("train.loop") & (MODEL | TEXT)
 
 
 @pytest.mark.parametrize("room", sorted(MODEL))
 def test_the_model_needs_mxnet_and_numpy_alone(room):
-    libraries = imports(SOURCES[PACKAGE / f"{room}.py"])[1]
+    libraries = imports(file_of(room))[1]
     assert libraries - set(sys.stdlib_module_names if sys.version_info >= (3, 10) else libraries) <= {"mxnet", "numpy"}
     assert not libraries & set(HEAVY)
 
@@ -141,18 +157,18 @@ def test_the_front_door_offers_its_names():
 
 @pytest.mark.parametrize("room", GRAPH)
 def test_nothing_in_a_graph_waits_for_an_array(room):
-    called = {node.attr for node in ast.walk(SOURCES[PACKAGE / f"{room}.py"]) if isinstance(node, ast.Attribute)}
+    called = {node.attr for node in ast.walk(SOURCES[file_of(room)]) if isinstance(node, ast.Attribute)}
     assert not called & {"asnumpy", "asscalar", "wait_to_read", "waitall"}
 
 
 @pytest.mark.parametrize("room", GRAPH)
 def test_the_fused_operator_is_not_called(room):
-    called = {node.attr for node in ast.walk(SOURCES[PACKAGE / f"{room}.py"]) if isinstance(node, ast.Attribute)}
-    allowed = {"RNN"} if room == "language_model" else set()  # gluon's layer, for comparing
+    called = {node.attr for node in ast.walk(SOURCES[file_of(room)]) if isinstance(node, ast.Attribute)}
+    allowed = {"RNN"} if room == "models.language_model" else set()  # gluon's layer, for comparing
     assert not (called - allowed) & {"RNN", "rnn_param_concat", "_rnn_param_concat"}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SOURCES, ids=room_of)
 def test_a_room_says_what_it_does(path):
     assert ast.get_docstring(SOURCES[path])
 
@@ -164,7 +180,7 @@ def test_each_difference_has_its_test():
     ]
     assert len(rows) > 20
     for row in rows:
-        named = re.findall(r"(test_\w+\.py)::(test_\w+)", row)
+        named = re.findall(r"((?:\w+/)*test_\w+\.py)::(test_\w+)", row)
         assert named, f"no test: {row}"
         for file, test in named:
             tree = ast.parse((PROJECT / "tests" / file).read_text())

@@ -130,14 +130,16 @@ def choices(part, name):
 
 def test_choices_are_those_of_the_rooms():
     """The names stand here a second time, as the command line answers without mxnet; this holds them together."""
-    from deeprnn import cells, corpus, initializers, language_model
+    from deeprnn.data import download, text
+    from deeprnn.models import language_model
+    from deeprnn.nn import cells, initializers
 
     assert choices(ModelConfig, "cell") == language_model.CELLS
     assert choices(ModelConfig, "backend") == language_model.BACKENDS
     assert choices(ModelConfig, "init") == tuple(initializers.INITIALIZERS)
     assert sorted(choices(ModelConfig, "activation")) == sorted(cells.ACTIVATIONS)
-    assert choices(DataConfig, "unit") == corpus.UNITS
-    for name in corpus.DOWNLOADS:
+    assert choices(DataConfig, "unit") == text.UNITS
+    for name in download.DOWNLOADS:
         assert name in DataConfig.__doc__
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deeprnn.generation import Sampler, generate, repeat_lengths
-from deeprnn.repetition import repeated
+from tools.repetition import repeated
 
 LOGITS = np.log(np.array([0.1, 0.4, 0.05, 0.25, 0.2]))
 

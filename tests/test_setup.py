@@ -18,8 +18,8 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 TOOLS = ["awk", "cat", "cksum", "cp", "date", "dirname", "grep", "ldd", "mkdir", "rm", "sed", "sh", "sleep"]
-PIECES = ["LICENSE", "README.md", "benchmarks", "configs"]
-PIECES += ["pyproject.toml", "requirements.lock", "scripts", "setup.cfg", "src"]
+PIECES = ["LICENSE", "README.md", "configs"]
+PIECES += ["pyproject.toml", "requirements.lock", "scripts", "setup.cfg", "src", "tools"]
 
 
 def copy_project(folder: Path) -> None:
@@ -396,9 +396,10 @@ def test_a_wheel_holds_types_presets_and_the_command(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (metadata,) = (name for name in names if name.endswith("entry_points.txt"))
-        assert "deeprnn = deeprnn.cli:main" in archive.read(metadata).decode()
+        assert "deeprnn = deeprnn.cli.main:main" in archive.read(metadata).decode()
     presets = {f"deeprnn/configs/{preset.name}" for preset in (PROJECT / "configs").glob("*.yaml")}
-    assert {"deeprnn/__init__.py", "deeprnn/py.typed", "deeprnn/one_layer.json", *presets} <= names
+    assert {"deeprnn/__init__.py", "deeprnn/nn/layers.py", "deeprnn/py.typed", *presets} <= names
+    assert not {name for name in names if name.startswith(("tools/", "benchmarks/", "tests/"))}
 
 
 def test_the_extension_of_gluonnlp_is_built() -> None:

@@ -4,7 +4,7 @@ The layers, which need mxnet and numpy alone:
 
 >>> layer = deeprnn.DeepRNN(256, num_layers=2, activation="tanh")     # instead of gluon.rnn.RNN; also DeepGRU, DeepLSTM
 
-The rooms behind them (`deeprnn.parity`, `deeprnn.training`, `deeprnn.corpus`, ...) are imported by name.
+The modules behind them (`deeprnn.testing`, `deeprnn.train.loop`, `deeprnn.data.text`, ...) are imported by name.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cells import ElmanCell, GRUCell, LSTMCell
-    from .initializers import DepthScaled, RecurrentIdentity, RecurrentOrthogonal
-    from .language_model import LanguageModel
-    from .stack import DeepGRU, DeepLSTM, DeepRNN
+    from .models.language_model import LanguageModel
+    from .nn.cells import ElmanCell, GRUCell, LSTMCell
+    from .nn.initializers import DepthScaled, RecurrentIdentity, RecurrentOrthogonal
+    from .nn.layers import DeepGRU, DeepLSTM, DeepRNN
 
 __all__ = [
     "DeepGRU",
@@ -35,10 +35,10 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "cells": ("ElmanCell", "GRUCell", "LSTMCell"),
-    "initializers": ("DepthScaled", "RecurrentIdentity", "RecurrentOrthogonal"),
-    "language_model": ("LanguageModel",),
-    "stack": ("DeepGRU", "DeepLSTM", "DeepRNN"),
+    "nn.cells": ("ElmanCell", "GRUCell", "LSTMCell"),
+    "nn.initializers": ("DepthScaled", "RecurrentIdentity", "RecurrentOrthogonal"),
+    "models.language_model": ("LanguageModel",),
+    "nn.layers": ("DeepGRU", "DeepLSTM", "DeepRNN"),
 }
 
 

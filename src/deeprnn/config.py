@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional, TypeVar, get_args, get_origin, get_type_hints
 
-from .checks import check_activation, check_choice, check_fraction, check_size
+from ._util.checks import check_activation, check_choice, check_fraction, check_size
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

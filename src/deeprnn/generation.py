@@ -9,7 +9,7 @@ from typing import Any, Union
 
 import numpy as np
 
-from .checks import check_size
+from ._util.checks import check_size
 
 __all__ = ["Sampler", "generate", "repeat_lengths"]
 

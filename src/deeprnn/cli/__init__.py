@@ -1,0 +1,1 @@
+"""The command line: `main` reads the flags and calls a command; each command has a file of its own."""

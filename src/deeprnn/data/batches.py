@@ -1,0 +1,139 @@
+"""Ids to (T, N) batches: T time steps of N sequences side by side, and for each symbol the one that follows it.
+
+The ten symbols ``a b c d e f g h i j`` with batch_size 2, seq_len 3, written as data -> target, one row a sequence
+(the arrays hold one column a sequence):
+
+consecutive, as the book has it: N streams of ``len // N`` symbols; a batch goes on where the one before stopped, so
+the state is carried over. What does not fill a batch is dropped: here ``d`` and ``i`` are never data::
+
+    abcde, fghij            batch 0   abc -> bcd
+                                      fgh -> ghi
+
+consecutive with keep_last, for evaluation: a stream begins with the last symbol of the one before, and the last batch
+may be shorter. Of the symbols that follow another only ``(len - 1) % N`` are not scored: here ``j``::
+
+    abcde, efghi            batch 0   abc -> bcd      batch 1   d -> e
+                                      efg -> fgh                h -> i
+
+random: windows that follow each other from a random offset (here 1), in random order; no state is carried over::
+
+    bcd -> cde, efg -> fgh  batch 0   efg -> fgh
+                                      bcd -> cde
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import mxnet as mx
+import numpy as np
+
+from .._util.checks import check_choice, check_size
+
+__all__ = ["Batches"]
+
+
+class Batches:
+    """Batches of a text, an epoch at a time; see the module for a drawing.
+
+    Parameters
+    ----------
+    ids : numpy.ndarray
+        The text, integers, shape (symbols,).
+    batch_size : int
+        N, sequences side by side. With `keep_last` fewer if the text is short, so that each is one window long.
+    seq_len : int
+        T, time steps of a batch.
+    sampling : {'consecutive', 'random'}
+    seed : int
+        With the number of the epoch, all that random sampling depends on.
+    keep_last : bool
+        Whether the last batch may be shorter, (T', N), so that at most N - 1 symbols go unscored: for evaluation. A
+        text of less than two symbols then has no batches. Consecutive only.
+
+    Attributes
+    ----------
+    batch_size : int
+        N as it came out.
+    carries_state : bool
+        Whether a batch goes on where the one before stopped.
+    scored, unscored : int
+        Symbols that are targets in an epoch, and symbols that follow another and yet are not.
+
+    Raises
+    ------
+    ValueError
+        For a bad argument, and for a text that is shorter than one batch.
+    """
+
+    def __init__(
+        self,
+        ids: np.ndarray,
+        batch_size: int,
+        seq_len: int,
+        sampling: str = "consecutive",
+        seed: int = 0,
+        *,
+        keep_last: bool = False,
+    ) -> None:
+        ids = np.asarray(ids)
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            raise ValueError(f"ids must be integers of shape (symbols,), got {ids.dtype} of shape {ids.shape}")
+        check_size("batch_size", batch_size)
+        check_size("seq_len", seq_len)
+        check_choice("sampling", sampling, ("consecutive", "random"))
+        if keep_last and sampling == "random":
+            raise ValueError("keep_last needs consecutive sampling, got random")
+        self.carries_state = sampling == "consecutive"
+        self.seq_len = seq_len
+        self._seed = seed
+        pairs = max(len(ids) - 1, 0)  # (symbol, next symbol)
+        if keep_last:
+            batch_size = max(1, min(batch_size, pairs // seq_len))
+            steps = pairs // batch_size
+            self._batches = -(-steps // seq_len)
+            self.scored = steps * batch_size
+            self._sequence = np.stack([ids[n * steps : (n + 1) * steps + 1] for n in range(batch_size)], axis=1)
+        else:
+            needed = batch_size * (seq_len + 1) if self.carries_state else batch_size * seq_len + 1
+            if len(ids) < needed:
+                raise ValueError(
+                    f"the text is shorter than one batch: --batch-size {batch_size} and --seq-len {seq_len} need "
+                    f"{needed:,} symbols ({sampling} sampling), got {len(ids):,}; lower one of them, or give more text"
+                )
+            if self.carries_state:
+                steps = len(ids) // batch_size
+                self._sequence = ids[: steps * batch_size].reshape(batch_size, steps).T  # (steps, N)
+                self._batches = (steps - 1) // seq_len
+            else:
+                self._sequence = ids
+                self._batches = pairs // (seq_len * batch_size)
+            self.scored = self._batches * seq_len * batch_size
+        self.batch_size = batch_size
+        self.unscored = pairs - self.scored
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return self._batches
+
+    def __iter__(self) -> Iterator[tuple[mx.nd.NDArray, mx.nd.NDArray]]:
+        return self.epoch(0)
+
+    def epoch(self, number: int) -> Iterator[tuple[mx.nd.NDArray, mx.nd.NDArray]]:
+        """Batches of one epoch, the same for the same seed and number: (data, target), int32, (T, N) each."""
+        for window in self._consecutive() if self.carries_state else self._random(number):
+            yield mx.nd.array(window[:-1], dtype="int32"), mx.nd.array(window[1:], dtype="int32")
+
+    # gluonnlp's CorpusBPTTBatchify cuts the same training batches (a test holds that), but from tokens and in float32,
+    # where these are ids already; and a last batch that it keeps is filled up with padding, which would be scored.
+    def _consecutive(self) -> Iterator[np.ndarray]:
+        for start in range(0, self._batches * self.seq_len, self.seq_len):
+            yield self._sequence[start : start + self.seq_len + 1]  # (T + 1, N), the last one maybe shorter
+
+    def _random(self, number: int) -> Iterator[np.ndarray]:
+        rng = np.random.default_rng((self._seed, number))
+        # Some symbols are left over in any epoch; the offset chooses which, so that windows differ between epochs.
+        offset = rng.integers(min(self.seq_len, self.unscored + 1))
+        windows = rng.permutation((len(self._sequence) - 1 - offset) // self.seq_len)[: self._batches * self.batch_size]
+        for starts in (offset + windows * self.seq_len).reshape(self._batches, self.batch_size):
+            yield self._sequence[starts + np.arange(self.seq_len + 1)[:, np.newaxis]]  # (T + 1, N)

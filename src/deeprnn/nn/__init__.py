@@ -1,0 +1,1 @@
+"""The layers: mxnet and numpy alone."""

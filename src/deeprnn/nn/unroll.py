@@ -1,0 +1,155 @@
+"""Cells carried through time.
+
+One cell and a sequence ``(T, N, C)`` in, the outputs ``(T, N, H)`` and the last states out. Two ways to write time:
+
+- `static`: the loop is repeated in the graph, T times. T has to be known when the graph is drawn.
+- `dynamic`: the loop is one operator (`foreach`), and the graph is good for any T.
+
+Both take the input product out of the loop (`project` over all steps at once), and both follow one rule for what a
+sequence carries from step to step (`carry`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+from .._util.types import Operators, Params, Tensor
+from .cells import _Cell
+from .context import target
+
+__all__ = ["dynamic", "join", "order", "per_step", "split", "static", "unroll"]
+
+
+def split(F: Operators, x: Tensor, num_outputs: int) -> list[Tensor]:
+    """The slices of `x` along its first axis."""
+    if num_outputs == 1:
+        slices = [x]
+    elif target().device == "gpu":  # F.split breaks the capture of a CUDA graph
+        slices = [F.slice_axis(x, axis=0, begin=i, end=i + 1) for i in range(num_outputs)]
+    else:
+        return list(F.split(x, num_outputs=num_outputs, axis=0, squeeze_axis=True))
+    return [F.reshape(part, shape=(-3, -2)) for part in slices]  # the first axis, of one, into the second: no copy
+
+
+def per_step(F: Operators, sequences: Sequence[Tensor], length: int) -> list[list[Tensor]]:
+    """For each step its slices of all sequences."""
+    return [list(slices) for slices in zip(*(split(F, sequence, length) for sequence in sequences))]
+
+
+def join(F: Operators, parts: Sequence[Tensor]) -> Tensor:
+    """The inverse of `split`."""
+    return F.expand_dims(parts[0], axis=0) if len(parts) == 1 else F.stack(*parts, axis=0)
+
+
+def order(length: int, reverse: bool) -> range:
+    """The steps in the order in which they are taken."""
+    return range(length - 1, -1, -1) if reverse else range(length)
+
+
+def carry(
+    F: Operators, new: list[Tensor], old: list[Tensor], zoneout: float, alive: Optional[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """The output of a step and the states that go on, from the states before and after it.
+
+    With zoneout z (Krueger et al. 2016, arXiv:1606.01305) each unit keeps what it had with that probability; in
+    inference every unit takes the expectation. Both are ``s + (1 - z) * dropout(s' - s, z)``, as dropout scales what it
+    leaves by ``1 / (1 - z)`` in training and does nothing in inference.
+
+    A sequence that is not alive at this step, ``alive`` of ``(N,)``, keeps all that it had. So a sequence of length T'
+    ends with its states at T', and one that is read backwards starts at its own end, because until then it carries its
+    initial state.
+    """
+    if zoneout:
+        new = [s + (1 - zoneout) * F.Dropout(after - s, p=zoneout) for after, s in zip(new, old)]
+    output = new[0]  # what a cell puts out is its first state
+    if alive is not None:
+        new = [F.where(alive, after, before) for after, before in zip(new, old)]
+    return output, new
+
+
+def unroll(
+    F: Operators,
+    cell: _Cell,
+    params: Params,
+    inputs: Tensor,
+    states: list[Tensor],
+    *,
+    length: Optional[int] = None,
+    reverse: bool = False,
+    zoneout: float = 0.0,
+    alive: Optional[Tensor] = None,
+) -> tuple[Tensor, list[Tensor]]:
+    """Carry `cell` over `inputs`, ``(T, N, C)``, from `states`.
+
+    Parameters
+    ----------
+    F
+        ``mx.nd`` or ``mx.sym``.
+    cell, params
+        The cell and its parameters by their short names.
+    length : int, optional
+        T where it is known: the static form. Without it, the dynamic one.
+    reverse : bool
+        From the last step to the first; outputs stay at the steps that they belong to.
+    zoneout : float
+        Probability with which a unit keeps its state, see `carry`.
+    alive : Tensor, optional
+        ``(T, N)``, nonzero where a sequence has not ended.
+
+    Returns
+    -------
+    outputs, states
+        ``(T, N, H)``, and the states as they are after the last step taken.
+    """
+    projected = cell.project(F, inputs, params)
+    if length is None:
+        return dynamic(F, cell, params, projected, states, reverse, zoneout, alive)
+    return static(F, cell, params, projected, states, reverse, zoneout, alive, length)
+
+
+def static(
+    F: Operators,
+    cell: _Cell,
+    params: Params,
+    projected: list[Tensor],
+    states: list[Tensor],
+    reverse: bool,
+    zoneout: float,
+    alive: Optional[Tensor],
+    length: int,
+) -> tuple[Tensor, list[Tensor]]:
+    """`unroll` with the step written out `length` times."""
+    steps = per_step(F, projected, length)
+    living = [None] * length if alive is None else split(F, alive, length)
+    outputs = []
+    for t in order(length, reverse):
+        new, _ = cell.step(F, steps[t], states, params)
+        output, states = carry(F, new, states, zoneout, living[t])
+        outputs.append(output)
+    if reverse:
+        outputs.reverse()
+    return join(F, outputs), states
+
+
+def dynamic(
+    F: Operators,
+    cell: _Cell,
+    params: Params,
+    projected: list[Tensor],
+    states: list[Tensor],
+    reverse: bool,
+    zoneout: float,
+    alive: Optional[Tensor],
+) -> tuple[Tensor, list[Tensor]]:
+    """`unroll` with the step in a loop operator."""
+    sequences = projected if alive is None else [*projected, alive]
+    if reverse:
+        sequences = [F.reverse(sequence, axis=0) for sequence in sequences]
+
+    def body(slices: list[Tensor], states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        new, _ = cell.step(F, slices[: len(projected)], states, params)
+        return carry(F, new, states, zoneout, None if alive is None else slices[-1])
+
+    outputs, states = F.contrib.foreach(body, sequences, states)
+    return (F.reverse(outputs, axis=0) if reverse else outputs), states

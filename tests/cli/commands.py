@@ -1,0 +1,47 @@
+"""What the tests of the commands share: a text, small options, and what a run left."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import deeprnn
+from deeprnn.cli.options import command_line, resolve
+
+PROJECT = Path(__file__).parents[2]
+SOURCES = str(Path(deeprnn.__file__).parents[1])
+TEXT = "".join(
+    f"{n} little ducks went out one day, over the hills and far away; {n * n} came back.\n" for n in range(40)
+)
+TINY = shlex.split(
+    "--hidden-size 8 --embedding-size 4 --batch-size 8 --seq-len 10 --epochs 2 --sample-length 12 --lr 0.02"
+)
+
+
+def losses(folder):
+    return [json.loads(line)["train_loss"] for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+
+
+def diagnoses(folder):
+    return [json.loads(line) for line in (Path(folder) / "diagnosis.jsonl").read_text().splitlines()]
+
+
+def symbols(text):
+    """How many there are, the unknown symbol counted as one."""
+    return len(text.replace("<unk>", "?"))
+
+
+def python(*arguments, **options):
+    """This program in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": SOURCES, **options.pop("env", {})}
+    command = [sys.executable, "-W", "ignore", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, **options)
+
+
+def resolved(*arguments):
+    given = command_line().parse_args(["train", *arguments], defaults=False)
+    return resolve(given[given.command])

@@ -1,0 +1,42 @@
+"""A text, a run that is over, and a way to train, for the tests of the commands."""
+
+from __future__ import annotations
+
+import pytest
+from commands import TEXT, TINY
+
+from deeprnn.cli import train as train_command
+from deeprnn.cli.main import main
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+    """The command line sets it; after each test it is what it was."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "ducks.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def trained(text, tmp_path_factory):
+    """A run that is over, for the tests that only read it."""
+    folder = tmp_path_factory.mktemp("runs") / "ducks"
+    assert main(["train", "--corpus", text, "--out", str(folder), *TINY]) == 0
+    return folder
+
+
+@pytest.fixture
+def train(text, tmp_path, capsys, monkeypatch):
+    """Train, by default into tmp_path / "run"; what comes back is the exit code and what was said."""
+    monkeypatch.setattr(train_command, "curves", lambda *_, **__: None)  # half of the time of so small a run
+
+    def call(*arguments, out=None):
+        code = main(["train", "--corpus", text, "--out", str(out or tmp_path / "run"), *TINY, *arguments])
+        return code, capsys.readouterr()
+
+    return call

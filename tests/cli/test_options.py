@@ -1,0 +1,129 @@
+"""The flags, and the run that they describe with presets and files."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import fields
+
+import pytest
+import yaml
+from commands import PROJECT, resolved
+
+from deeprnn.cli.main import main
+from deeprnn.cli.options import presets, read_options
+from deeprnn.config import ModelConfig, RunConfig
+
+ISSUED = shlex.split("""
+--layers --hidden-size --embedding-size --cell --activation --dropout --init --corpus --max-chars --split --unit
+--batch-size --seq-len --sampling --epochs --sample-every --optimizer --lr --schedule --clip --seed --threads --ctx
+--out --resume --init-from --config --preset --backend --version
+""")
+
+
+def test_help_names_every_flag(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    flags = re.findall(r"^  (?:-h, )?(--[a-z-]+)", said, flags=re.MULTILINE)
+    assert set(ISSUED) <= set(flags)
+    for block in re.split(r"^  (?=--)", said, flags=re.MULTILINE)[1:]:
+        assert re.search(r"\s{2,}[A-Z0-9a-z].*[a-z]{2}", block), f"no help: {block}"
+
+
+def test_defaults_then_preset_then_config_then_flags(tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text("epochs: 7\nlayers: 3\nlr: 1e-3\n")
+    expected = RunConfig.from_mapping(
+        {**yaml.safe_load((PROJECT / "configs" / "book.yaml").read_text()), "epochs": 7, "lr": 1e-3, "layers": 4}
+    )
+    orders = [
+        ["--preset", "book", "--config", str(config), "--layers", "4"],
+        ["--layers", "4", "--config", str(config), "--preset", "book"],
+        ["--config", str(config), "--layers", "4", "--preset=book"],
+    ]
+    for order in orders:
+        run = resolved(*order)
+        assert {**run.to_mapping(), "out": None} == expected.to_mapping()
+
+
+def test_nothing_given_is_the_defaults():
+    run = resolved()
+    assert {**run.to_mapping(), "out": None} == RunConfig().to_mapping()
+    assert re.fullmatch(r"runs/pydoc-rnn-2x256-\d{8}-\d{6}", run.out)
+
+
+@pytest.mark.parametrize(
+    "corpus, name", [("timemachine", "timemachine"), ("a/b c.txt.gz", "b-c"), ("诗.txt", "诗"), (".txt", "text")]
+)
+def test_name_of_the_folder(corpus, name):
+    assert resolved("--corpus", corpus).out.startswith(f"runs/{name}-rnn-2x256-")
+
+
+@pytest.mark.parametrize(
+    "arguments, name, value",
+    [
+        (["--split", "1,0,0"], "split", [1, 0, 0]),
+        (["--split=0.5,0.25,0.25"], "split", [0.5, 0.25, 0.25]),
+        (["--unknown", "false"], "unknown", False),
+        (["--sample-greedy"], "sample_greedy", True),
+        (["--sample-greedy", "--layers", "3"], "layers", 3),
+        (["--max-chars", "10"], "max_chars", 10),
+        (["--corpus", "123"], "corpus", "123"),
+        (["--sample-prefix", "The |[1, 2]: x"], "sample_prefix", "The |[1, 2]: x"),
+        (["--lr", "100"], "lr", 100),
+        (["--lr", "1e-3"], "lr", 1e-3),
+    ],
+)
+def test_spellings(arguments, name, value):
+    assert resolved(*arguments).to_mapping()[name] == value
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_are_runs_and_say_why(name):
+    path = PROJECT / "configs" / f"{name}.yaml"
+    assert path.read_text(encoding="utf-8").startswith("# ")
+    assert read_options(path)
+
+
+def test_the_book_to_the_letter():
+    run = resolved("--preset", "book").to_mapping()
+    protocol = {
+        "corpus": "jaychou",
+        "max_chars": 10_000,
+        "split": [1, 0, 0],
+        "unit": "char",
+        "unknown": False,
+        "batch_size": 32,
+        "seq_len": 35,
+        "sampling": "consecutive",
+        "cell": "rnn",
+        "layers": 1,
+        "hidden_size": 256,
+        "embedding_size": 0,
+        "activation": "tanh",
+        "dropout": 0,
+        "residual": False,
+        "layer_norm": False,
+        "zoneout": 0,
+        "tied": False,
+        "init": "normal",
+        "epochs": 250,
+        "optimizer": "sgd",
+        "lr": 100,
+        "schedule": "constant",
+        "warmup": 0,
+        "clip": 0.01,
+        "patience": 0,
+        "sample_every": 50,
+        "sample_length": 50,
+        "sample_prefix": "分开|不分开",
+        "sample_greedy": True,
+    }
+    assert {name: run[name] for name in protocol} == protocol
+    assert resolved("--layers", "2", "--preset", "book").model.layers == 2
+    said = read_options(PROJECT / "configs" / "book.yaml")
+    assert {field.name for field in fields(ModelConfig)} - set(said) == {"backend"}, (
+        "a default of ours, which may change"
+    )

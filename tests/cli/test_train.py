@@ -1,0 +1,323 @@
+"""`deeprnn train`: what is said, what is left on disk, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+import sys
+
+import pytest
+import yaml
+from commands import TINY, diagnoses, losses, python, symbols
+
+from deeprnn.cli import train as train_command
+from deeprnn.cli.main import main
+from deeprnn.train import checkpoint, loop
+
+
+def test_the_book_runs(tmp_path, capsys):
+    song = tmp_path / "song.txt"
+    song.write_text("我们分开 又不分开 雨下了整夜 " * 100, encoding="utf-8")
+    book = ["--preset", "book", "--corpus", str(song), "--layers", "2", "--hidden-size", "8", "--epochs", "1"]
+    assert main(["train", *book, "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert "    分开" in said and "    不分开" in said
+    assert "vocabulary 12" in said  # the symbols alone
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_loss"] is None
+
+
+def test_what_a_run_leaves(trained, text):
+    assert {path.name for path in trained.iterdir()} == {
+        *("config.yaml", "metrics.jsonl", "summary.json", "curves.png", "checkpoints")
+    }
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    for name in ("train_loss", "valid_loss", "tokens_per_second", "seconds", "learning_rate", "grad_norm"):
+        assert all(row[name] > 0 for row in rows)
+    for row in rows:
+        assert row["train_perplexity"] == pytest.approx(math.exp(row["train_loss"]))
+        assert row["valid_perplexity"] == pytest.approx(math.exp(row["valid_loss"]))
+    summary = json.loads((trained / "summary.json").read_text())
+    assert summary["test_perplexity"] == pytest.approx(math.exp(summary["test_loss"]))
+    assert summary["corpus"] == "ducks.txt"
+    assert re.fullmatch("[0-9a-f]{64}", summary["corpus_sha256"])
+    assert summary["seconds"] == pytest.approx(sum(row["seconds"] for row in rows))
+    assert {"deeprnn", "mxnet", "numpy", "python"} == set(summary["versions"])
+    assert "processor" in summary["machine"]
+    symbols, h, e = len(checkpoint.load(trained / "checkpoints", "best").state["vocabulary"]), 8, 4
+    layer = [h * e + h * h + 2 * h, h * h + h * h + 2 * h]
+    assert summary["parameters"] == symbols * e + sum(layer) + h * symbols + symbols
+    assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_configuration_is_shown_saved_and_can_be_given_back(train, tmp_path, capsys):
+    code, said = train("--seed", "3", "--schedule", "constant")
+    assert code == 0
+    saved = tmp_path / "run" / "config.yaml"
+    options = yaml.safe_load(saved.read_text(encoding="utf-8"))
+    assert options["seed"] == 3 and options["layers"] == 2 and "out" not in options
+    assert yaml.safe_load(said.out.partition("}")[0] + "}") == options
+    assert main(["train", "--config", str(saved), "--out", str(tmp_path / "again")]) == 0
+    assert losses(tmp_path / "again") == losses(tmp_path / "run")
+    assert (tmp_path / "again" / "config.yaml").read_text() == saved.read_text()
+
+
+def test_what_is_said(train, tmp_path):
+    code, said = train("--sample-every", "1", "--sample-prefix", "day|out")
+    assert code == 0
+    assert "\r" not in said.out + said.err  # nothing is drawn over where no one looks on
+    assert (
+        len(re.findall(r"^epoch \d/2  train [\d.]+ nats, perplexity [\d.]+  valid", said.out, flags=re.MULTILINE)) == 2
+    )
+    assert said.out.count("\n    day") == said.out.count("\n    out") == 2
+    assert re.search(r"^test loss [\d.]+ nats per token, perplexity [\d.]+$", said.out, flags=re.MULTILINE)
+    assert str(tmp_path / "run") in said.out
+
+
+def test_the_command_that_is_shown_works(train):
+    code, said = train("--epochs", "1")
+    assert code == 0
+    program, *arguments = shlex.split(re.search("write more: (.*)", said.out)[1])
+    assert os.path.abspath(program) == sys.executable
+    done = python(*arguments, "--length", "20")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert symbols(done.stdout) == 20 + 1
+
+
+def test_no_held_out_text_gives_nulls(train, tmp_path):
+    code, said = train("--split", "1,0,0")
+    assert code == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    for name in ("test_loss", "test_perplexity", "valid_loss", "valid_perplexity"):
+        assert summary[name] is None
+    assert "valid" not in (tmp_path / "run" / "metrics.jsonl").read_text().replace('"valid_loss": null', "").replace(
+        '"valid_perplexity": null', ""
+    )
+    assert "train loss" in said.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--cell", "lstm", "--layers", "3"],
+        ["--cell", "gru", "--optimizer", "rmsprop", "--sampling", "random"],
+        ["--activation", "relu", "--dropout", "0.2", "--embedding-size", "0"],
+        ["--residual", "--layer-norm", "--zoneout", "0.1", "--tied", "--embedding-size", "8"],
+        ["--unit", "word", "--seq-len", "3", "--init", "xavier"],
+        ["--backend", "gluon", "--dropout", "0", "--residual", "false", "--optimizer", "sgd"],
+        ["--schedule", "step", "--warmup", "3", "--diagnose", "--init", "identity"],
+    ],
+)
+def test_options_take_effect(train, tmp_path, arguments):
+    assert train(out=tmp_path / "plain")[0] == 0
+    assert train(*arguments)[0] == 0
+    assert losses(tmp_path / "run")[0] != losses(tmp_path / "plain")[0]
+
+
+def test_seeds(train, tmp_path):
+    runs = [
+        (train("--seed", seed, out=tmp_path / name), losses(tmp_path / name))[1] for name, seed in zip("abc", "001")
+    ]
+    assert runs[0] == runs[1] != runs[2]
+
+
+@pytest.mark.parametrize("more", [[], ["--dropout", "0.3", "--sampling", "random"]], ids=["plain", "random"])
+def test_interrupted_and_taken_up_again(train, tmp_path, monkeypatch, more):
+    assert train("--epochs", "3", *more, out=tmp_path / "whole")[0] == 0
+
+    shown = train_command.Progress.epoch
+
+    def interrupt(progress, report):
+        shown(progress, report)
+        if report.epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_command.Progress, "epoch", interrupt)
+        code, said = train("--epochs", "3", *more)
+    assert code == 130
+    assert said.err.count("\n") == 1
+    assert "interrupted; epoch 2 is saved; go on with: " in said.err
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+    command = shlex.split(said.err.partition("go on with: ")[2])
+    assert main(command[command.index("train") :]) == 0
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    summaries = [json.loads((tmp_path / run / "summary.json").read_text()) for run in ("run", "whole")]
+    assert summaries[0]["test_loss"] == summaries[1]["test_loss"]
+
+
+def test_interrupted_before_anything_is_saved(train, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_epoch", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        code, said = train()
+    assert (code, said.err) == (
+        130,
+        "deeprnn: error: interrupted before the end of the first epoch: nothing is saved\n",
+    )
+    assert train()[0] == 0  # the same command again
+
+
+def test_a_run_can_be_made_longer(train, tmp_path):
+    assert train("--schedule", "constant")[0] == 0
+    code, said = train("--schedule", "constant", "--resume", "--epochs", "3", "--sample-every", "1")
+    assert code == 0
+    assert len(losses(tmp_path / "run")) == 3
+    assert "epoch 3/3" in said.out and "epoch 2/3" not in said.out
+
+
+def test_diverged(train):
+    code, said = train("--optimizer", "sgd", "--lr", "1e38", "--clip", "0", "--activation", "relu")
+    assert code == 1
+    assert said.err.count("\n") == 1
+    assert re.match(r"deeprnn: error: the (loss|norm of the gradient) is (nan|inf) at step \d+ .*--lr", said.err)
+
+
+def test_a_loss_beyond_all_perplexity(train, tmp_path):
+    assert train("--optimizer", "sgd", "--lr", "1e10", "--clip", "0", "--epochs", "1")[0] == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["test_loss"] > 1000 and summary["test_perplexity"] is None
+
+
+def test_disk_full(train, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "last.json")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    code, said = train()
+    assert code == 1
+    assert said.err.count("\n") == 1
+    assert said.err.startswith("deeprnn: error: last.json: No space left on device; go on with: ")
+
+
+def test_a_fault_of_ours_is_not_the_users(train, monkeypatch):
+    monkeypatch.setattr(loop, "train_epoch", lambda *_, **__: int("x"))
+    with pytest.raises(ValueError, match="invalid literal"):
+        train()
+
+
+def test_the_best_network_is_the_one_that_is_measured(train, tmp_path, monkeypatch, capsys):
+    said = iter([1.0, 2.0])  # of the validation text, after the first epoch and the second
+    evaluate = loop.evaluate
+    monkeypatch.setattr(loop, "evaluate", lambda *arguments: next(said, None) or evaluate(*arguments))
+    assert train()[0] == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["best_epoch"], summary["epochs"]) == (1, 2)
+    states = [checkpoint.load(tmp_path / "run" / "checkpoints", name).state for name in ("best", "last")]
+    assert [state["epoch"] for state in states] == [1, 2]
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    assert f"test loss {summary['test_loss']:.4f} nats" in capsys.readouterr().out
+
+
+def test_stopped_early(train, tmp_path):
+    code, said = train("--patience", "1", "--epochs", "9", "--lr", "1e-30", "--optimizer", "sgd")
+    assert code == 0
+    assert len(losses(tmp_path / "run")) == 2
+    assert "stopped: no better validation loss for 1 epochs" in said.out
+
+
+def test_weights_of_another_run(trained, train, tmp_path):
+    assert train("--init-from", str(trained), "--epochs", "1")[0] == 0
+    assert losses(tmp_path / "run")[0] < losses(trained)[0] - 0.2
+    states = [checkpoint.load(run / "checkpoints", "best").state for run in (trained, tmp_path / "run")]
+    assert states[0]["vocabulary"] == states[1]["vocabulary"]
+
+
+def test_vocabulary_of_another_run(trained, train, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("out over the hills, é " * 100, encoding="utf-8")
+    code, said = train("--init-from", str(trained), "--corpus", str(other))
+    assert code == 0
+    assert "'é' (U+00E9)" in said.out and "<unk>" in said.out
+
+
+def test_tensorboard(train, tmp_path):
+    pytest.importorskip("tensorboardX")
+    assert train("--tensorboard")[0] == 0
+    assert len(list((tmp_path / "run").glob("events.*"))) == 1
+
+
+class Terminal:
+    """Standard error of somebody who looks on."""
+
+    def __init__(self):
+        self.shown = ""
+
+    def write(self, text):
+        self.shown += text
+
+    def flush(self):
+        pass
+
+    def isatty(self):
+        return True
+
+
+def test_live_line(train, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(loop, "FIRST_REPORT", 0)
+    code, said = train("--batch-size", "2")
+    assert code == 0
+    assert re.search(
+        r"\repoch 1/2  loss [\d.]+ nats, perplexity [\d.]+, [\d,]+ tokens/s, \d\d:\d\d left", terminal.shown
+    )
+    assert "epoch 1/2  train" in said.out and "\r" not in said.out
+
+
+def test_plain_lines_within_an_epoch(train, monkeypatch):
+    monkeypatch.setattr(loop, "FIRST_REPORT", 0)
+    code, said = train("--batch-size", "2")
+    assert code == 0
+    assert len(re.findall("^epoch 1/2  loss .* left$", said.out, flags=re.MULTILINE)) == 1  # the next is 10 s later
+
+
+def test_ctrl_c(interrupted, text, tmp_path):
+    arguments = ["--corpus", text, *TINY, "--epochs", "100000", "--out", str(tmp_path / "run")]
+
+    def trains(process):
+        next(line for line in process.stdout if line.startswith("epoch 2/"))
+
+    code, error = interrupted("-m", "deeprnn", "train", *arguments, ready=trains, within=30)
+    assert code == 130
+    assert re.fullmatch(r"deeprnn: error: interrupted; epoch \d+ is saved; go on with: .* --resume\n", error)
+
+
+def test_diagnose_tells_what_is_wrong_and_keeps_it(train, tmp_path):
+    code, said = train("--diagnose", "--init", "normal", "--residual", "false", "--layers", "3", "--sample-every", "0")
+    assert code == 0
+    rows = diagnoses(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert [layer["number"] for layer in rows[0]["layers"]] == [1, 2, 3]
+    assert {"spread", "saturated", "dead", "gradient", "back", "gain", "ratio"} <= set(rows[0]["layers"][0])
+    assert rows[0]["layers"][0]["ratio"] is None and 0 < rows[2]["layers"][0]["ratio"] < 1
+    assert len(rows[0]["layers"][0]["back"]) == 10
+    sick = rows[0]["sentences"]
+    assert "layer 1 receives" in sick[0] and sick[0].endswith("try init=deep, residual=True")
+    assert sick[0] in said.out
+    assert said.out.count("update/weight") == 2  # the table, at the beginning and at the end
+
+
+def test_diagnose_finds_a_healthy_stack_healthy_and_changes_nothing(train, tmp_path):
+    healthy = ("--layers", "3", "--embedding-size", "8", "--lr", "0.002")
+    code, said = train("--diagnose", *healthy)
+    assert code == 0 and "    nothing is wrong with the layers\n" in said.out
+    assert train(*healthy, out=tmp_path / "other")[0] == 0
+    assert losses(tmp_path / "run") == losses(tmp_path / "other")
+
+
+def test_diagnose_goes_on_with_a_run(train, tmp_path):
+    assert train("--diagnose", "--epochs", "1")[0] == 0
+    assert train("--diagnose", "--epochs", "2", "--resume")[0] == 0
+    assert [row["epoch"] for row in diagnoses(tmp_path / "run")] == [0, 1, 2]
+
+
+def test_no_gpu(train):
+    mx = pytest.importorskip("mxnet")
+    if mx.context.num_gpus():
+        pytest.skip("there is one")
+    code, said = train("--ctx", "gpu")
+    assert (code, said.err) == (2, "deeprnn: error: --ctx gpu: mxnet finds no GPU here; use --ctx cpu\n")

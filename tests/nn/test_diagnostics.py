@@ -1,0 +1,117 @@
+"""The diagnosis, on stacks that are well and on stacks made sick on purpose."""
+
+from __future__ import annotations
+
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet import autograd, nd
+
+from deeprnn import DeepLSTM, DeepRNN, LanguageModel
+from deeprnn.nn.diagnostics import diagnose
+from deeprnn.testing import distance
+
+T, N, V, H = 20, 8, 11, 64
+
+
+def squared(outputs):
+    return outputs**2
+
+
+def stack(layers=4, init=None, activation="tanh", **options):
+    mx.random.seed(3)
+    layer = DeepRNN(H, layers, activation, input_size=H, **options)
+    layer.initialize(init or mx.init.Orthogonal(scale=1.0))
+    return layer
+
+
+def seen(layer, **options):
+    inputs = nd.array(np.random.default_rng(5).normal(size=(T, N, H)))
+    return diagnose(layer, inputs, layer.begin_state(N), squared, **options)
+
+
+def test_a_healthy_stack_has_nothing_said_of_it():
+    diagnosis = seen(stack())
+    assert diagnosis.sentences() == []
+    assert [layer.number for layer in diagnosis.layers] == [1, 2, 3, 4]
+    assert len(diagnosis.table().splitlines()) == 5
+
+
+def test_the_books_weights_shrink_signal_and_gradient():
+    diagnosis = seen(stack(init=mx.init.Normal(0.01)))
+    said = diagnosis.sentences()
+    assert said[0].startswith("layer 1 receives ") and "shrink the signal 0.08-fold a layer" in said[0]
+    assert "init=deep, residual=True" in said[0]
+    assert any("next to nothing comes out" in sentence for sentence in said)
+    spreads = [layer.spread for layer in diagnosis.layers]
+    assert spreads == sorted(spreads, reverse=True)
+
+
+def test_large_weights_saturate_and_explode():
+    said = " ".join(seen(stack(init=mx.init.Normal(1.0))).sentences())
+    assert "grow the signal 8-fold a layer" in said
+    assert "layers 1 to 4: most outputs are beyond 0.97" in said
+
+
+def test_dead_units_are_found():
+    layer = stack(2, activation="relu")
+    layer.l1_i2h_bias.set_data(nd.where(nd.arange(H) < H // 2, -100 * nd.ones(H), nd.zeros(H)))
+    diagnosis = seen(layer)
+    assert diagnosis.layers[1].dead >= 0.5
+    assert any(
+        sentence.startswith("layer 2: a fifth of the units or more are dead") for sentence in diagnosis.sentences()
+    )
+
+
+def test_a_layer_that_forgets_is_found():
+    layer = stack(1)
+    layer.l0_h2h_weight.set_data(layer.l0_h2h_weight.data() * 0.01)
+    (sentence,) = seen(layer).sentences()
+    assert sentence.startswith("the gradient 10 steps back is ")
+
+
+def test_an_update_too_large_is_found():
+    layer = stack(2)
+    before = {name: p.data().copy() for name, p in layer.collect_params().items()}
+    assert seen(layer, before=before).layers[0].ratio == 0
+    for p in layer.collect_params().values():
+        p.set_data(p.data() * 1.5)
+    diagnosis = seen(layer, before=before)
+    assert diagnosis.layers[0].ratio == pytest.approx(0.5, rel=1e-5)
+    assert any("one update changes more than a tenth" in sentence for sentence in diagnosis.sentences())
+
+
+def test_gradients_are_those_of_the_loss():
+    """Of the top layer's outputs, where they can be written down; and they fall off back in time as the weights say."""
+    layer = DeepRNN(H, 1, "tanh", input_size=H)
+    layer.initialize(mx.init.Normal(0.05))
+    inputs = nd.array(np.random.default_rng(5).normal(size=(T, N, H)))
+    (only,) = diagnose(layer, inputs, layer.begin_state(N), squared).layers
+    outputs = layer(inputs).asnumpy()
+    assert only.gradient == pytest.approx(np.linalg.norm(2 * outputs / outputs.size), rel=1e-4)
+    assert only.spread == pytest.approx(outputs.std(), rel=1e-4)
+    assert len(only.back) == T and only.back[0] > only.back[3] > only.back[8]
+
+
+def test_the_network_is_left_as_it_was():
+    net = LanguageModel(V, H, 2, cell="lstm", embedding_size=H, dropout=0.5)
+    net.initialize()
+    net.hybridize(static_alloc=True, static_shape=True)
+    ids = nd.array(np.random.default_rng(0).integers(V, size=(T, N)), dtype="int32")
+    with autograd.record():
+        logits, _ = net(ids)
+    logits.backward()
+    grads = {name: p.grad().copy() for name, p in net.collect_params().items()}
+    expected, graphs = net(ids)[0], len(net._graphs)
+    diagnosis = diagnose(net, ids, net.begin_state(N), squared)
+    assert len(diagnosis.layers) == 2
+    assert all(distance(p.grad(), grads[name]) == 0 for name, p in net.collect_params().items())
+    assert net._active and len(net._graphs) == graphs
+    assert distance(net(ids)[0], expected) == 0
+    assert DeepLSTM._tap is None and net.stack._tap is None
+
+
+def test_a_network_without_a_stack_is_refused():
+    net = mx.gluon.nn.Dense(3)
+    with pytest.raises(ValueError, match="a network with one DeepRNN, DeepGRU or DeepLSTM in it, got 0"):
+        diagnose(net, nd.zeros((2, 3)), [], squared)

@@ -1,0 +1,138 @@
+"""Cells carried through time: both ways to write time down are one function, and one rule says what is carried."""
+
+from __future__ import annotations
+
+import json
+
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet import autograd, nd
+
+from deeprnn.nn.cells import ElmanCell, GRUCell, LSTMCell
+from deeprnn.nn.unroll import carry, dynamic, split, static, unroll
+from deeprnn.testing import distance, randomize
+
+N, C, H = 3, 2, 4
+CELLS = {
+    "tanh": lambda: ElmanCell(H, input_size=C),
+    "relu": lambda: ElmanCell(H, "relu", input_size=C),
+    "gru": lambda: GRUCell(H, input_size=C),
+    "lstm": lambda: LSTMCell(H, input_size=C),
+    "lstm projected": lambda: LSTMCell(H, input_size=C, projection_size=2, state_clip_min=-0.5, state_clip_max=0.5),
+}
+
+
+def drawn(*shape, seed=0):
+    return mx.nd.array(np.random.default_rng(seed).normal(size=shape), dtype="float32")
+
+
+def made(kind):
+    cell = CELLS[kind]()
+    cell.initialize()
+    randomize(cell)
+    return cell, {name: p.data() for name, p in cell._reg_params.items()}
+
+
+def begin(cell):
+    return [drawn(*info["shape"], seed=3 + i) for i, info in enumerate(cell.state_info(N))]
+
+
+def alive_of(lengths, length):
+    return mx.nd.array(np.arange(length)[:, None] < np.array(lengths))
+
+
+def run(cell, params, x, states, **options):
+    """Outputs, states, and the gradients of inputs and parameters."""
+    x.attach_grad()
+    with autograd.record():
+        outputs, last = unroll(mx.nd, cell, params, x, states, **options)
+        total = sum((t * drawn(*t.shape, seed=9)).sum() for t in (outputs, *last))
+    total.backward()
+    return [outputs, *last, x.grad, *(p.grad() for p in cell.collect_params().values())]
+
+
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("length", [1, 2, 5])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_static_and_dynamic_are_one_function(kind, length, reverse, masked):
+    cell, params = made(kind)
+    x, states = drawn(length, N, C), begin(cell)
+    options = {"reverse": reverse, "alive": alive_of([length, 1, 0], length) if masked else None}
+    results = [[t.copy() for t in run(cell, params, x, states, length=T, **options)] for T in (length, None)]
+    for a, b in zip(*results):
+        assert distance(a, b) <= 1e-6
+
+
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_time_is_a_loop_over_the_cell(kind, reverse):
+    cell, params = made(kind)
+    x, states = drawn(5, N, C), begin(cell)
+    outputs, last = unroll(mx.nd, cell, params, x, states, length=5, reverse=reverse)
+    for t in reversed(range(5)) if reverse else range(5):
+        output, states = cell(x[t], states)
+        assert distance(outputs[t], output) <= 1e-6  # outputs stay at the steps that they belong to
+    assert max(distance(a, b) for a, b in zip(last, states)) <= 1e-6
+
+
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("length", [5, None])
+def test_a_sequence_that_has_ended_keeps_its_states(kind, reverse, length):
+    cell, params = made(kind)
+    x, states = drawn(5, N, C), begin(cell)
+    lengths = [5, 2, 0]
+    outputs, last = unroll(mx.nd, cell, params, x, states, length=length, reverse=reverse, alive=alive_of(lengths, 5))
+    for n, own in enumerate(lengths):
+        if own == 0:
+            expected = [s[n] for s in states]
+        else:
+            alone, ends = unroll(mx.nd, cell, params, x[:own], states, length=own, reverse=reverse)
+            assert distance(outputs[:own, n], alone[:, n]) <= 1e-6
+            expected = [s[n] for s in ends]
+        assert max(distance(a[n], b) for a, b in zip(last, expected)) <= 1e-6
+
+
+@pytest.mark.parametrize("form", [static, dynamic])
+def test_the_forms_draw_symbols_too(form):
+    cell, params = made("gru")
+    x, states = drawn(4, N, C), begin(cell)
+    expected = unroll(mx.nd, cell, params, x, states, length=4)
+    names = {name: mx.sym.var(name) for name in params}
+    variables = {"x": x, "h": states[0], **params}
+    outputs, last = unroll(
+        mx.sym, cell, names, mx.sym.var("x"), [mx.sym.var("h")], length=4 if form is static else None
+    )
+    graph = mx.sym.Group([outputs, *last])
+    operators = {node["op"] for node in json.loads(graph.tojson())["nodes"]}
+    assert ("_foreach" in operators) == (form is dynamic)
+    got = graph.bind(mx.cpu(), {name: variables[name] for name in graph.list_arguments()}).forward()
+    assert distance(got[0], expected[0]) <= 1e-6 and distance(got[1], expected[1][0]) <= 1e-6
+
+
+def test_split_is_always_a_list():
+    assert [part.shape for part in split(mx.nd, drawn(1, N, C), 1)] == [(N, C)]
+    assert [part.shape for part in split(mx.nd, drawn(3, N, C), 3)] == [(N, C)] * 3
+    assert isinstance(split(mx.sym, mx.sym.var("x"), 1), list)
+
+
+def test_carry_is_the_new_state_where_alive_else_the_old():
+    old, new = [nd.zeros((2, 2))], [nd.ones((2, 2))]
+    output, states = carry(nd, new, old, 0.0, None)
+    assert output is new[0] and states is new
+    output, states = carry(nd, new, old, 0.0, nd.array([1, 0]))
+    assert output is new[0] and states[0].asnumpy().tolist() == [[1, 1], [0, 0]]
+    poisoned = [nd.array([[float("nan")] * 2] * 2)]
+    assert carry(nd, poisoned, old, 0.0, nd.array([0, 0]))[1][0].asnumpy().tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_the_input_product_stands_outside_the_loop(kind):
+    cell, params = made(kind)
+    names = {name: mx.sym.var(name) for name in params}
+    states = [mx.sym.var(f"s{i}") for i in range(len(cell.state_info()))]
+    outputs, _ = unroll(mx.sym, cell, names, mx.sym.var("x"), states, length=5)
+    nodes = [node for node in json.loads(outputs.tojson())["nodes"] if node["op"] == "FullyConnected"]
+    assert len(nodes) == 1 + 5 * (2 if "projected" in kind else 1)

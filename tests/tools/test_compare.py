@@ -1,0 +1,122 @@
+"""Ours and the built-in layer, side by side: the verdict, and that it can be no."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Callable
+
+import pytest
+
+from deeprnn.nn.cells import ElmanCell
+from tools import bench, comparison
+from tools.bench import Case
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
+SMALL = ["--hidden-size", "6", "--input-size", "4", "--seq-len", "5"]
+SMALL += ["--batch-size", "3", "--steps", "3", "--rounds", "2"]
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "SAMPLE_SECONDS", 1e-4)
+    monkeypatch.setattr(bench, "sgemm_rate", lambda: 1e11)
+    monkeypatch.setattr(comparison, "ECHO_STEPS", 20)
+
+
+@pytest.fixture()
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours takes the recurrent bias with the wrong sign."""
+
+    def input_bias(self: ElmanCell, F: Any, params: Any) -> Any:
+        return params["i2h_bias"] - params["h2h_bias"]
+
+    monkeypatch.setattr(ElmanCell, "input_bias", input_bias)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"layers": 3},
+        {"activation": "relu"},
+        {"bidirectional": True, "layout": "NTC"},
+        {"cell": "gru"},
+        {"cell": "lstm", "bidirectional": True, "layers": 3},
+    ],
+    ids=str,
+)
+def test_they_are_the_same_function(options: dict[str, Any]) -> None:
+    case = Case(4, 6, options.pop("layers", 2), 5, 3, **options)
+    record = comparison.compare_layers(case, trainer_steps=3, rounds=2)
+    assert record["same"], record["parity"]
+    for row in record["parity"]:
+        assert set(row["distances"]) == set(comparison.KINDS)
+    counted = [(row["dtype"], row["peer"]) for row in record["parity"] if row["counts"]]
+    assert ("float32", "gluon") in counted and ("float64", "gluon-cells") in counted
+    wrong_in_float64 = case.cell == "rnn" and (case.layers > 2 or case.activation == "relu")
+    assert (("float64", "gluon") in counted) != wrong_in_float64
+    assert record["speed"]["training"]["ratios"]["gluon"]["median"] > 0
+    json.dumps(record, allow_nan=False)
+
+
+def test_the_losses_begin_and_stay_together() -> None:
+    curves = comparison.compare_layers(Case(4, 16, 2, 6, 8), trainer_steps=0, rounds=1)["curves"]
+    assert curves["deeprnn"] == pytest.approx(curves["gluon"], rel=1e-4)
+    assert curves["deeprnn"][-1] < curves["deeprnn"][0]
+    assert curves["difference"] < 1e-4
+
+
+def test_the_built_in_layers_own_error_is_shown_and_does_not_count() -> None:
+    record = comparison.compare_layers(Case(4, 6, 2, 5, 3, activation="relu"), trainer_steps=1, rounds=1)
+    row = next(row for row in record["parity"] if (row["dtype"], row["peer"]) == ("float64", "gluon"))
+    assert not row["counts"] and not row["same"] and row["distances"]["outputs"] > 1e-10
+    assert "the built-in layer is wrong here" in comparison.table(record)
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_difference_is_found_named_and_not_timed(tmp_path: Path) -> None:
+    record = comparison.compare_layers(Case(4, 6, 2, 5, 3), trainer_steps=1, rounds=1)
+    assert not record["same"]
+    assert record["speed"] is None
+    text = comparison.table(record)
+    assert "NOT the same function: " in text and "not measured" in text
+    comparison.picture(record, tmp_path / "broken.png")
+    json.dumps(record, allow_nan=False)
+
+
+def test_the_script_says_yes(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, image = tmp_path / "layers.json", tmp_path / "layers.png"
+    assert script.main(["layers", "--layers", "2", *SMALL, "--json", str(file), "--picture", str(image)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("DeepRNN and gluon.rnn.RNN: input 4, hidden 6, layers 2")
+    assert shown.endswith("The same function.\n")
+    assert comparison.table(json.loads(file.read_text())) == shown
+    assert image.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("broken")
+def test_the_script_says_no_with_exit_code_1(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main(["layers", *SMALL]) == 1
+    assert "NOT the same function" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "command"),
+        (["layer"], "invalid choice: 'layer'"),
+        (["layers", "--layers", "0"], "--layers must be at least 1, got 0"),
+        (["layers", "--hidden-size", "-3"], "--hidden-size must be at least 1, got -3"),
+        (["layers", "--seq-len", "many"], "invalid int value: 'many'"),
+        (["layers", "--cell", "elman"], "invalid choice: 'elman'"),
+        (["layers", "--cell", "lstm", "--activation", "relu"], "--activation relu is for --cell rnn"),
+        (["layers", "--picture", "nowhere/layers.png"], "no folder nowhere"),
+    ],
+)
+def test_wrong_usage_is_told_in_one_line(
+    refusal: Callable[[Sequence[str]], str], arguments: list[str], said: str
+) -> None:
+    assert said in refusal(arguments)

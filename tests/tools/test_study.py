@@ -1,0 +1,277 @@
+"""A study of depth: what is trained, what is not again, what a stop and a divergence do, and the record."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import deeprnn
+from deeprnn.cli import options
+from tools import study
+from tools.repetition import repeated
+from tools.study import Command, plan, record, side_by_side, table, train_all, write_all
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
+TEXT = "".join(
+    f"{n} little ducks went out one day, over the hills & far <away>; {n * n} came back\n" for n in range(40)
+)
+TINY = ("--hidden-size=6", "--max-chars=2000", "--split=0.8,0.1,0.1", "--batch-size=8", "--seq-len=10", "--unknown")
+
+TRAINER = '''
+"""Leaves what a training leaves, at once. With 3 layers it diverges, with 4 it fails, with 5 the arguments are wrong"""
+import json, sys
+from pathlib import Path
+from deeprnn.cli import options
+
+given = options.command_line().parse_args(sys.argv[1:], defaults=False)
+if given.command == "generate":
+    sys.exit(print("to and fro " * 20))
+run = options.resolve(given.train)
+folder = Path(run.out)
+with open(folder.parent / "calls", "a") as calls:
+    print(*sys.argv[1:], file=calls)
+layers, seed, epochs = run.model.layers, run.train.seed, run.train.epochs
+folder.mkdir(exist_ok=True)
+(folder / "config.yaml").write_text(options.in_yaml(run.to_mapping()))
+rows = [
+    {"epoch": e, "train_perplexity": 1 + (10.0 - layers + seed / 10) / e, "valid_perplexity": 9.0, "seconds": 0.5}
+    for e in range(1, epochs + 1)
+]
+rows = rows[:1] if layers in (3, 4) else rows
+(folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
+if layers == 3:
+    sys.exit(print("deeprnn: error: the loss is nan at step 9 (epoch 2): try a lower --lr", file=sys.stderr) or 1)
+if layers == 4:
+    sys.exit(print("deeprnn: error: No space left on device", file=sys.stderr) or 1)
+if layers == 5:
+    sys.exit(print("deeprnn: error: --corpus is not what it was", file=sys.stderr) or 2)
+summary = {"parameters": 100 * layers, "best_epoch": epochs, "test_loss": 2.0 + seed, "test_perplexity": 8.0 + seed}
+(folder / "summary.json").write_text(json.dumps(summary))
+'''
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("text") / "ducks.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture()
+def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "trainer.py"
+    path.write_text(TRAINER)
+    monkeypatch.setattr(study, "PROGRAM", (sys.executable, "-W", "ignore", str(path)))
+    monkeypatch.setenv("PYTHONPATH", str(Path(deeprnn.__file__).parents[1]))
+
+
+def planned(out, text, layers=(1, 2), seeds=2, epochs=4):
+    return plan(["book"], layers, seeds, out / "runs", (f"--corpus={text}", *TINY), {"book": epochs})
+
+
+def calls(out):
+    return (out / "runs" / "calls").read_text().splitlines()
+
+
+# What is trained
+
+
+def test_each_depth_comes_once_before_a_second_seed_and_deep_ones_first(tmp_path, text):
+    runs = planned(tmp_path, text, layers=(1, 4, 2))
+    assert [(run.seed, run.layers) for run in runs] == [(0, 4), (0, 2), (0, 1), (1, 4), (1, 2), (1, 1)]
+    assert len({run.folder for run in runs}) == 6
+
+
+def test_all_recipes_read_the_first_ones_text(tmp_path, monkeypatch):
+    (tmp_path / "book.yaml").write_text((options.PRESETS / "book.yaml").read_text())
+    (tmp_path / "other.yaml").write_text("residual: true\nepochs: 3\n")
+    monkeypatch.setattr(options, "PRESETS", tmp_path)
+    first, second = plan(["book", "other"], [2], 1, tmp_path / "runs")
+    assert (first.recipe, second.recipe) == ("book", "other")
+    assert second.config.model.residual and second.config.train.epochs == 3
+    for run in (first, second):
+        data = run.config.data
+        assert (data.corpus, data.max_chars, data.split) == ("jaychou", 10_000, (1, 0, 0))
+    assert plan(["other", "book"], [2], 1, tmp_path / "runs")[1].config.data.max_chars is None
+
+
+@pytest.mark.usefixtures("trainer")
+def test_what_is_over_is_not_done_again_and_what_was_stopped_goes_on(tmp_path, text):
+    runs, said = planned(tmp_path, text), []
+    stopped = runs[1].folder
+    (stopped / "checkpoints").mkdir(parents=True)
+    (stopped / "checkpoints" / "last.json").write_text("{}")
+    (stopped / "config.yaml").write_text(options.in_yaml(runs[1].config.to_mapping()))
+    train_all(runs, 2, said.append)
+    assert len(said) == 4 and said[-1].startswith("4/4  book, ")
+    assert "perplexity 3" in said[-1] and "after 4 epochs" in said[-1] and all("left" in line for line in said[:-1])
+    assert [line.endswith("--resume") for line in sorted(calls(tmp_path))].count(True) == 1
+    assert next(line for line in calls(tmp_path) if line.endswith("--resume")).count("--layers=1 --seed=0") == 1
+    again = planned(tmp_path, text, seeds=3)
+    train_all(again, 2, said.append)
+    assert said[4] == "4 of 6 runs are over already"
+    assert len(calls(tmp_path)) == 6
+
+
+@pytest.mark.usefixtures("trainer")
+def test_a_folder_with_a_run_of_other_options_is_refused(tmp_path, text):
+    train_all(planned(tmp_path, text, layers=(1,), seeds=1), 1, lambda _: None)
+    with pytest.raises(ValueError, match="has --epochs 4, and this study 5: choose another --out, or remove"):
+        planned(tmp_path, text, layers=(1,), seeds=1, epochs=5)
+
+
+@pytest.mark.usefixtures("trainer")
+def test_a_divergence_is_a_result(tmp_path, text):
+    runs, said = planned(tmp_path, text, layers=(1, 3)), []
+    train_all(runs, 2, said.append)
+    assert sum("diverged, the loss is nan at step 9" in line for line in said) == 2
+    train_all(runs, 2, said.append)
+    assert len(calls(tmp_path)) == 4, "it diverged once and would again"
+    made = record(runs, 2.0, 50)
+    json.dumps(made, allow_nan=False)
+    one, three = made["groups"]
+    assert (one["diverged"], three["diverged"]) == (0, 2)
+    assert three["train"] == {"median": None, "low": None, "high": None}
+    assert three["train_at"]["4"]["median"] is None
+    assert one["train"]["median"] == pytest.approx(1 + 9.05 / 4)
+    assert "2 diverged" in table(made)
+
+
+@pytest.mark.usefixtures("trainer")
+@pytest.mark.parametrize(
+    ("layers", "error", "said"),
+    [
+        (4, RuntimeError, r"book, 4 layers, seed 0: No space left on device \(exit code 1; see .*book-4-0.log\)"),
+        (5, ValueError, "^--corpus is not what it was$"),
+    ],
+)
+def test_any_other_failure_is_none(tmp_path, text, layers, error, said):
+    with pytest.raises(error, match=said):
+        train_all(planned(tmp_path, text, layers=(layers,), seeds=1), 1, lambda _: None)
+
+
+def test_who_stops_looking_stops_the_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "PROGRAM", (sys.executable, "-c"))
+    beat = "import sys, time\nwhile True: open(sys.argv[1], 'a').write('x'); time.sleep(0.02)"
+    wait = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.02)"
+    log = tmp_path / "log"
+    commands = [
+        Command((beat, str(tmp_path / "beats")), log, log),
+        Command((wait, str(tmp_path / "beats")), log, log),
+    ]
+    ended = side_by_side(commands, 2)
+    assert next(ended) == (1, 0)
+    ended.close()
+    beats = (tmp_path / "beats").stat().st_size
+    time.sleep(0.3)
+    assert (tmp_path / "beats").stat().st_size == beats
+
+
+# The record
+
+
+@pytest.mark.usefixtures("trainer")
+def test_the_record_is_what_the_runs_left(tmp_path, text):
+    runs = planned(tmp_path, text, seeds=3, epochs=20)
+    train_all(runs, 2, lambda _: None)
+    write_all(runs, 220, 2, lambda _: None)
+    diagnosis = {
+        "epoch": 0,
+        "layers": [{"number": 2, "gradient": 1.0}, {"number": 1, "gradient": 0.1}],
+        "sentences": [],
+    }
+    (runs[0].folder / "diagnosis.jsonl").write_text(json.dumps(diagnosis) + "\n")
+    made = record(runs, 1.5, 220, command="again")
+    json.dumps(made, allow_nan=False)
+    assert made["corpus"]["name"] == "ducks.txt" and made["corpus"]["symbols"]["train"] == 1600
+    assert made["corpus"]["repeated"] == repeated(TEXT[:220])
+    assert [run["seed"] for run in made["runs"]] == [0, 1, 2, 0, 1, 2]
+    assert text not in json.dumps(made), "a path of this machine"
+    one, two = made["groups"]
+    assert (one["layers"], two["layers"], two["parameters"], two["epochs"]) == (1, 2, 200, 20)
+    assert set(one["train_at"]) == {"5", "10", "20"}
+    by_hand = sorted(1 + (8 + seed / 10) / 20 for seed in range(3))
+    assert two["train"] == pytest.approx(dict(zip(("low", "median", "high"), by_hand)))
+    # 1 + 8 / e <= 1.5 first at e = 16, 1 + 8.1 / e at 17, 1 + 8.2 / e at 17; an epoch takes half a second.
+    assert two["epochs_to"] == {"median": 17, "low": 16, "high": 17}
+    assert two["seconds_to"] == {"median": 8.5, "low": 8, "high": 8.5}
+    assert two["test_loss"] == {"median": 3.0, "low": 2.0, "high": 4.0}
+    assert two["diagnosis"] == [{"epoch": 0, "gradient": [0.1, 1.0], "sentences": []}] and one["diagnosis"] == []
+    assert [text["way"] for text in one["texts"]] == list(study.WAYS)
+    measured = one["texts"][0]
+    assert measured["text"] == "to and fro " * 20 and measured["characters"] == 220
+    assert measured["repeated"] == pytest.approx(1 - 11 / 201) and measured["copied"] == 0 and measured["longest"] >= 2
+    unquoted = record(runs, 1.5, 220, samples=False)
+    assert "text" not in unquoted["groups"][0]["texts"][0] and unquoted["groups"][0]["texts"][0]["repeated"] > 0.9
+
+
+def test_a_perplexity_never_reached():
+    assert study._reached({"train": [3.0, None, 2.0], "seconds_by_epoch": [1, 1, 1]}, 1.5) == (None, None)
+    assert study.spread([1.0, None, 3.0]) == {"median": 3.0, "low": 1.0, "high": None}
+    assert study.spread([None, 2.0, None])["median"] is None
+
+
+# The command
+
+
+def test_the_script_trains_writes_and_reports(script, tmp_path, text, capsys):
+    flags = ["--layers", "1", "--recipes", "book", "--seeds", "1", "--corpus", text, "--max-chars", "2000"]
+    flags += ["--set", "hidden_size=6", "--epochs", "2", "--no-diagnose", "--sample-length", "60", "--jobs", "2"]
+    flags += ["--out", str(tmp_path / "runs"), "--json", str(tmp_path / "s.json"), "--html", str(tmp_path / "s.html")]
+    assert script.main(["depth", *flags]) == 0
+    shown = capsys.readouterr().out
+    assert "1/1  book" in shown and "text 4/4" in shown
+    made = json.loads((tmp_path / "s.json").read_text())
+    assert shown.endswith(table(made))
+    assert all(math.isfinite(group["train"]["median"]) for group in made["groups"])
+    assert made["command"].startswith("python scripts/compare.py depth --layers 1 --recipes book ")
+    assert str(tmp_path) not in str(made)
+    assert (tmp_path / "s.html").read_text().startswith("<!DOCTYPE html>")
+    assert script.main(["depth", *flags, "--report-only"]) == 0
+
+
+def test_ctrl_c_stops_the_runs_and_says_how_to_go_on(interrupted, tmp_path, text):
+    flags = ["--layers", "1", "--seeds", "1", "--corpus", text, "--max-chars", "2000", "--set", "hidden_size=6"]
+    flags += ["--epochs", "100000", "--no-diagnose", "--out", str(tmp_path / "runs")]
+    metrics = tmp_path / "runs" / "book-1-0" / "metrics.jsonl"
+
+    def trains(_):
+        for _ in range(600):
+            if metrics.exists():
+                break
+            time.sleep(0.1)
+
+    code, error = interrupted(str(SCRIPT), "depth", *flags, ready=trains, within=60)
+    assert code == 130
+    assert error == "interrupted; 0 of 1 runs are over; go on with the same command\n"
+    size = metrics.stat().st_size
+    time.sleep(0.5)
+    assert metrics.stat().st_size == size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--layers", "1,two"], "--layers must be whole numbers, got 'two'"),
+        (["--layers", "0"], "--layers must be at least 1, got 0"),
+        (["--layers", "2,2"], "--layers has one of them twice"),
+        (["--recipes", "boook"], "--recipes must be one of"),
+        (["--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["--epochs", "deep=3"], "--epochs must be one of 'book', got 'deep'"),
+        (["--epochs", "many"], "--epochs must be whole numbers, got 'many'"),
+        (["--perplexity", "1"], "--perplexity must be above 1, got 1"),
+        (["--set", "hidden_size"], "--set must be NAME=VALUE"),
+        (["--set", "hiden_size=3"], "unrecognized arguments: --hiden-size"),
+        (["--set", "hidden_size=-3"], "--hidden-size must be at least 1, got -3"),
+        (["--split", "1,1"], "--split must be three shares"),
+        (["--html", "nowhere/page.html"], "there is no folder nowhere"),
+        (["--samples", "some"], "invalid choice: 'some'"),
+    ],
+)
+def test_wrong_usage_is_told_in_one_line(refusal, tmp_path, arguments, said):
+    assert said in refusal(["depth", "--out", str(tmp_path), "--no-diagnose", *arguments])

@@ -1,0 +1,1 @@
+"""Benchmarks, comparisons and studies: in the repository, not in the wheel."""
