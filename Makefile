@@ -16,6 +16,7 @@ test: setup
 lint: setup
 	@.venv/bin/python -m ruff check .
 	@.venv/bin/python -m mypy
+	@.venv/bin/lint-imports
 
 check: lint test
 
@@ -27,5 +28,5 @@ lock:
 	    $(ARGS) -o requirements.lock setup.cfg
 
 clean:
-	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist src/*.egg-info
+	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis build dist src/*.egg-info
 	@find src scripts tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
