@@ -1,0 +1,34 @@
+// The kernels of one instruction set, as a table. Each isa_*.cc compiles this with its own width and flags.
+#pragma once
+
+#include "recurrence.h"
+
+namespace deeprnn {
+namespace DEEPRNN_ISA {
+
+template <class T>
+void run_forward(const Call<T>& call, const Team& team, Room& room) {
+  switch (call.options.cell) {
+    case Cell::kTanh: return forward<T, Elman<T, Cell::kTanh>>(call, team, room);
+    case Cell::kRelu: return forward<T, Elman<T, Cell::kRelu>>(call, team, room);
+    case Cell::kGru: return forward<T, Gru<T>>(call, team, room);
+    case Cell::kLstm: return forward<T, Lstm<T>>(call, team, room);
+  }
+}
+
+template <class T>
+void run_backward(const Call<T>& call, const Gradients<T>& of, const Team& team, Room& room) {
+  switch (call.options.cell) {
+    case Cell::kTanh: return backward<T, Elman<T, Cell::kTanh>>(call, of, team, room);
+    case Cell::kRelu: return backward<T, Elman<T, Cell::kRelu>>(call, of, team, room);
+    case Cell::kGru: return backward<T, Gru<T>>(call, of, team, room);
+    case Cell::kLstm: return backward<T, Lstm<T>>(call, of, team, room);
+  }
+}
+
+constexpr Kernels kernels(const char* name) {
+  return {name, run_forward<float>, run_forward<double>, run_backward<float>, run_backward<double>};
+}
+
+}  // namespace DEEPRNN_ISA
+}  // namespace deeprnn

@@ -1,0 +1,270 @@
+// Matrix products, with one factor laid out beforehand ("packed") so that each step reads it in order.
+//
+//                cols                      a panel: kColumns columns of B, all k, one after the other in memory
+//             k  +---+---+---+
+//                | B |   |   |             a tile: up to kRows rows by kColumns columns of C, held in registers while
+//         k      +---+---+---+             k runs: each k costs two loads of B, and one of A a row
+//   rows +---+   +---+---+---+
+//        | A |   | C |   |   |
+//        +---+   +---+---+---+
+//
+// Numbers are added in an order that depends on k alone, neither on the number of rows nor on threads.
+#pragma once
+
+#include "vectors.h"
+
+namespace deeprnn {
+namespace DEEPRNN_ISA {
+
+constexpr int kVectors = 2;              // of a tile's width
+constexpr int kRows = DEEPRNN_TILE_ROWS;  // of a tile: kRows * kVectors sums, kVectors of B and one of A are registers
+constexpr long kDepth = 256;             // of k at a time, so that a panel stays in the first cache
+
+template <class T>
+constexpr int kColumns = kVectors * kWidth<T>;
+
+constexpr long round_up(long x, long to) { return (x + to - 1) / to * to; }
+
+// Numbers that a packed matrix of (k, cols) takes.
+template <class T>
+constexpr long packed_size(long k, long cols) {
+  return k * round_up(cols, kColumns<T>);
+}
+
+// B (k, cols) from its transpose (cols, k), as weights come, or as it is. What is beyond cols is zero.
+template <class T>
+void pack_transposed(long k, long cols, const T* from, long stride, T* panels) {
+  constexpr int kBlock = kWidth<T>;
+  for (long j = 0; j < cols; j += kColumns<T>, panels += k * kColumns<T>) {
+    const int width = static_cast<int>(cols - j < kColumns<T> ? cols - j : kColumns<T>);
+    for (long p = 0; p < k; p += kBlock) {
+      const int depth = static_cast<int>(k - p < kBlock ? k - p : kBlock);
+      T* to = panels + p * kColumns<T>;
+      for (int i = 0; i < width; ++i) {
+        const T* row = from + (j + i) * stride + p;
+        for (int q = 0; q < depth; ++q) to[q * kColumns<T> + i] = row[q];
+      }
+      for (int q = 0; q < depth; ++q)
+        for (int i = width; i < kColumns<T>; ++i) to[q * kColumns<T> + i] = T(0);
+    }
+  }
+}
+
+template <class T>
+void pack(long k, long cols, const T* from, long stride, T* panels) {
+  for (long j = 0; j < cols; j += kColumns<T>) {
+    const long width = cols - j < kColumns<T> ? cols - j : kColumns<T>;
+    for (long p = 0; p < k; ++p, panels += kColumns<T>) {
+      const T* row = from + p * stride + j;
+      if (width == kColumns<T>) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) store(panels + v * kWidth<T>, load(row + v * kWidth<T>));
+      } else {
+        for (long i = 0; i < kColumns<T>; ++i) panels[i] = i < width ? row[i] : T(0);
+      }
+    }
+  }
+}
+
+// What becomes of a tile's sums.
+template <class T>
+struct Into {
+  T* c;
+  long stride;
+  const T* bias;  // added to the sums of each row, unless null
+  bool add;       // to what is there
+};
+
+// How A is read: row by row with a stride, or packed by rows of tiles, (k, kRows) each.
+enum class Rows { kStrided, kPacked };
+
+template <class T, int R, Rows kRowsOf>
+DEEPRNN_INLINE void tile(long k, const T* a, long stride, const T* panel, long width, Into<T> into) {
+  Vector<T> sums[R][kVectors] = {};
+  for (long p = 0; p < k; ++p, panel += kColumns<T>) {
+    Vector<T> b[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) b[v] = load(panel + v * kWidth<T>);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const T from_a = kRowsOf == Rows::kPacked ? a[p * kRows + r] : a[r * stride + p];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) sums[r][v] += from_a * b[v];
+    }
+  }
+  const auto finish = [&](auto lanes, int r, int v) __attribute__((always_inline)) {
+    T* c = into.c + r * into.stride + v * kWidth<T>;
+    Vector<T> sum = sums[r][v];
+    if (into.bias) sum += lanes.load(into.bias + v * kWidth<T>);
+    if (into.add) sum += lanes.load(c);
+    lanes.store(c, sum);
+  };
+  if (width >= kColumns<T>) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) finish(Whole<T>{}, r, v);
+  } else {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        const long left = width - v * kWidth<T>;
+        if (left >= kWidth<T>)
+          finish(Whole<T>{}, r, v);
+        else if (left > 0)
+          finish(Part<T>{static_cast<int>(left)}, r, v);
+      }
+  }
+}
+
+template <class T, Rows kRowsOf>
+using Tile = void (*)(long k, const T* a, long stride, const T* panel, long width, Into<T> into);
+
+template <class T, int R, Rows kRowsOf>
+void tile_of(long k, const T* a, long stride, const T* panel, long width, Into<T> into) {
+  tile<T, R, kRowsOf>(k, a, stride, panel, width, into);
+}
+
+template <class T, Rows kRowsOf, int R = kRows>
+struct Tiles : Tiles<T, kRowsOf, R - 1> {
+  Tiles() { this->by_rows[R] = tile_of<T, R, kRowsOf>; }
+};
+
+template <class T, Rows kRowsOf>
+struct Tiles<T, kRowsOf, 0> {
+  Tile<T, kRowsOf> by_rows[kRows + 1] = {};
+};
+
+// C (rows, cols) = or += A (rows, k) times packed B (k, cols), plus a bias of (cols).
+template <class T>
+void multiply(long rows, long cols, long k, const T* a, long stride, const T* panels, Into<T> into) {
+  static const Tiles<T, Rows::kStrided> tiles;
+  const long blocks = (rows + kRows - 1) / kRows;
+  for (long p = 0; p < k; p += kDepth) {
+    const long depth = k - p < kDepth ? k - p : kDepth;
+    for (long j = 0; j < cols; j += kColumns<T>) {
+      const T* panel = panels + j * k + p * kColumns<T>;
+      for (long block = 0; block < blocks; ++block) {
+        // Rows are shared out evenly: six and two would leave the two waiting for their sums.
+        const long first = rows * block / blocks, size = rows * (block + 1) / blocks - first;
+        const T* bias = into.bias && p == 0 ? into.bias + j : nullptr;
+        const Into<T> here = {into.c + first * into.stride + j, into.stride, bias, into.add || p > 0};
+        tiles.by_rows[size](depth, a + first * stride + p, stride, panel, cols - j, here);
+      }
+    }
+  }
+}
+
+// C (rows, cols) = or += A^T B, from A (k, rows) and B (k, cols): the gradient of a weight, summed over steps and
+// sequences. `room` takes multiply_transposed_room numbers.
+template <class T>
+void multiply_transposed(long rows, long cols, long k, const T* a, long a_stride, const T* b, long b_stride,
+                         Into<T> into, T* room) {
+  static const Tiles<T, Rows::kPacked> tiles;
+  for (long p = 0; p < k; p += kDepth) {
+    const long depth = k - p < kDepth ? k - p : kDepth;
+    T* panels = room;
+    T* packed = room + packed_size<T>(depth, cols);
+    pack(depth, cols, b + p * b_stride, b_stride, panels);
+    for (long i = 0; i < rows; i += kRows) {
+      const long size = rows - i < kRows ? rows - i : kRows;
+      T* to = packed + i * depth;
+      for (long q = 0; q < depth; ++q)
+        for (long r = 0; r < kRows; ++r) to[q * kRows + r] = r < size ? a[(p + q) * a_stride + i + r] : T(0);
+    }
+    for (long j = 0; j < cols; j += kColumns<T>)
+      for (long i = 0; i < rows; i += kRows) {
+        const long size = rows - i < kRows ? rows - i : kRows;
+        tiles.by_rows[size](depth, packed + i * depth, 0, panels + j * depth, cols - j,
+                            {into.c + i * into.stride + j, into.stride, nullptr, into.add || p > 0});
+      }
+  }
+}
+
+template <class T>
+constexpr long multiply_transposed_room(long rows, long cols) {
+  return packed_size<T>(kDepth, cols) + round_up(rows, kRows) * kDepth;
+}
+
+// --- few rows: to pack would take as long as the product itself
+
+constexpr long kFewRows = 3;
+
+template <class T>
+DEEPRNN_INLINE T sum_of(Vector<T> v) {
+  T sum = v[0];
+  for (int i = 1; i < kWidth<T>; ++i) sum += v[i];
+  return sum;
+}
+
+// R rows of C = or += A (R, k) B^T, from B (cols, k): each number is a sum along two rows.
+template <class T, int R>
+void dots_of(long cols, long k, const T* a, long a_stride, const T* b, long b_stride, Into<T> into) {
+  constexpr int kAtOnce = 4;
+  for (long j = 0; j < cols; j += kAtOnce) {
+    const int width = static_cast<int>(cols - j < kAtOnce ? cols - j : kAtOnce);
+    const T* rows[kAtOnce];
+    for (int i = 0; i < kAtOnce; ++i) rows[i] = b + (j + (i < width ? i : 0)) * b_stride;
+    Vector<T> sums[R][kAtOnce] = {};
+    each_vector<T>(k, [&](auto lanes, long p) __attribute__((always_inline)) {
+      Vector<T> from_a[R];
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) from_a[r] = lanes.load(a + r * a_stride + p);
+#pragma GCC unroll 4
+      for (int i = 0; i < kAtOnce; ++i) {
+        const Vector<T> from_b = lanes.load(rows[i] + p);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) sums[r][i] += from_a[r] * from_b;
+      }
+    });
+    for (int r = 0; r < R; ++r)
+      for (int i = 0; i < width; ++i) {
+        T* c = into.c + r * into.stride + j + i;
+        T sum = sum_of<T>(sums[r][i]);
+        if (into.bias) sum += into.bias[j + i];
+        *c = into.add ? *c + sum : sum;
+      }
+  }
+}
+
+template <class T>
+void dots(long rows, long cols, long k, const T* a, long a_stride, const T* b, long b_stride, Into<T> into) {
+  for (; rows > 0; rows -= kFewRows, a += kFewRows * a_stride, into.c += kFewRows * into.stride) {
+    if (rows == 1)
+      dots_of<T, 1>(cols, k, a, a_stride, b, b_stride, into);
+    else if (rows == 2)
+      dots_of<T, 2>(cols, k, a, a_stride, b, b_stride, into);
+    else
+      dots_of<T, 3>(cols, k, a, a_stride, b, b_stride, into);
+  }
+}
+
+// C (rows, cols) = or += A (rows, k) B, from B (k, cols) as it lies: rows of B, times a number each, are added up.
+template <class T>
+void combine(long rows, long cols, long k, const T* a, long a_stride, const T* b, long b_stride, Into<T> into) {
+  constexpr int kAtOnce = 4;
+  for (long r = 0; r < rows; ++r) {
+    const T* weights = a + r * a_stride;
+    T* c = into.c + r * into.stride;
+    if (!into.add) std::memset(c, 0, sizeof(T) * static_cast<std::size_t>(cols));
+    for (long p = 0; p < k; p += kAtOnce) {
+      const T* from[kAtOnce];
+      T weight[kAtOnce];
+      for (int i = 0; i < kAtOnce; ++i) {
+        const bool inside = p + i < k;
+        from[i] = b + (inside ? p + i : p) * b_stride;
+        weight[i] = inside ? weights[p + i] : T(0);
+      }
+      each_vector<T>(cols, [&](auto lanes, long j) __attribute__((always_inline)) {
+        Vector<T> sum = lanes.load(c + j);
+#pragma GCC unroll 4
+        for (int i = 0; i < kAtOnce; ++i) sum += weight[i] * lanes.load(from[i] + j);
+        lanes.store(c + j, sum);
+      });
+    }
+  }
+}
+
+}  // namespace DEEPRNN_ISA
+}  // namespace deeprnn
