@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .models.language_model import LanguageModel
-    from .nn.cells import ElmanCell, GRUCell, LSTMCell
+    from .nn import native
+    from .nn.cells import ElmanCell, GRUCell, LSTMCell, RecurrentCell
+    from .nn.graphs import portable
     from .nn.initializers import DepthScaled, RecurrentIdentity, RecurrentOrthogonal
-    from .nn.layers import DeepGRU, DeepLSTM, DeepRNN
+    from .nn.layers import DeepGRU, DeepLSTM, DeepRNN, RecurrentStack
 
 __all__ = [
     "DeepGRU",
@@ -27,24 +29,31 @@ __all__ = [
     "GRUCell",
     "LSTMCell",
     "LanguageModel",
+    "RecurrentCell",
     "RecurrentIdentity",
     "RecurrentOrthogonal",
+    "RecurrentStack",
     "__version__",
+    "native",
+    "portable",
 ]
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "nn.cells": ("ElmanCell", "GRUCell", "LSTMCell"),
+    "nn.cells": ("ElmanCell", "GRUCell", "LSTMCell", "RecurrentCell"),
+    "nn.graphs": ("portable",),
     "nn.initializers": ("DepthScaled", "RecurrentIdentity", "RecurrentOrthogonal"),
     "models.language_model": ("LanguageModel",),
-    "nn.layers": ("DeepGRU", "DeepLSTM", "DeepRNN"),
+    "nn.layers": ("DeepGRU", "DeepLSTM", "DeepRNN", "RecurrentStack"),
 }
 
 
 def __getattr__(name: str) -> Any:
     # A name is fetched when it is asked for: the command line settles the number of threads before mxnet is loaded,
     # and tells what is wrong with its arguments without loading it at all.
+    if name == "native":
+        return import_module(".nn.native", __name__)
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f".{home}", __name__), name)

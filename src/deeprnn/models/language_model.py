@@ -12,7 +12,8 @@ from mxnet.ndarray import NDArray
 from .._util.checks import check_choice, check_dtype, check_size
 from .._util.types import Operators, Tensor
 from ..nn.cells import ACTIVATIONS
-from ..nn.graphs import PerLength
+from ..nn.context import Trace
+from ..nn.graphs import AnyLength
 from ..nn.initializers import DepthScaled
 from ..nn.layers import DeepGRU, DeepLSTM, DeepRNN, complete_states
 
@@ -26,7 +27,7 @@ BACKENDS = tuple(STACKS)
 CELLS = tuple(STACKS["deeprnn"])
 
 
-class LanguageModel(PerLength):
+class LanguageModel(AnyLength):
     """A recurrent language model over ids.
 
     ``ids (T, N) -> embedding (T, N, E) -> stack (T, N, H) -> decoder (T, N, V)``
@@ -116,14 +117,20 @@ class LanguageModel(PerLength):
                 dtype=dtype,
                 **arguments,
             )
-            # The built-in layer is one operator.
-            self._operators_per_step = getattr(self.stack, "_operators_per_step", 0)
-            self._by_hand = getattr(self.stack, "_by_hand", False)
             self.decoder = nn.Dense(vocab_size, flatten=False, in_units=hidden_size, dtype=dtype)
             shared = self.decoder.params if tied else None
             self.embedding = (
                 nn.Embedding(vocab_size, embedding_size, dtype=dtype, params=shared) if embedding_size else None
             )
+
+    def length_free(self, current: Trace) -> bool:
+        """Whether one graph serves any length; the built-in layer is one operator."""
+        return not isinstance(self.stack, AnyLength) or self.stack.length_free(current)
+
+    @property
+    def operators_per_step(self) -> int:
+        """Operators that one more step adds to a static graph."""
+        return self.stack.operators_per_step
 
     def begin_state(self, batch_size: int, func: Callable[..., Tensor] = mx.nd.zeros, **kwargs: Any) -> list[Tensor]:
         """Zero states for `batch_size` sequences, ``[(L, N, H)]``, two of them for an LSTM."""

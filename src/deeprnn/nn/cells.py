@@ -2,14 +2,17 @@ r"""One layer, one time step.
 
 A cell has two parts, and its `hybrid_forward` is the one after the other:
 
-- ``project(F, inputs, params)``, the input part :math:`X_t W_{xh} + b`. There is no time in it, so it takes one step
-  ``(N, C)`` or all of them ``(T, N, C)`` at once, as one matrix product. What a step needs apart it gives apart.
-- ``step(F, projected, states, params)``, the recurrent part: the product with the last state, and the non-linearity.
+- ``project(F, inputs, params)``, the input projection :math:`X_t W_{xh} + b_{xh}`. There is no time in it, so it takes
+  one step ``(N, C)`` or all of them ``(T, N, C)`` at once, as one matrix product.
+- ``step(F, projected, states, params)``, the recurrent part: the formula of one step.
 
-Parameters are passed along, never fetched, so the same two functions draw a graph, run eagerly, or sit in a loop
-operator. A new kind of layer is one more class here.
+Parameters are passed along, never fetched, so the same two functions trace a graph, run eagerly, or sit in a loop
+operator. A new kind of layer is one more subclass of `RecurrentCell`; docs/cells.md has a worked example.
 
-Shapes: T steps, N sequences, C inputs, H hidden units, P projected units.
+On a CPU the built-in cells run as one C++ operator for all steps (native.py); what is here is its definition, what it
+is tested against, and what an exported graph holds.
+
+Shapes: T steps, N sequences, C inputs, H hidden units, P projected units, G = gates * H.
 """
 
 from __future__ import annotations
@@ -21,196 +24,162 @@ from mxnet.initializer import Initializer
 
 from .._util.checks import check_choice, check_dtype, check_size
 from .._util.types import Operators, Params, Tensor
-from .context import target
+from .context import trace
 
-__all__ = ["ACTIVATIONS", "ElmanCell", "GRUCell", "LSTMCell"]
+__all__ = ["ACTIVATIONS", "ElmanCell", "GRUCell", "Init", "LSTMCell", "RecurrentCell"]
 
 Init = Union[str, Initializer, None]
-Step = tuple[list[Tensor], list[Tensor]]
-"""The next states, the first of which is the output, and what else of the step its derivative needs."""
-StepBack = tuple[list[Tensor], list[Tensor]]
-"""What the gradients of the weights need, and the gradients of the last states."""
 
 ACTIVATIONS = ("relu", "tanh")
 """The non-linearities of an Elman layer, by the names that `Activation` knows them under."""
 
 
-def _affine(F: Operators, x: Tensor, weight: Tensor, bias: Optional[Tensor], num_hidden: int) -> Tensor:
+class RecurrentCell(HybridRecurrentCell):
+    """The base of all cells: two products with gluon's parameter names and shapes, and `step` after `project`.
+
+    A subclass names its `gates`, the rows of its weights in order, and writes `step`. One with more states than the
+    output overrides `state_info`; one with more parameters adds them in its ``__init__`` with `add_parameter`.
+
+    Parameters
+    ----------
+    hidden_size : int
+        Units H.
+    i2h_weight_initializer, h2h_weight_initializer : str or Initializer, optional
+        For the weights ``(G, C)`` and ``(G, H)``.
+    i2h_bias_initializer, h2h_bias_initializer : str or Initializer
+        For the two biases ``(G,)``.
+    input_size : int
+        Inputs C; 0 leaves it to the first call.
+    prefix, params : optional
+        As for every gluon block.
+    layer_norm : bool, keyword-only
+        Normalise each of the two products over its units (Ba et al. 2016, arXiv:1607.06450): two more parameters,
+        ``i2h_gamma`` and ``h2h_gamma``, and the biases become the shifts.
+    dtype : str, keyword-only
+        Of the parameters and of `begin_state`.
+    state_size : int, optional, keyword-only
+        Units of the hidden state where that is not H.
+    """
+
+    gates: tuple[str, ...] = ("h",)
+    """The gates in the order of their rows in the weights: MXNet's, which is also that of cuDNN and PyTorch."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        i2h_weight_initializer: Init = None,
+        h2h_weight_initializer: Init = None,
+        i2h_bias_initializer: Init = "zeros",
+        h2h_bias_initializer: Init = "zeros",
+        input_size: int = 0,
+        prefix: Optional[str] = None,
+        params: Any = None,
+        *,
+        layer_norm: bool = False,
+        dtype: str = "float32",
+        state_size: Optional[int] = None,
+    ) -> None:
+        super().__init__(prefix=prefix, params=params)
+        self.hidden_size = check_size("hidden_size", hidden_size)
+        self.dtype = check_dtype(dtype)
+        self.layer_norm = layer_norm
+        check_size("input_size", input_size, minimum=0)
+        rows = len(self.gates) * hidden_size
+        self.add_parameter("i2h_weight", (rows, input_size), i2h_weight_initializer)
+        self.add_parameter("h2h_weight", (rows, state_size or hidden_size), h2h_weight_initializer)
+        self.add_parameter("i2h_bias", (rows,), i2h_bias_initializer)
+        self.add_parameter("h2h_bias", (rows,), h2h_bias_initializer)
+        if layer_norm:
+            self.add_parameter("i2h_gamma", (rows,), "ones")
+            self.add_parameter("h2h_gamma", (rows,), "ones")
+
+    def add_parameter(self, name: str, shape: tuple[int, ...], init: Init) -> None:
+        """Give the cell a parameter of this short name, under which `step` finds it in ``params``."""
+        setattr(self, name, self.params.get(name, shape=shape, init=init, dtype=self.dtype, allow_deferred_init=True))
+
+    def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
+        """Shape, layout and dtype of each state; the first is the output."""
+        return [{"shape": (batch_size, self.hidden_size), "__layout__": "NC", "dtype": self.dtype}]
+
+    def cast(self, dtype: Any) -> None:
+        """Gluon's `cast`; the states follow."""
+        self.dtype = check_dtype(dtype)
+        super().cast(self.dtype)
+
+    def project(self, F: Operators, inputs: Tensor, params: Params) -> Tensor:
+        """The input projection, ``(..., C) -> (..., G)``."""
+        return self.dense(F, inputs, "i2h", params)
+
+    def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> list[Tensor]:
+        """The states after one step, the first of which is the output.
+
+        Parameters
+        ----------
+        F
+            ``mx.nd`` or ``mx.sym``; use only its operators, and no shape.
+        projected : Tensor
+            ``(N, G)``, the input projection of this step.
+        states : list of Tensor
+            As `state_info` describes them.
+        params : mapping
+            The parameters by their short names.
+        """
+        raise NotImplementedError
+
+    def dense(self, F: Operators, x: Tensor, part: str, params: Params) -> Tensor:
+        """``x @ weight.T + bias`` over the last axis with the parameters of a part, ``'i2h'`` or ``'h2h'``.
+
+        With `layer_norm` the product is normalised, and the bias is the shift.
+        """
+        weight, bias = params[f"{part}_weight"], params[f"{part}_bias"]
+        rows = len(self.gates) * self.hidden_size
+        if not self.layer_norm:
+            return affine(F, x, weight, bias, rows)
+        return F.LayerNorm(affine(F, x, weight, None, rows), params[f"{part}_gamma"], bias, axis=-1)
+
+    def hybrid_forward(self, F: Operators, inputs: Tensor, states: list[Tensor], **params: Tensor) -> Any:
+        """One step: the output ``(N, H)`` and the list of states."""
+        states = self.step(F, self.project(F, inputs, params), states, params)
+        return states[0], states
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.i2h_weight.shape[1] or None} -> {self.hidden_size})"
+
+
+# How the formulas are written in operators: the one place where speed and faults of the engine have a say.
+
+
+def affine(F: Operators, x: Tensor, weight: Tensor, bias: Optional[Tensor], num_hidden: int) -> Tensor:
     """``x @ weight.T + bias`` over the last axis. `FullyConnected` is the one product that runs in oneDNN."""
-    arguments = [x, weight] if bias is None else [x, weight, bias]
-    return F.FullyConnected(*arguments, num_hidden=num_hidden, no_bias=bias is None, flatten=False)
+    if bias is None:
+        return F.FullyConnected(x, weight, num_hidden=num_hidden, no_bias=True, flatten=False)
+    if trace(x).device == "cpu" and trace(x).training:
+        # In oneDNN the gradient of its bias is left unwritten where its weight asks for none.
+        product = F.FullyConnected(x, weight, num_hidden=num_hidden, no_bias=True, flatten=False)
+        return F.broadcast_add(product, bias)
+    return F.FullyConnected(x, weight, bias, num_hidden=num_hidden, flatten=False)
 
 
-def _sum(F: Operators, a: Tensor, b: Tensor) -> Tensor:
-    """``a + b`` of one shape."""
-    # MXNet's own addition costs half of what oneDNN's does; with a backward pass it is one operator more.
-    aim = target()
-    return a + b if aim.device == "gpu" or aim.training else F.broadcast_add(a, b)
-
-
-def _through(F: Operators, act_type: str, gradient: Tensor, value: Tensor) -> Tensor:
-    """Back through a non-linearity of this value: times its derivative, which for all three follows from the value."""
-    return getattr(F._internal, f"_backward_{act_type}")(gradient, value)  # one operator, where a formula has three
-
-
-def _split(F: Operators, x: Tensor, num_gates: int, size: int) -> list[Tensor]:
-    """The gates, which lie side by side on the last axis: ``(..., gates * size)`` to as many ``(..., size)``."""
-    if target().device == "gpu":  # F.split breaks the capture of a CUDA graph
+def split_gates(F: Operators, x: Tensor, num_gates: int, size: int) -> list[Tensor]:
+    """The gates, which are side by side on the last axis: ``(..., num_gates * size)`` to as many ``(..., size)``."""
+    if trace(x).device == "gpu":  # F.split breaks the capture of a CUDA graph
         return [F.slice_axis(x, axis=-1, begin=i * size, end=(i + 1) * size) for i in range(num_gates)]
     # Split along a middle axis they are copied row by row, along the last one number by number: a third of the time.
     apart = F.reshape(x, shape=(-2, num_gates, -1, -4), reverse=True)  # the last axis into two, whatever comes before
     return list(F.split(apart, num_outputs=num_gates, axis=-2, squeeze_axis=True))
 
 
-class _Cell(HybridRecurrentCell):
-    """What the cells share: four parameters with gluon's names and shapes, and ``step`` after ``project``."""
-
-    gates: tuple[str, ...]
-    """The gates in the order of their rows in the weights: MXNet's, which is also that of cuDNN and PyTorch."""
-    in_step: tuple[str, ...] = ("h2h_weight",)
-    """The parameters of the step: what is constant in time is added to the input part, once."""
-    num_kept: int
-    """Sequences that `step` keeps for the way back."""
-    _operators: int
-    _norms = 1
-
-    def __init__(
-        self,
-        hidden_size: int,
-        i2h_weight_initializer: Init,
-        h2h_weight_initializer: Init,
-        i2h_bias_initializer: Init,
-        h2h_bias_initializer: Init,
-        input_size: int,
-        prefix: Optional[str],
-        params: Any,
-        layer_norm: bool,
-        dtype: str,
-        state_size: Optional[int] = None,
-    ) -> None:
-        super().__init__(prefix=prefix, params=params)
-        self._hidden_size = check_size("hidden_size", hidden_size)
-        self._input_size = check_size("input_size", input_size, minimum=0)
-        self._dtype = check_dtype(dtype)
-        rows = len(self.gates) * hidden_size
-        self._add("i2h_weight", (rows, input_size), i2h_weight_initializer)
-        self._add("h2h_weight", (rows, state_size or hidden_size), h2h_weight_initializer)
-        self._add("i2h_bias", (rows,), i2h_bias_initializer)
-        self._add("h2h_bias", (rows,), h2h_bias_initializer)
-        self._layer_norm = layer_norm
-        if layer_norm:
-            self._add("i2h_gamma", (rows,), "ones")
-            self._add("h2h_gamma", (rows,), "ones")
-
-    def _add(self, name: str, shape: tuple[int, ...], init: Init) -> None:
-        setattr(self, name, self.params.get(name, shape=shape, init=init, dtype=self._dtype, allow_deferred_init=True))
-
-    def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
-        return [{"shape": (batch_size, self._hidden_size), "__layout__": "NC", "dtype": self._dtype}]
-
-    def cast(self, dtype: Any) -> None:
-        self._dtype = check_dtype(dtype)
-        super().cast(self._dtype)
-
-    @property
-    def operators(self) -> int:
-        """Operators in one step, which is what a small network costs."""
-        return self._operators + (self._norms if self._layer_norm else 0)
-
-    def project(self, F: Operators, inputs: Tensor, params: Params) -> list[Tensor]:
-        """The input part, ``(..., C) -> (..., gates * H)``, in one piece or several."""
-        return self.apart(F, self._product(F, inputs, params, "i2h", self.input_bias(F, params)))
-
-    def apart(self, F: Operators, projected: Tensor) -> list[Tensor]:
-        """The product of `project` in the pieces that `step` takes: what it would split in each step is split once."""
-        return [projected]
-
-    def input_bias(self, F: Operators, params: Params) -> Tensor:
-        """That of the input part."""
-        if "h2h_bias" in self.in_step:
-            return params["i2h_bias"]
-        # Elementwise addition hands one and the same gradient to the two, and under grad_req="add" MXNet then adds that
-        # twice to the second.
-        return F.broadcast_add(params["i2h_bias"], params["h2h_bias"])
-
-    def recur(self, F: Operators, state: Tensor, params: Params) -> Tensor:
-        """The product with the last state, ``(N, H) -> (N, gates * H)``."""
-        bias = params["h2h_bias"] if "h2h_bias" in self.in_step else None
-        return self._product(F, state, params, "h2h", bias)
-
-    def _product(self, F: Operators, x: Tensor, params: Params, part: str, bias: Optional[Tensor]) -> Tensor:
-        """One of the two products, plain or normalised; in layer normalisation its bias becomes the shift."""
-        rows = len(self.gates) * self._hidden_size
-        weight = params[f"{part}_weight"]
-        if bias is not None and not self._layer_norm:
-            return _affine(F, x, weight, bias, rows)
-        product = _affine(F, x, weight, None, rows)
-        if not self._layer_norm:
-            return product
-        return F.LayerNorm(product, params[f"{part}_gamma"], params[f"{part}_bias"], axis=-1)
-
-    def step(self, F: Operators, projected: list[Tensor], states: list[Tensor], params: Params) -> Step:
-        """The recurrent part of one step, from ``(N, gates * H)``, as `project` gives it, and the last states."""
-        raise NotImplementedError
-
-    # The derivative of a step, for `bptt`. Where a step is a product with the last state and then elementwise, so is
-    # the way back: elementwise with factors that are known for all steps before the first is taken, then a product.
-
-    @property
-    def by_hand(self) -> bool:
-        """Whether the derivative stands here; without it MXNet finds its own, which takes longer."""
-        return not self._layer_norm
-
-    @property
-    def formula_name(self) -> str:
-        """The same for cells of one formula and size."""
-        options = ", ".join(f"{name}={value}" for name, value in self._formula.items())
-        return f"{type(self).__name__} {self._hidden_size} {options}"
-
-    def formula(self) -> _Cell:
-        """A cell of the same formula and size without weights of its own."""
-        return type(self)(self._hidden_size, **self._formula, prefix="")
-
-    @property
-    def _formula(self) -> dict[str, Any]:
-        """The options that the formula depends on, where it is `by_hand`."""
-        return {}
-
-    def slopes(self, F: Operators, before: list[Tensor], after: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
-        """The factors of `step_back`, for all steps at once.
-
-        From the states before and after each step and what `step` kept, ``(T, N, H)`` each.
-        """
-        raise NotImplementedError
-
-    def step_back(self, F: Operators, grads: list[Tensor], slopes: list[Tensor], weight: Tensor) -> StepBack:
-        """One step back: the gradients of the states after it to those of the states before it.
-
-        Besides it gives, first, the gradient of the product with the last state. `weight` is that of the product,
-        transposed.
-        """
-        raise NotImplementedError
-
-    def products_back(self, F: Operators, steps: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
-        """The gradients of the products with the inputs and with the last state, ``(T, N, gates, H)``.
-
-        From what `step_back` gave besides; one for both where the two products are simply added.
-        """
-        return steps
-
-    def _back(self, F: Operators, product: Tensor, weight: Tensor) -> Tensor:
-        """Back through the product of `recur`."""
-        return F.FullyConnected(product, weight, num_hidden=self._hidden_size, no_bias=True)
-
-    def hybrid_forward(self, F: Operators, inputs: Tensor, states: list[Tensor], **params: Tensor) -> Any:
-        states, _ = self.step(F, self.project(F, inputs, params), states, params)
-        return states[0], states
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.i2h_weight.shape[1] or None} -> {self._hidden_size})"
+def sigmoid(F: Operators, x: Tensor) -> Tensor:
+    """The logistic function, as oneDNN has it: a third of the time of ``F.sigmoid``."""
+    return F.Activation(x, act_type="sigmoid")
 
 
-class ElmanCell(_Cell):
+def tanh(F: Operators, x: Tensor) -> Tensor:
+    """The hyperbolic tangent, as oneDNN has it."""
+    return F.Activation(x, act_type="tanh")
+
+
+class ElmanCell(RecurrentCell):
     r"""Elman's recurrent layer, one step: the formula of the book.
 
     .. math:: H_t = \phi(X_t W_{xh} + H_{t-1} W_{hh} + b), \qquad b = b_{i2h} + b_{h2h}
@@ -252,10 +221,6 @@ class ElmanCell(_Cell):
     >>> output, states = cell(mx.nd.ones((2, 3)), cell.begin_state(2))   # (N, C) -> (N, H), [(N, H)]
     """
 
-    gates = ("h",)
-    num_kept = 0
-    _operators = 3
-
     def __init__(
         self,
         hidden_size: int,
@@ -271,7 +236,7 @@ class ElmanCell(_Cell):
         layer_norm: bool = False,
         dtype: str = "float32",
     ) -> None:
-        self._activation = check_choice("activation", activation, ACTIVATIONS)
+        self.activation = check_choice("activation", activation, ACTIVATIONS)
         super().__init__(
             hidden_size,
             i2h_weight_initializer,
@@ -281,30 +246,19 @@ class ElmanCell(_Cell):
             input_size,
             prefix,
             params,
-            layer_norm,
-            dtype,
+            layer_norm=layer_norm,
+            dtype=dtype,
         )
 
     def _alias(self) -> str:
         return "rnn"
 
-    @property
-    def _formula(self) -> dict[str, Any]:
-        return {"activation": self._activation}
-
-    def step(self, F: Operators, projected: list[Tensor], states: list[Tensor], params: Params) -> Step:
-        hidden = F.Activation(_sum(F, projected[0], self.recur(F, states[0], params)), act_type=self._activation)
-        return [hidden], []
-
-    def slopes(self, F: Operators, before: list[Tensor], after: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
-        return after
-
-    def step_back(self, F: Operators, grads: list[Tensor], slopes: list[Tensor], weight: Tensor) -> StepBack:
-        product = _through(F, self._activation, grads[0], slopes[0])
-        return [product], [self._back(F, product, weight)]
+    def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> list[Tensor]:
+        preactivation = projected + self.dense(F, states[0], "h2h", params)
+        return [F.Activation(preactivation, act_type=self.activation)]
 
 
-class GRUCell(_Cell):
+class GRUCell(RecurrentCell):
     r"""Gated recurrent unit, one step, as MXNet, cuDNN and PyTorch have it: the reset gate comes after the product.
 
     .. math::
@@ -318,75 +272,21 @@ class GRUCell(_Cell):
     """
 
     gates = ("r", "z", "h")
-    in_step = ("h2h_weight", "h2h_bias")  # the candidate's stands inside the product with the reset gate
-    num_kept = 4
-    _operators = 13
-
-    def __init__(
-        self,
-        hidden_size: int,
-        i2h_weight_initializer: Init = None,
-        h2h_weight_initializer: Init = None,
-        i2h_bias_initializer: Init = "zeros",
-        h2h_bias_initializer: Init = "zeros",
-        input_size: int = 0,
-        prefix: Optional[str] = None,
-        params: Any = None,
-        *,
-        layer_norm: bool = False,
-        dtype: str = "float32",
-    ) -> None:
-        super().__init__(
-            hidden_size,
-            i2h_weight_initializer,
-            h2h_weight_initializer,
-            i2h_bias_initializer,
-            h2h_bias_initializer,
-            input_size,
-            prefix,
-            params,
-            layer_norm,
-            dtype,
-        )
 
     def _alias(self) -> str:
         return "gru"
 
-    def apart(self, F: Operators, projected: Tensor) -> list[Tensor]:
-        return _split(F, projected, 3, self._hidden_size)
-
-    def step(self, F: Operators, projected: list[Tensor], states: list[Tensor], params: Params) -> Step:
+    def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> list[Tensor]:
         hidden = states[0]
-        input_r, input_z, input_h = projected
-        recurrent = self.recur(F, hidden, params)
-        state_r, state_z, state_h = _split(F, recurrent, 3, self._hidden_size)
-        reset = F.Activation(_sum(F, input_r, state_r), act_type="sigmoid")
-        update = F.Activation(_sum(F, input_z, state_z), act_type="sigmoid")
-        candidate = F.Activation(_sum(F, input_h, reset * state_h), act_type="tanh")
-        hidden = _sum(F, candidate, update * (hidden - candidate))  # the last line above, with one product less
-        return [hidden], [reset, update, candidate, state_h]
-
-    def slopes(self, F: Operators, before: list[Tensor], after: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
-        reset, update, candidate, state_h = kept
-        to_candidate = _through(F, "tanh", 1 - update, candidate)
-        through_r = _through(F, "sigmoid", to_candidate * state_h, reset)
-        through_z = _through(F, "sigmoid", before[0] - candidate, update)
-        return [F.stack(through_r, through_z, to_candidate * reset, axis=2), update]
-
-    def step_back(self, F: Operators, grads: list[Tensor], slopes: list[Tensor], weight: Tensor) -> StepBack:
-        hidden, (gates, update) = grads[0], slopes
-        product = F.stack(hidden, hidden, hidden, axis=1) * gates
-        return [product, hidden], [_sum(F, self._back(F, product, weight), hidden * update)]
-
-    def products_back(self, F: Operators, steps: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
-        product, hidden = steps
-        _, update, candidate, _ = kept
-        through_r, through_z, _ = F.split(product, num_outputs=3, axis=2, squeeze_axis=True)
-        through_h = hidden * _through(F, "tanh", 1 - update, candidate)
-        return [F.stack(through_r, through_z, through_h, axis=2), product]
+        input_r, input_z, input_h = split_gates(F, projected, 3, self.hidden_size)
+        state_r, state_z, state_h = split_gates(F, self.dense(F, hidden, "h2h", params), 3, self.hidden_size)
+        reset = sigmoid(F, input_r + state_r)
+        update = sigmoid(F, input_z + state_z)
+        candidate = tanh(F, input_h + reset * state_h)
+        return [candidate + update * (hidden - candidate)]  # the last line above, with one product less
 
 
-class LSTMCell(_Cell):
+class LSTMCell(RecurrentCell):
     r"""Long short-term memory, one step; with a projection if asked for.
 
     .. math::
@@ -414,9 +314,6 @@ class LSTMCell(_Cell):
     """
 
     gates = ("i", "f", "c", "o")
-    num_kept = 5
-    _operators = 13
-    _norms = 2
 
     def __init__(
         self,
@@ -437,9 +334,9 @@ class LSTMCell(_Cell):
         layer_norm: bool = False,
         dtype: str = "float32",
     ) -> None:
-        self._clip = _check_clip(state_clip_min, state_clip_max)
-        self._clip_nan = state_clip_nan
-        self._projection_size = check_size("projection_size", projection_size) if projection_size else None
+        self.clip = _check_clip(state_clip_min, state_clip_max)
+        self.clip_nan = state_clip_nan
+        self.projection_size = check_size("projection_size", projection_size) if projection_size else None
         super().__init__(
             hidden_size,
             i2h_weight_initializer,
@@ -449,62 +346,39 @@ class LSTMCell(_Cell):
             input_size,
             prefix,
             params,
-            layer_norm,
-            dtype,
-            state_size=self._projection_size,
+            layer_norm=layer_norm,
+            dtype=dtype,
+            state_size=self.projection_size,
         )
-        if self._projection_size:
-            self._add("h2r_weight", (self._projection_size, hidden_size), h2r_weight_initializer)
+        if self.projection_size:
+            self.add_parameter("h2r_weight", (self.projection_size, hidden_size), h2r_weight_initializer)
         if layer_norm:
-            self._add("cell_gamma", (hidden_size,), "ones")
-            self._add("cell_beta", (hidden_size,), "zeros")
+            self.add_parameter("cell_gamma", (hidden_size,), "ones")
+            self.add_parameter("cell_beta", (hidden_size,), "zeros")
 
     def _alias(self) -> str:
         return "lstm"
 
     def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
         (hidden,), (cell,) = super().state_info(batch_size), super().state_info(batch_size)
-        return [{**hidden, "shape": (batch_size, self._projection_size or self._hidden_size)}, cell]
+        return [{**hidden, "shape": (batch_size, self.projection_size or self.hidden_size)}, cell]
 
-    @property
-    def by_hand(self) -> bool:
-        return super().by_hand and self._projection_size is None and self._clip is None
-
-    def step(self, F: Operators, projected: list[Tensor], states: list[Tensor], params: Params) -> Step:
+    def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> list[Tensor]:
         hidden, cell = states
-        gates = _split(F, _sum(F, projected[0], self.recur(F, hidden, params)), 4, self._hidden_size)
-        inputs, forget, output = (F.Activation(gates[i], act_type="sigmoid") for i in (0, 1, 3))
-        candidate = F.Activation(gates[2], act_type="tanh")
-        cell = self._clipped(F, _sum(F, forget * cell, inputs * candidate))
-        seen = F.LayerNorm(cell, params["cell_gamma"], params["cell_beta"], axis=-1) if self._layer_norm else cell
-        seen = F.Activation(seen, act_type="tanh")
-        hidden = output * seen
-        if self._projection_size:
-            hidden = _affine(F, hidden, params["h2r_weight"], None, self._projection_size)
-        return [hidden, cell], [inputs, forget, candidate, output, seen]
-
-    def slopes(self, F: Operators, before: list[Tensor], after: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
-        inputs, forget, candidate, output, seen = kept
-        gates = [
-            _through(F, "sigmoid", candidate, inputs),
-            _through(F, "sigmoid", before[1], forget),
-            _through(F, "tanh", inputs, candidate),
-            _through(F, "sigmoid", seen, output),
-        ]
-        return [F.stack(*gates, axis=2), _through(F, "tanh", output, seen), forget]
-
-    def step_back(self, F: Operators, grads: list[Tensor], slopes: list[Tensor], weight: Tensor) -> StepBack:
-        (hidden, cell), (gates, to_cell, forget) = grads, slopes
-        cell = _sum(F, cell, hidden * to_cell)
-        product = F.stack(cell, cell, cell, hidden, axis=1) * gates
-        return [product], [self._back(F, product, weight), cell * forget]
+        i, f, c, o = split_gates(F, projected + self.dense(F, hidden, "h2h", params), 4, self.hidden_size)
+        cell = self._clipped(F, sigmoid(F, f) * cell + sigmoid(F, i) * tanh(F, c))
+        seen = F.LayerNorm(cell, params["cell_gamma"], params["cell_beta"], axis=-1) if self.layer_norm else cell
+        hidden = sigmoid(F, o) * tanh(F, seen)
+        if self.projection_size:
+            hidden = affine(F, hidden, params["h2r_weight"], None, self.projection_size)
+        return [hidden, cell]
 
     def _clipped(self, F: Operators, cell: Tensor) -> Tensor:
-        if self._clip is None:
+        if self.clip is None:
             return cell
-        if self._clip_nan:
-            cell = F.where(cell == cell, cell, F.ones_like(cell) * self._clip[0])  # only a NaN differs from itself
-        low, high = self._clip
+        low, high = self.clip
+        if self.clip_nan:
+            cell = F.where(cell == cell, cell, F.ones_like(cell) * low)  # only a NaN differs from itself
         return F.minimum(F.maximum(cell, low), high)  # F.clip keeps its bounds in float32, whatever the dtype
 
 

@@ -1,7 +1,8 @@
-"""What a graph is drawn for: a symbol knows neither its device nor whether a gradient will be asked of it.
+"""The tracing context: what a graph is traced for.
 
-The block that sees arrays knows both and says so while it draws (`drawn_for`); the rooms below ask (`target`) where one
-formula has several forms of unequal speed. All forms give the same numbers up to rounding.
+A symbol knows neither its device, nor its length, nor whether a gradient will be asked of it. The block that sees
+arrays knows all three and sets them while it traces (`tracing`); cells and `unroll` ask (`trace`) where one formula has
+several forms. All forms give the same numbers up to rounding.
 """
 
 from __future__ import annotations
@@ -9,29 +10,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Optional
 
 from mxnet import autograd
 from mxnet.ndarray import NDArray
 
 from .._util.checks import check_choice
 
-__all__ = ["DEVICES", "Target", "drawn_for", "target"]
+__all__ = ["DEVICES", "Trace", "trace", "tracing"]
 
 DEVICES = ("cpu", "gpu")
 
 
 @dataclass(frozen=True)
-class Target:
-    """What a graph is drawn for; the defaults are right wherever nothing is known.
+class Trace:
+    """What a graph is traced for. The defaults are right inside a block that sets no context.
 
     Parameters
     ----------
     device : {'cpu', 'gpu'}
     training : bool
         Whether a gradient may be asked of the graph.
-    here : bool
-        Whether the graph stays in this process, so that Python may have a part in it: `bptt` has one.
+    portable : bool
+        Whether the graph has to hold MXNet's own operators alone, as an exported one does.
+    accumulates : bool
+        Whether a gradient may have to be added to what is there (``grad_req='add'``).
+    length : int, optional
+        The number of steps, where the graph is for one length.
 
     Raises
     ------
@@ -41,38 +47,39 @@ class Target:
 
     device: str = "cpu"
     training: bool = True
-    here: bool = False
+    portable: bool = False
+    accumulates: bool = True
+    length: Optional[int] = None
 
     def __post_init__(self) -> None:
         check_choice("device", self.device, DEVICES)
 
     @classmethod
-    def of(cls, inputs: NDArray) -> Target:
-        """That of a call with this array, now."""
-        device = "gpu" if inputs.context.device_type == "gpu" else "cpu"
-        return cls(device, autograd.is_recording(), here=True)
+    def of(cls, inputs: NDArray) -> Trace:
+        """The trace of a call with this array, now, for any length."""
+        return cls("gpu" if inputs.context.device_type == "gpu" else "cpu", autograd.is_recording())
 
-    @property
-    def by_hand(self) -> bool:
-        """Whether a layer's gradient is to be that of `bptt`."""
-        # On a GPU, Python in a graph would break its capture.
-        return self.here and self.training and self.device == "cpu"
+    def for_length(self, length: Optional[int]) -> Trace:
+        """The same for one length."""
+        return self if length is None else replace(self, length=length)
 
 
-_UNKNOWN = Target()
-_target: ContextVar[Target] = ContextVar("target", default=_UNKNOWN)
+_trace: ContextVar[Optional[Trace]] = ContextVar("trace", default=None)
 
 
-def target() -> Target:
-    """What the graph that is being drawn is for."""
-    return _target.get()
+def trace(*inputs: object) -> Trace:
+    """The trace that is being made; without one, what `inputs` say if the first is an array, else the defaults."""
+    current = _trace.get()
+    if current is not None:
+        return current
+    return Trace.of(inputs[0]) if inputs and isinstance(inputs[0], NDArray) else Trace()
 
 
 @contextmanager
-def drawn_for(target: Target) -> Iterator[None]:
-    """Graphs drawn inside are for this target; for symbols that no block of this package draws, say it with this."""
-    token = _target.set(target)
+def tracing(current: Trace) -> Iterator[None]:
+    """Graphs traced inside are for `current`."""
+    token = _trace.set(current)
     try:
         yield
     finally:
-        _target.reset(token)
+        _trace.reset(token)

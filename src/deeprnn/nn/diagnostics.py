@@ -20,7 +20,7 @@ import numpy as np
 from mxnet import autograd, gluon
 from mxnet.ndarray import NDArray
 
-from .layers import _Stack
+from .layers import RecurrentStack, parameter_name
 
 __all__ = ["Diagnosis", "Layer", "Watched", "diagnose"]
 
@@ -194,18 +194,15 @@ def diagnose(
         return [probe.grad.asnumpy() for probe in probes]
 
     with _eager(net), _kept_gradients(net):
-        stack._tap = tap
-        try:
+        with stack.hooked(tap):
             last = gradients(last_step_only=True)
             whole = gradients(last_step_only=False)
-        finally:
-            del stack._tap
         layers = tuple(
             _layer(stack, number, seen[number], seen[number + 1], whole[number + 1], last[number], before)
-            for number in range(stack._num_layers)
+            for number in range(stack.num_layers)
         )
-    activation = getattr(stack, "_activation", "tanh")
-    return Diagnosis(layers, activation, stack._residual)
+    activation = getattr(stack.cell, "activation", "tanh")
+    return Diagnosis(layers, activation, stack.residual)
 
 
 class Watched:
@@ -234,7 +231,7 @@ class Watched:
 
 
 def _layer(
-    stack: _Stack,
+    stack: RecurrentStack,
     number: int,
     inputs: np.ndarray,
     outputs: np.ndarray,
@@ -242,14 +239,17 @@ def _layer(
     last: np.ndarray,
     before: Optional[Mapping[str, NDArray]],
 ) -> Layer:
-    cells = list(stack._layers())[number]
-    relu = getattr(stack, "_activation", "tanh") == "relu"
-    activations = outputs - inputs if stack._residual and number > 0 else outputs  # (T, N, H)
+    weights = {
+        name: [getattr(stack, parameter_name(direction, number, name)) for direction in stack.directions]
+        for name in ("i2h_weight", "h2h_weight")
+    }
+    relu = getattr(stack.cell, "activation", "tanh") == "relu"
+    activations = outputs - inputs if stack.residual and number > 0 else outputs  # (T, N, H)
     flat = activations <= 0 if relu else np.abs(activations) > FLAT
-    weight = np.concatenate([cell.i2h_weight.data().asnumpy() for cell in cells])
+    weight = np.concatenate([weight.data().asnumpy() for weight in weights["i2h_weight"]])
     ratio = None
     if before is not None:
-        pairs = [(p.data(), before[p.name]) for cell in cells for p in (cell.i2h_weight, cell.h2h_weight)]
+        pairs = [(p.data(), before[p.name]) for of_kind in weights.values() for p in of_kind]
         ratio = _norm(*(now - was for now, was in pairs)) / _norm(*(was for _, was in pairs))
     return Layer(
         number=number + 1,
@@ -267,8 +267,8 @@ def _norm(*arrays: NDArray) -> float:
     return float(np.sqrt(sum(np.square(array.asnumpy(), dtype="float64").sum() for array in arrays)))
 
 
-def _find_stack(net: gluon.Block) -> _Stack:
-    found = [block for block in _blocks(net) if isinstance(block, _Stack)]
+def _find_stack(net: gluon.Block) -> RecurrentStack:
+    found = [block for block in _blocks(net) if isinstance(block, RecurrentStack)]
     if len(found) != 1:
         raise ValueError(f"a diagnosis needs a network with one DeepRNN, DeepGRU or DeepLSTM in it, got {len(found)}")
     return found[0]

@@ -1,71 +1,60 @@
-"""Length is not the caller's worry: one static graph per length, for the block that sees arrays.
+"""Length is not the caller's worry: which graph a hybridized block runs.
 
-A statically unrolled graph is the fast one, but good for a single T, and a symbol does not know its T. The outermost
-block of a hybridized net sees arrays, so it does: it draws one graph for each length that comes, says that length to
-the layers inside while it draws (`known_length`), and keeps the graphs used last. A layer inside somebody else's
-hybridized net sees symbols alone; there `known_length` is None, and the loop operator takes over.
-
-Without a gradient a long sequence is read in pieces, each from the states that the last one left, so that a graph need
-not be longer than a piece. With a gradient `bptt` does the same inside of a layer; what it has no part in takes the
-loop operator there.
+Where the native operator serves, one graph is good for any length. Where it does not, a static graph is good for a
+single T, and a symbol does not know its T. The outermost block of a hybridized net sees arrays, so it does: it traces
+one graph for each length, tells the layers inside that length while it traces, and keeps the graphs used last. A layer
+inside somebody else's hybridized net sees symbols alone, and takes MXNet's loop operator there.
 """
 
 from __future__ import annotations
 
-import inspect
+import threading
 import weakref
 from collections import OrderedDict
-from contextvars import ContextVar
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, Optional
 
-import mxnet as mx
 from mxnet import autograd
-from mxnet.gluon import Block, HybridBlock
+from mxnet.gluon import HybridBlock
+from mxnet.gluon.block import _regroup
 from mxnet.gluon.parameter import ParameterDict
 from mxnet.ndarray import NDArray
 
-from .._util.types import Operators, Tensor
-from .context import Target, drawn_for
+from .._util.types import Tensor
+from .context import Trace, trace, tracing
 
-__all__ = ["GRAPHS_KEPT", "PerLength", "known_length"]
+__all__ = ["GRAPHS_KEPT", "AnyLength", "known_length", "portable"]
 
 GRAPHS_KEPT = 16
-"""Graphs that a block keeps, one per length and `Target`; the one unused for longest goes first."""
+"""Graphs that a block keeps; the one unused for longest goes first."""
 
 STATIC_LIMIT = 16_000
-"""Operators up to which a graph is drawn statically. MXNet plans a graph in more than linear time: 12,000 operators (8
-Elman layers of 512 steps) take 1 s at the first call, 49,000 (8 LSTM layers) 17 s and 1.4 GB. Beyond, a gradient that
-`bptt` has no part in takes the loop operator: as fast for the gated cells there, and planned in a second."""
-
-PIECE = 8_000
-"""Operators in a piece of a long sequence. 8 LSTM layers of 512 steps take 0.95 s by the loop operator, and in pieces
-of 128, 64 and 32 steps 0.58, 0.51 and 0.52 s; the first call takes 1.2, 1.6, 1.0 and 0.8 s. Elman layers take the same
-time whole and in pieces, and a third of it at the first call."""
+"""Operators up to which a graph is unrolled statically. MXNet plans a graph in more than linear time: 12,000 operators
+(8 Elman layers of 512 steps) take 1 s at the first call, 49,000 (8 LSTM layers) 17 s and 1.4 GB. Beyond, the loop
+operator is as fast for the gated cells, and planned in a second."""
 
 BULK = {"forward_bulk_size": 1000, "backward_bulk_size": 1000}
 """Operators that the engine takes at once in training, unless `hybridize` is told otherwise.
 
 By MXNet's own 15 a step of 64 units takes 7 % longer, one of 256 units 2 %."""
 
-_length: ContextVar[Optional[int]] = ContextVar("length", default=None)
-
 
 def known_length(inputs: Tensor, time_axis: int = 0) -> Optional[int]:
-    """T of `inputs`: read off an array; for a symbol, what the block that draws the graph has said, or None."""
-    return inputs.shape[time_axis] if isinstance(inputs, NDArray) else _length.get()
+    """T of `inputs`: read off an array; for a symbol, that of the trace, or None."""
+    return inputs.shape[time_axis] if isinstance(inputs, NDArray) else trace().length
 
 
 class _Graph(HybridBlock):
-    """The graph of one block for one length (None: for any), which gluon draws, runs and exports like any other."""
+    """The graph of one block for one `Trace`, which gluon traces, runs and exports like any other."""
 
-    def __init__(self, block: PerLength, length: Optional[int], target: Target) -> None:
+    def __init__(self, block: AnyLength, current: Trace) -> None:
         super().__init__(prefix=block.prefix)
-        self._target = target
+        self._trace = current
         self._owner = weakref.ref(block)  # not a child: the block owns its graphs
-        self._length = length
 
     @property
-    def _block(self) -> PerLength:
+    def _block(self) -> AnyLength:
         block = self._owner()
         if block is None:
             raise ReferenceError("the block of this graph is gone")
@@ -78,34 +67,41 @@ class _Graph(HybridBlock):
         self._block.infer_shape(*args)
 
     def run(self, x: NDArray, states: Any, *more: Any) -> Any:
-        """The call, once drawn: gluon's own looks through all arguments first, for as long as a small step takes."""
+        """The call, once traced: gluon's own looks through all arguments first, for as long as a small step takes."""
         given = [x, *states, *more]
         with x.context:
             y, *states = self._cached_op(*[given[i] if is_input else i.data() for is_input, i in self._cached_op_args])
         return y, states
 
-    def hybrid_forward(self, F: Operators, *args: Any) -> Any:
-        token = _length.set(self._length)
-        try:
-            with drawn_for(self._target):
-                return self._block.forward(*args)
-        finally:
-            _length.reset(token)
+    def hybrid_forward(self, F: Any, *args: Any) -> Any:
+        with tracing(self._trace):
+            return self._block.forward(*args)
 
 
 class _Graphs:
-    """The graphs used last. Not itself a dict: gluon takes a dict of blocks for children that were not registered."""
+    """The graphs used last, and the lock under which they are made.
+
+    Not itself a dict: gluon takes a dict of blocks for children that were not registered. A copy of a block starts
+    without graphs.
+    """
 
     def __init__(self) -> None:
         self._by_key: OrderedDict[Any, _Graph] = OrderedDict()
+        self.lock = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._by_key)
 
+    def __reduce__(self) -> Any:
+        return _Graphs, ()
+
     def find(self, key: Any) -> Optional[_Graph]:
-        if key in self._by_key:
-            self._by_key.move_to_end(key)
-        return self._by_key.get(key)
+        graph = self._by_key.get(key)
+        if graph is not None and len(self._by_key) > 1:
+            with self.lock:
+                if key in self._by_key:
+                    self._by_key.move_to_end(key)
+        return graph
 
     def keep(self, key: Any, graph: _Graph) -> None:
         self._by_key[key] = graph
@@ -113,29 +109,22 @@ class _Graphs:
             self._drop(self._by_key.popitem(last=False)[1])
 
     def clear(self) -> None:
-        while self._by_key:
-            self._drop(self._by_key.popitem()[1])
+        with self.lock:
+            while self._by_key:
+                self._drop(self._by_key.popitem()[1])
 
     def _drop(self, graph: _Graph) -> None:
         # A gluon block is part of a circle, so that Python would free what it planned, megabytes, at some later time.
         graph._clear_cached_op()
 
 
-class PerLength(HybridBlock):
+class AnyLength(HybridBlock):
     """A `HybridBlock` from ``(x, states, ...)`` to ``(y, states)`` that takes any length of x, hybridized or not."""
 
-    _time_axis = 0
-    """Of x, and of y where it is read in pieces."""
-    _operators_per_step = 0
-    """How many operators one more step adds to a static graph."""
-    _by_hand = False
-    """Whether `bptt` has the gradient of its layers, which takes a graph of few operators for any length."""
-    _in_order = True
-    """Whether the steps are read one after the other, so that the states say all that a later piece has to know."""
-    _any_length = True
-    """False for a block that is good for one length alone, and so needs no loop operator in somebody else's graph."""
-    _one_length = ""
-    """How to make it one, as the end of an error's sentence."""
+    time_axis = 0
+    """Of x."""
+    unroll_length: Optional[int] = None
+    """The one length that the block is for, if it is."""
 
     def __init__(self, **kwargs: Any) -> None:
         self._graphs = _Graphs()
@@ -143,80 +132,85 @@ class PerLength(HybridBlock):
         self._example: Optional[tuple[Any, ...]] = None
         super().__init__(**kwargs)
 
+    def length_free(self, current: Trace) -> bool:
+        """Whether a graph for this trace is good for any length as it is, without the loop operator."""
+        raise NotImplementedError
+
+    @property
+    def operators_per_step(self) -> int:
+        """Operators that one more step adds to a static graph, where it is not `length_free`."""
+        raise NotImplementedError
+
     def forward(self, x: Tensor, states: Any, *more: Any) -> Any:
-        if not (self._active and isinstance(x, NDArray)):
+        if not isinstance(x, NDArray):
             return super().forward(x, states, *more)
-        length, target = x.shape[self._time_axis], Target.of(x)
-        operators = length * self._operators_per_step
-        learning = target.training or autograd.is_training()
-        if operators > PIECE and self._in_order and self._any_length and not learning:
-            return self._read_in_pieces(target, x, states, length)
-        static = operators <= STATIC_LIMIT or not self._any_length or (self._by_hand and target.by_hand)
-        return self._run(length if static else None, target, x, states, *more)
+        current = Trace.of(x)
+        if not (current.training and self._accumulates(x, states)):
+            current = replace(current, accumulates=False)
+        if not self._active:
+            with tracing(current):
+                return super().forward(x, states, *more)
+        if not self.length_free(current):
+            length = x.shape[self.time_axis]
+            if self.unroll_length or length * self.operators_per_step <= STATIC_LIMIT:
+                current = current.for_length(length)
+        return self._run(current, x, states, *more)
 
-    def _read_in_pieces(self, target: Target, x: NDArray, states: Any, length: int) -> Any:
-        # A power of two: of whatever length, a sequence is some of the same piece and one that is shorter.
-        steps = 1 << max(PIECE // self._operators_per_step, 1).bit_length() - 1
-        outputs = []
-        for begin in range(0, length, steps):
-            end = min(begin + steps, length)
-            piece = x.slice_axis(axis=self._time_axis, begin=begin, end=end)
-            output, states = self._run(end - begin, target, piece, states)
-            outputs.append(output)
-        return mx.nd.concat(*outputs, dim=self._time_axis), states
+    def _accumulates(self, x: NDArray, states: Any) -> bool:
+        if any(parameter.grad_req == "add" for parameter in self.collect_params().values()):
+            return True
+        return any(array.grad is not None for array in (x, *states))
 
-    def _run(self, length: Optional[int], target: Target, x: NDArray, states: Any, *more: Any) -> Any:
-        """Call the graph for this length (None: for any), drawn if there is none."""
+    def _run(self, current: Trace, x: NDArray, states: Any, *more: Any) -> Any:
+        """Call the graph for this trace; make it if there is none, and keep it once it has run."""
         # A graph partitioned for a backend returns gradients of zero, silently: what is recorded gets a plain one.
-        backend = None if target.training else self._backend
-        key = (length, target, backend)
+        backend = None if current.training else self._backend
+        key = (current, backend)
         graph = self._graphs.find(key)
-        if graph is None:
-            graph = self._draw(*key)
+        if graph is not None:
+            # Two threads in one graph with static memory overwrite each other's results, in any block of MXNet's.
+            with self._graphs.lock if self._graph_flags.get("static_alloc") else nullcontext():
+                return graph.run(x, states, *more)
+        with self._graphs.lock:
+            graph = self._graphs.find(key) or self._new_graph(*key)
+            results = graph(x, states, *more)
             self._graphs.keep(key, graph)
-            self._example = _detached((x.detach().slice_axis(axis=self._time_axis, begin=0, end=1), states, *more))
-            return graph(x, states, *more)
-        return graph.run(x, states, *more)
+            self._example = _detached((x.detach().slice_axis(axis=self.time_axis, begin=0, end=1), states, *more))
+            return results
 
-    def _draw(self, length: Optional[int], target: Target, backend: Optional[str] = None) -> _Graph:
-        graph = _Graph(self, length, target)
+    def _new_graph(self, current: Trace, backend: Optional[str] = None) -> _Graph:
+        graph = _Graph(self, current)
         options = {**BULK, **self._graph_flags, **(self._backend_opts if backend else {})}
-        if length is None:
+        if current.length is None and not self.length_free(current):
             options.pop("static_shape", None)  # the loop operator fails under it
         graph.hybridize(True, backend=backend, **options)
         if self._callback:
             graph.register_op_hook(self._callback, self._monitor_all)
         return graph
 
+    def check_foreign_flags(self, current: Trace) -> None:
+        """Refuse to trace the loop operator for a graph in which it would be wrong.
+
+        Raises
+        ------
+        ValueError
+            In somebody else's block that is hybridized with ``static_shape=True``, where the native operator does not
+            serve: MXNet's loop operator returns wrong results or fails under this flag.
+        """
+        if current.portable or current.length or self.unroll_length or ("static_shape", True) not in self._flags:
+            return
+        raise ValueError(
+            f"{type(self).__name__} inside a block hybridized with static_shape=True needs MXNet's loop operator here, "
+            "which fails under that flag. Hybridize with static_alloc=True alone, or build the layer with "
+            "unroll_length=T for one length"
+        )
+
     def _clear_cached_op(self) -> None:
         super()._clear_cached_op()
         self._graphs.clear()
 
     def hybridize(self, active: bool = True, backend: Optional[str] = None, clear: bool = True, **flags: Any) -> None:
-        """Gluon's `hybridize`.
-
-        Raises
-        ------
-        ValueError
-            Through a hybridized parent that is not one of this package's: with ``static_shape=True``, as the block
-            needs MXNet's loop operator there, and that returns wrong results or fails under this flag; and in
-            `optimize_for`, after which gradients are zero without a word.
-        """
-        parents = _hybridizing_parents() if active else []
-        fault = None
-        if parents and flags.get("static_shape") and self._any_length:
-            fault = (
-                "cannot take static_shape=True: its graph is for any length, and MXNet's loop operator fails under "
-                f"it. Use static_alloc=True alone{self._one_length}"
-            )
-        elif parents and parents[0]._backend:
-            fault = (
-                "cannot be optimized for a backend: MXNet returns gradients of zero after it. For inference, export "
-                "the net and call optimize_for on what SymbolBlock.imports returns"
-            )
-        if fault:
-            parents[-1].hybridize(False)  # they have taken the flags already
-            raise ValueError(f"{type(self).__name__} inside a hybridized {type(parents[0]).__name__} {fault}")
+        """Gluon's `hybridize`."""
         known = ("static_alloc", "static_shape", "inline_limit", "forward_bulk_size", "backward_bulk_size")
         self._graph_flags = {name: flags[name] for name in known if name in flags}
         super().hybridize(active, backend, clear, **flags)
@@ -230,38 +224,56 @@ class PerLength(HybridBlock):
         self(x, *args)
 
     def register_op_hook(self, callback: Any, monitor_all: bool = False) -> None:
+        """Gluon's `register_op_hook`."""
         super().register_op_hook(callback, monitor_all)
         self._graphs.clear()
 
     def export(self, path: str, epoch: int = 0, remove_amp_cast: bool = True) -> None:
         """Write ``path-symbol.json`` and ``path-0000.params`` for `SymbolBlock.imports`, good for any length.
 
-        Inputs are called ``data0``, ``data1``, ...; outputs are the flat list of the output and the states.
+        Inputs are called ``data0``, ``data1``, ...; outputs are the flat list of the output and the states. The graph
+        holds MXNet's own operators alone.
+
+        Raises
+        ------
+        RuntimeError
+            Before the block has been hybridized and called.
         """
         if self._example is None:
             raise RuntimeError("call hybridize() and then the block itself once before export")
-        graph = self._draw(None, Target())
+        graph = self._new_graph(Trace(portable=True))
         with autograd.pause():
             graph(*self._example)
         graph.export(path, epoch, remove_amp_cast)
 
 
-def _hybridizing_parents() -> list[HybridBlock]:
-    """The foreign blocks whose own `hybridize` has led to this one's, the nearest first.
+def portable(net: HybridBlock) -> HybridBlock:
+    """Trace a net with layers of this package inside anew, with MXNet's own operators alone, for its `export`.
 
-    Gluon hands the call down to each child with the same flags and says nothing of the parent, so the frames are asked.
+    A hybridized net that was called holds the native operator, and so does what it exports: such a file loads only
+    where this package is imported. Call ``portable(net).export(path)`` instead. ``net.hybridize()`` brings the native
+    operator back.
+
+    Raises
+    ------
+    RuntimeError
+        Before the net has been hybridized and called.
+
+    Examples
+    --------
+    >>> net.hybridize()
+    >>> net(x)
+    >>> deeprnn.portable(net).export("model")
     """
-    parents: list[HybridBlock] = []
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_code.co_name in ("hybridize", "_hybridizing_parents"):
-        if frame.f_code is Block.hybridize.__code__:
-            parent = frame.f_locals["self"]
-            if isinstance(parent, PerLength):
-                break  # this package's own: it draws the graph, and has looked at its parents itself
-            if isinstance(parent, HybridBlock):
-                parents.append(parent)
-        frame = frame.f_back
-    return parents
+    if isinstance(net, AnyLength):  # exports that way already
+        return net
+    if not net._cached_graph:
+        raise RuntimeError("call hybridize() and then the net itself once before portable")
+    inputs = _regroup(list(net._cached_graph[0]), net._in_format)
+    net._clear_cached_op()
+    with tracing(Trace(portable=True)):
+        net._get_graph(*inputs)
+    return net
 
 
 def _detached(arguments: Any) -> Any:

@@ -11,26 +11,32 @@ arguments of `gluon.rnn.RNN`, `GRU` and `LSTM` in their order with their default
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Callable, Optional, Union
 
 import mxnet as mx
 import numpy as np
 from mxnet import autograd
-from mxnet.gluon import nn, rnn
+from mxnet.gluon import rnn
 from mxnet.ndarray import NDArray
+from mxnet.symbol import Symbol
+from mxnet.util import is_np_array
 
 from .._util.checks import check_choice, check_dtype, check_fraction, check_size
 from .._util.types import Operators, Tensor
-from . import bptt
-from .cells import ACTIVATIONS, ElmanCell, GRUCell, Init, LSTMCell, _Cell
-from .context import target
-from .graphs import PerLength, known_length
+from . import native
+from .cells import ACTIVATIONS, ElmanCell, GRUCell, Init, LSTMCell, RecurrentCell
+from .context import Trace, trace
+from .graphs import AnyLength, known_length
 from .unroll import join, split, unroll
 
-__all__ = ["DeepGRU", "DeepLSTM", "DeepRNN", "parameter_name"]
+__all__ = ["DeepGRU", "DeepLSTM", "DeepRNN", "RecurrentStack", "parameter_name"]
 
 LAYOUTS = ("TNC", "NTC")
 DROPOUT_MODES = ("standard", "variational")
+
+Hook = Callable[[int, Tensor], Tensor]
 
 
 def parameter_name(direction: str, layer: int, name: str) -> str:
@@ -38,26 +44,41 @@ def parameter_name(direction: str, layer: int, name: str) -> str:
     return f"{direction}{layer}_{name}"
 
 
-class _Stack(PerLength):
-    """What the three have in common: everything but the cell."""
+class _Cells:
+    """The cells of each layer, one or two.
 
-    _tap: Optional[Callable[[int, Tensor], Tensor]] = None
-    """Where a diagnosis looks in: gets the number of a layer and what is about to enter it, at last the outputs, and
-    returns what goes on."""
-    _one_length = ", or build the layer with unroll_length=T for one length"
+    Not a list: gluon takes a list of blocks for children that were not registered. They are formulas here, and no
+    children: the stack owns the parameters, under the names that the built-in layers give them.
+    """
+
+    def __init__(self) -> None:
+        self.layers: list[list[RecurrentCell]] = []
+
+
+class RecurrentStack(AnyLength):
+    """Layers of one kind of cell on each other: what `DeepRNN`, `DeepGRU` and `DeepLSTM` have in common.
+
+    Parameters
+    ----------
+    new_cell : callable
+        Makes a cell from ``input_size``, ``prefix``, ``layer_norm`` and ``dtype``, all by keyword; for instance
+        ``functools.partial(ElmanCell, 256)``.
+    num_layers, layout, dropout, bidirectional, dtype
+        As for `DeepRNN`, and so are the keyword-only arguments.
+    input_size : int
+        Inputs C; 0 or None leaves it to the first call.
+    """
 
     def __init__(
         self,
-        new_cell: Callable[..., _Cell],
-        hidden_size: int,
-        num_layers: int,
-        layout: str,
-        dropout: float,
-        bidirectional: bool,
-        input_size: int,
-        dtype: str,
+        new_cell: Callable[..., RecurrentCell],
+        num_layers: int = 1,
+        layout: str = "TNC",
+        dropout: float = 0,
+        bidirectional: bool = False,
+        input_size: Optional[int] = 0,
+        dtype: str = "float32",
         *,
-        output_size: Optional[int] = None,
         use_sequence_length: bool = False,
         dropout_mode: str = "standard",
         residual: bool = False,
@@ -66,89 +87,102 @@ class _Stack(PerLength):
         unroll_length: Optional[int] = None,
         prefix: Optional[str] = None,
         params: Any = None,
-        i2h_weight_initializer: Init = None,
-        h2h_weight_initializer: Init = None,
-        i2h_bias_initializer: Init = "zeros",
-        h2h_bias_initializer: Init = "zeros",
     ) -> None:
         super().__init__(prefix=prefix, params=params)
-        self._hidden_size = check_size("hidden_size", hidden_size)
-        self._num_layers = check_size("num_layers", num_layers)
-        self._layout = check_choice("layout", layout, LAYOUTS)
-        self._time_axis = layout.index("T")
-        self._dropout = check_fraction("dropout", dropout)
-        self._dropout_mode = check_choice("dropout_mode", dropout_mode, DROPOUT_MODES)
-        self._residual = residual
-        self._zoneout = check_fraction("zoneout", zoneout)
-        self._directions = "lr" if bidirectional else "l"
-        self._input_size = check_size("input_size", input_size, minimum=0)
-        self._dtype = check_dtype(dtype)
-        self._use_sequence_length = use_sequence_length
-        self._unroll_length = None if unroll_length is None else check_size("unroll_length", unroll_length)
-        self._any_length = unroll_length is None
-        self._in_order = not bidirectional and not use_sequence_length
-        with self.name_scope():
-            # The attribute's name is the first word of every key in a .params file, as the built-in layers write them.
-            self._unfused = nn.HybridSequential(prefix="")
+        self.num_layers = check_size("num_layers", num_layers)
+        self.layout = check_choice("layout", layout, LAYOUTS)
+        self.time_axis, self.batch_axis = layout.index("T"), layout.index("N")
+        self.dropout = check_fraction("dropout", dropout)
+        self.dropout_mode = check_choice("dropout_mode", dropout_mode, DROPOUT_MODES)
+        self.residual = residual
+        self.zoneout = check_fraction("zoneout", zoneout)
+        self.directions = "lr" if bidirectional else "l"
+        self.dtype = check_dtype(dtype)
+        self.use_sequence_length = use_sequence_length
+        self.unroll_length = None if unroll_length is None else check_size("unroll_length", unroll_length)
+        self._hook: Optional[Hook] = None
+        self._cells = _Cells()
+        size = check_size("input_size", input_size or 0, minimum=0)
         for layer in range(num_layers):
-            inputs = input_size if layer == 0 else (output_size or hidden_size) * len(self._directions)
-            with self.name_scope():
-                cells = [
-                    new_cell(
-                        hidden_size,
-                        input_size=inputs,
-                        prefix=f"{d}{layer}_",
-                        layer_norm=layer_norm,
-                        dtype=dtype,
-                        i2h_weight_initializer=i2h_weight_initializer,
-                        h2h_weight_initializer=h2h_weight_initializer,
-                        i2h_bias_initializer=i2h_bias_initializer,
-                        h2h_bias_initializer=h2h_bias_initializer,
-                    )
-                    for d in self._directions
-                ]
-                self._unfused.add(rnn.BidirectionalCell(*cells) if bidirectional else cells[0])
-            for direction, cell in zip(self._directions, cells):
+            cells = []
+            for direction in self.directions:
+                with self.name_scope():
+                    cell = new_cell(input_size=size, prefix=f"{direction}{layer}_", layer_norm=layer_norm, dtype=dtype)
                 self.params.update(cell.params)
                 for name, parameter in cell._reg_params.items():
                     setattr(self, parameter_name(direction, layer, name), parameter)
+                cells.append(cell)
+            self._cells.layers.append(cells)
+            size = cells[0].state_info()[0]["shape"][-1] * len(cells)
 
-        self._operators_per_step = sum(cell.operators for cells in self._layers() for cell in cells)
-        plain = not zoneout and not use_sequence_length
-        self._by_hand = plain and all(cell.by_hand for cells in self._layers() for cell in cells)
+    # What gluon's own code and that of others reads of a recurrent layer.
 
-    def _layers(self) -> Iterator[list[_Cell]]:
-        """The cells of each layer, one or two."""
-        for child in self._unfused:
-            yield list(child._children.values()) if isinstance(child, rnn.BidirectionalCell) else [child]
+    @property
+    def cell(self) -> RecurrentCell:
+        """The formula of all layers."""
+        return self._cells.layers[0][0]
+
+    @property
+    def hidden_size(self) -> int:
+        """Units H of each layer and direction."""
+        return self.cell.hidden_size
+
+    @property
+    def input_size(self) -> int:
+        """Inputs C; 0 before the first call if it was left to that."""
+        return getattr(self, parameter_name("l", 0, "i2h_weight")).shape[1]
+
+    @property
+    def _mode(self) -> str:
+        return self._alias()
+
+    _dir = property(lambda self: len(self.directions))
+    _hidden_size = property(lambda self: self.hidden_size)
+    _num_layers = property(lambda self: self.num_layers)
+    _input_size = property(lambda self: self.input_size)
+    _layout = property(lambda self: self.layout)
+    _dropout = property(lambda self: self.dropout)
+    _dtype = property(lambda self: self.dtype)
+    _use_sequence_length = property(lambda self: self.use_sequence_length)
 
     def _collect_params_with_prefix(self, prefix: str = "") -> dict[str, Any]:
-        # The stack's own attributes are second names for the cells' parameters: in a file each stands once.
-        return self._unfused._collect_params_with_prefix((prefix + "." if prefix else "") + "_unfused")
+        # The keys of a .params file, as the built-in layers write them.
+        prefix = f"{prefix}." if prefix else ""
+        return {
+            f"{prefix}_unfused.{layer}.{f'{direction}_cell.' if len(cells) == 2 else ''}{name}": self._reg_params[
+                parameter_name(direction, layer, name)
+            ]
+            for layer, cells in enumerate(self._cells.layers)
+            for direction, cell in zip(self.directions, cells)
+            for name in cell._reg_params
+        }
 
     def infer_shape(self, inputs: NDArray, *_: Any) -> None:
         """Complete the one shape that is left open: the first layer's inputs."""
-        for direction in self._directions:
+        for direction in self.directions:
             weight = getattr(self, parameter_name(direction, 0, "i2h_weight"))
             weight.shape = (weight.shape[0], inputs.shape[-1])
 
     def cast(self, dtype: Union[str, type, np.dtype]) -> None:
-        self._dtype = check_dtype(dtype)
-        super().cast(self._dtype)
+        """Gluon's `cast`; the states follow."""
+        self.dtype = check_dtype(dtype)
+        for cells in self._cells.layers:
+            for cell in cells:
+                cell.dtype = self.dtype
+        super().cast(self.dtype)
 
     def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
         """Shape, layout and dtype of each state tensor: ``(num_layers * directions, batch_size, hidden_size)``."""
-        rows = self._num_layers * len(self._directions)
-        first = next(iter(self._layers()))[0]
+        rows = self.num_layers * len(self.directions)
         return [
-            {"shape": (rows, *info["shape"]), "__layout__": "LNC", "dtype": self._dtype}
-            for info in first.state_info(batch_size)
+            {"shape": (rows, *info["shape"]), "__layout__": "LNC", "dtype": self.dtype}
+            for info in self.cell.state_info(batch_size)
         ]
 
     def begin_state(
         self, batch_size: int = 0, func: Callable[..., Tensor] = mx.nd.zeros, **kwargs: Any
     ) -> list[Tensor]:
-        """Initial states, by default zeros.
+        """Initial states, by default zeros; ``mx.np`` arrays where ``npx.set_np`` is on.
 
         Parameters
         ----------
@@ -159,10 +193,11 @@ class _Stack(PerLength):
         **kwargs
             Passed on to `func`, such as ``ctx``.
         """
-        return [
+        states = [
             func(name=f"{self.prefix}h0_{i}", **{**info, **kwargs})
             for i, info in enumerate(self.state_info(batch_size))
         ]
+        return [state.as_np_ndarray() for state in states] if is_np_array() else states
 
     def __call__(
         self,
@@ -174,7 +209,7 @@ class _Stack(PerLength):
 
         Parameters
         ----------
-        inputs : NDArray or Symbol
+        inputs : NDArray, mx.np.ndarray or Symbol
             ``(sequence_length, batch_size, input_size)`` in layout TNC.
         states : optional
             As from `begin_state`; zeros by default.
@@ -183,9 +218,9 @@ class _Stack(PerLength):
             ``use_sequence_length=True`` alone.
         """
         given = states is not None
-        if not isinstance(inputs, (NDArray, mx.sym.Symbol)):
+        if not isinstance(inputs, (NDArray, Symbol)):
             raise TypeError(f"inputs must be an NDArray or a Symbol, got {type(inputs).__name__}")
-        batch_size = self._checked_shape(inputs)[self._layout.index("N")] if isinstance(inputs, NDArray) else 0
+        batch_size = self._checked_shape(inputs)[self.batch_axis] if isinstance(inputs, NDArray) else 0
         states = complete_states(self, states, inputs, batch_size)
         self._check_sequence_length(inputs, sequence_length)
         arguments = [] if sequence_length is None else [sequence_length]
@@ -203,82 +238,99 @@ class _Stack(PerLength):
         **params: Tensor,
     ) -> tuple[Tensor, list[Tensor]]:
         # The graph always returns both: what a call returns must not depend on an earlier one.
-        length = self._unroll_length or known_length(inputs, self._time_axis)
+        as_given = _Kind(inputs)
+        inputs, *states = map(_classic, (inputs, *states))
+        sequence_length = None if sequence_length is None else _classic(sequence_length)
+        length = self.unroll_length or known_length(inputs, self.time_axis)
+        if isinstance(inputs, Symbol) and not self.length_free(trace()):
+            self.check_foreign_flags(trace())
         x = self._time_major(F, inputs)  # (T, N, C)
-        alive = None if sequence_length is None else _alive(F, x, sequence_length)  # (T, N)
-        x = _masked(F, x, sequence_length)
-        rows = self._num_layers * len(self._directions)
-        begin = zip(*(split(F, state, rows) for state in states))
-        by_hand = self._by_hand and target().by_hand and length is not None and length >= bptt.SHORTEST
+        begin = zip(*(split(F, state, self.num_layers * len(self.directions)) for state in states))
         last = []
-        for layer, cells in enumerate(self._layers()):
-            if self._tap is not None:
-                x = self._tap(layer, x)
+        for layer, cells in enumerate(self._cells.layers):
+            if self._hook is not None:
+                x = self._hook(layer, x)
             below, outputs = x, []
             if layer > 0:
                 x = self._dropped(F, x)
-            for direction, cell in zip(self._directions, cells):
-                names = {name: params[parameter_name(direction, layer, name)] for name in cell._reg_params}
-                if by_hand:
-                    y, end = bptt.layer(F, cell, names, x, list(next(begin)), reverse=direction == "r")
-                else:
-                    y, end = unroll(
-                        F,
-                        cell,
-                        names,
-                        x,
-                        list(next(begin)),
-                        length=length,
-                        reverse=direction == "r",
-                        zoneout=self._zoneout,
-                        alive=alive,
-                    )
-                outputs.append(_masked(F, y, sequence_length))
+            for direction, cell in zip(self.directions, cells):
+                y, end = unroll(
+                    F,
+                    cell,
+                    {name: _classic(params[parameter_name(direction, layer, name)]) for name in cell._reg_params},
+                    x,
+                    list(next(begin)),
+                    length=length,
+                    reverse=direction == "r",
+                    zoneout=self.zoneout,
+                    sequence_length=sequence_length,
+                )
+                outputs.append(y)
                 last.append(end)
             x = outputs[0] if len(outputs) == 1 else _side_by_side(F, outputs)
-            if self._residual and layer > 0:
+            if self.residual and layer > 0:
                 x = x + below
-        if self._tap is not None:
-            x = self._tap(self._num_layers, x)
-        return self._time_major(F, x), [join(F, state) for state in zip(*last)]
+        if self._hook is not None:
+            x = self._hook(self.num_layers, x)
+        return as_given(self._time_major(F, x)), [as_given(join(F, state)) for state in zip(*last)]
+
+    @contextmanager
+    def hooked(self, hook: Hook) -> Iterator[None]:
+        """Let `hook` see, and change, what goes from layer to layer.
+
+        It gets the number of a layer, from 0, and what is about to enter it, ``(T, N, C)``, and at last the number of
+        layers and the outputs; it returns what goes on. For a stack that is not hybridized.
+        """
+        before, self._hook = self._hook, hook
+        try:
+            yield
+        finally:
+            self._hook = before
+
+    def length_free(self, current: Trace) -> bool:
+        """Whether the native operator serves all layers, for this trace."""
+        return not self.zoneout and native.serves(self.cell, current)
+
+    @property
+    def operators_per_step(self) -> int:
+        """Operators that one more step adds to a static graph: about 6 a gate and layer."""
+        return self.num_layers * len(self.directions) * (3 if len(self.cell.gates) == 1 else 14)
 
     def _time_major(self, F: Operators, x: Tensor) -> Tensor:
         """From the layout to TNC, and back: the two differ by one exchange of axes."""
-        return x if self._layout == "TNC" else F.transpose(x, axes=(1, 0, 2))
+        return x if self.layout == "TNC" else F.transpose(x, axes=(1, 0, 2))
 
     def _dropped(self, F: Operators, x: Tensor) -> Tensor:
         """The output of a layer as the next one gets it in training."""
-        if not self._dropout:
+        if not self.dropout:
             return x
-        axes = (0,) if self._dropout_mode == "variational" else ()  # variational: one mask for all steps
-        return F.Dropout(x, p=self._dropout, axes=axes)
+        axes = (0,) if self.dropout_mode == "variational" else ()  # variational: one mask for all steps
+        return F.Dropout(x, p=self.dropout, axes=axes)
 
     def _checked_shape(self, inputs: NDArray) -> tuple[int, ...]:
-        if isinstance(inputs, mx.np.ndarray):
-            raise TypeError("inputs must be an mx.nd.NDArray, got an mx.np.ndarray; use inputs.as_nd_ndarray()")
         shape = inputs.shape  # each look at an array is a call into the library
         if len(shape) != 3:
-            raise ValueError(f"inputs must have 3 axes, {self._layout}, got shape {shape}")
+            raise ValueError(f"inputs must have 3 axes, {self.layout}, got shape {shape}")
         if 0 in shape:
             raise ValueError(f"inputs must hold at least one step, sequence and feature, got shape {shape}")
-        if inputs.dtype is not np.dtype(self._dtype).type:
+        if np.dtype(inputs.dtype) != self.dtype:
             came = np.dtype(inputs.dtype).name
-            raise TypeError(f"inputs must be {self._dtype}, as the layer is, got {came}; cast one of the two")
-        if self._dtype == "float16" and inputs.context.device_type != "gpu":
+            raise TypeError(f"inputs must be {self.dtype}, as the layer is, got {came}; cast one of the two")
+        if self.dtype == "float16" and inputs.context.device_type != "gpu":
             raise TypeError("float16 needs a GPU: MXNet has no float16 matrix product on the CPU; cast to float32")
-        size = getattr(self, parameter_name("l", 0, "i2h_weight")).shape[1]
-        if size not in (0, shape[2]):
+        size = self.input_size
+        if size > 0 and size != shape[2]:  # 0, or -1 under np_shape: not known yet
             raise ValueError(f"inputs must have input_size {size} on their last axis, got shape {shape}")
-        length = shape[self._time_axis]
-        if self._unroll_length not in (None, length):
-            raise ValueError(f"inputs must have unroll_length {self._unroll_length} steps, got {length}")
+        length = shape[self.time_axis]
+        if self.unroll_length not in (None, length):
+            raise ValueError(f"inputs must have unroll_length {self.unroll_length} steps, got {length}")
         return shape
 
     def _check_sequence_length(self, inputs: Tensor, sequence_length: Optional[Tensor]) -> None:
-        if self._use_sequence_length != (sequence_length is not None):
+        if self.use_sequence_length != (sequence_length is not None):
             raise ValueError(
                 "use_sequence_length=True needs a sequence_length with each call"
-                if self._use_sequence_length
+                if self.use_sequence_length
                 else "sequence_length needs a layer built with use_sequence_length=True"
             )
         if sequence_length is not None and type(sequence_length) is not type(inputs):
@@ -287,19 +339,37 @@ class _Stack(PerLength):
                 f"got {type(sequence_length).__name__}"
             )
         if isinstance(sequence_length, NDArray) and isinstance(inputs, NDArray):
-            batch_size = inputs.shape[self._layout.index("N")]
+            batch_size = inputs.shape[self.batch_axis]
             if sequence_length.shape != (batch_size,):
                 raise ValueError(f"sequence_length must have shape {(batch_size,)}, got {sequence_length.shape}")
 
+    def _unfuse(self) -> Any:
+        """Gluon's unfused cells with the parameters of this stack, as the built-in layers give them."""
+        if self.residual or self.zoneout or self.dropout_mode != "standard" or native.kernel_of(self.cell) is None:
+            raise ValueError("gluon has no cells for residual, layer_norm, zoneout or dropout_mode='variational'")
+        new_cell = {
+            ElmanCell: lambda **kwargs: rnn.RNNCell(self.hidden_size, activation=self.cell.activation, **kwargs),
+            GRUCell: lambda **kwargs: rnn.GRUCell(self.hidden_size, **kwargs),
+            LSTMCell: lambda **kwargs: rnn.LSTMCell(self.hidden_size, **kwargs),
+        }[type(self.cell)]
+        stack = rnn.HybridSequentialRNNCell(prefix=self.prefix, params=self.params)
+        with stack.name_scope():
+            size = self.input_size
+            for layer in range(self.num_layers):
+                cells = [new_cell(prefix=f"{direction}{layer}_", input_size=size) for direction in self.directions]
+                stack.add(rnn.BidirectionalCell(*cells) if len(cells) == 2 else cells[0])
+                if self.dropout and layer + 1 < self.num_layers:
+                    stack.add(rnn.DropoutCell(self.dropout))
+                size = self.hidden_size * len(cells)
+        return stack
+
     def __repr__(self) -> str:
-        cell = next(iter(self._layers()))[0]
-        rows, inputs = cell.i2h_weight.shape
-        parts = [f"{inputs or None} -> {rows // len(cell.gates)}", self._layout]
-        if self._num_layers != 1:
-            parts.append(f"num_layers={self._num_layers}")
-        if self._dropout != 0:
-            parts.append(f"dropout={self._dropout}")
-        if len(self._directions) == 2:
+        parts = [f"{self.input_size or None} -> {self.hidden_size}", self.layout]
+        if self.num_layers != 1:
+            parts.append(f"num_layers={self.num_layers}")
+        if self.dropout != 0:
+            parts.append(f"dropout={self.dropout}")
+        if len(self.directions) == 2:
             parts.append("bidirectional")
         return f"{type(self).__name__}({', '.join(parts)})"
 
@@ -313,11 +383,13 @@ def complete_states(
     `batch_size` is 0.
     """
     kind = type(inputs)
-    if states is None and not isinstance(inputs, NDArray):
-        return layer.begin_state(batch_size, func=mx.sym.zeros)
     if states is None:
-        return layer.begin_state(batch_size, ctx=inputs.context)
-    states = [states] if isinstance(states, (NDArray, mx.sym.Symbol)) else list(states)
+        if isinstance(inputs, NDArray):
+            states = layer.begin_state(batch_size, ctx=inputs.context)
+        else:
+            states = layer.begin_state(batch_size, func=mx.sym.zeros)
+        return [_Kind(inputs)(_classic(state)) for state in states]
+    states = [states] if isinstance(states, (NDArray, Symbol)) else list(states)
     expected = layer.state_info(batch_size)
     if len(states) != len(expected):
         raise ValueError(f"states must be {len(expected)} tensor(s), got {len(states)}")
@@ -328,9 +400,29 @@ def complete_states(
             continue
         if state.shape != info["shape"]:
             raise ValueError(f"states[{i}] must have shape {info['shape']}, got {state.shape}")
-        if state.dtype is not np.dtype(info["dtype"]).type:
+        if np.dtype(state.dtype) != info["dtype"]:
             raise TypeError(f"states[{i}] must be {info['dtype']}, got {np.dtype(state.dtype).name}")
     return states
+
+
+def _is_np(x: Tensor) -> bool:
+    """Whether an array or symbol is one of ``mx.np``."""
+    return isinstance(x, (mx.np.ndarray, mx.sym.numpy._Symbol))
+
+
+def _classic(x: Tensor) -> Tensor:
+    """The same as an ``mx.nd`` array or symbol: all formulas are written for those."""
+    return x.as_nd_ndarray() if _is_np(x) else x
+
+
+class _Kind:
+    """Results of the same kind as an input: ``mx.nd`` or ``mx.np``."""
+
+    def __init__(self, like: Tensor) -> None:
+        self._np = _is_np(like)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.as_np_ndarray() if self._np else x
 
 
 def _one_node(tensors: list[NDArray]) -> list[NDArray]:
@@ -340,19 +432,12 @@ def _one_node(tensors: list[NDArray]) -> list[NDArray]:
     built-in layer it does no harm: outputs and states are one operator's, which the first backward pass frees. States
     that this pass left behind would lead the second one into a graph that is gone.
     """
+    as_given = _Kind(tensors[0])
     copies = mx.sym.Group([mx.sym.identity(mx.sym.var(f"x{i}")) for i in range(len(tensors))])
-    return mx.nd.CachedOp(copies, [("inline_limit", 0)])(*tensors)  # inlined, they would be many nodes again
-
-
-def _masked(F: Operators, x: Tensor, sequence_length: Optional[Tensor]) -> Tensor:
-    """``(T, N, C)`` with zeros past each sequence's end, so that nothing there, not even NaN, is seen or learnt."""
-    return x if sequence_length is None else F.SequenceMask(x, sequence_length, use_sequence_length=True)
-
-
-def _alive(F: Operators, x: Tensor, sequence_length: Tensor) -> Tensor:
-    """``(T, N)``: one where the sequence has not ended, else zero."""
-    ones = F.ones_like(F.slice_axis(x, axis=2, begin=0, end=1))
-    return F.squeeze(_masked(F, ones, sequence_length), axis=2)
+    results = mx.nd.CachedOp(copies, [("inline_limit", 0)])(
+        *map(_classic, tensors)
+    )  # inlined, they would be many again
+    return [as_given(result) for result in results]
 
 
 def _side_by_side(F: Operators, parts: Sequence[Tensor]) -> Tensor:
@@ -361,7 +446,7 @@ def _side_by_side(F: Operators, parts: Sequence[Tensor]) -> Tensor:
     return F.reshape(F.stack(*parts, axis=2), shape=(0, 0, -1))
 
 
-class DeepRNN(_Stack):
+class DeepRNN(RecurrentStack):
     r"""A deep Elman network: `gluon.rnn.RNN`, written by hand.
 
     .. math:: H_t^{(l)} = \phi(H_t^{(l-1)} W_{xh}^{(l)} + H_{t-1}^{(l)} W_{hh}^{(l)} + b^{(l)}), \qquad H_t^{(0)} = X_t
@@ -385,7 +470,7 @@ class DeepRNN(_Stack):
     i2h_weight_initializer, h2h_weight_initializer, i2h_bias_initializer, h2h_bias_initializer : str or Initializer
         For the weights ``(H, C)`` and ``(H, H)`` and the biases ``(H,)`` of each layer.
     input_size : int
-        Inputs C; 0 leaves it to the first call.
+        Inputs C; 0 or None leaves it to the first call.
     dtype : {'float32', 'float64', 'float16'}
         Of parameters, inputs and states; float16 on a GPU only.
     use_sequence_length : bool, keyword-only
@@ -436,33 +521,30 @@ class DeepRNN(_Stack):
         h2h_weight_initializer: Init = None,
         i2h_bias_initializer: Init = "zeros",
         h2h_bias_initializer: Init = "zeros",
-        input_size: int = 0,
+        input_size: Optional[int] = 0,
         dtype: str = "float32",
         **kwargs: Any,
     ) -> None:
-        self._activation = check_choice("activation", activation, ACTIVATIONS)
-
-        def new_cell(hidden_size: int, **arguments: Any) -> ElmanCell:
-            return ElmanCell(hidden_size, activation=activation, **arguments)
-
-        super().__init__(
-            new_cell,
+        new_cell = partial(
+            ElmanCell,
             hidden_size,
-            num_layers,
-            layout,
-            dropout,
-            bidirectional,
-            input_size,
-            dtype,
             i2h_weight_initializer=i2h_weight_initializer,
             h2h_weight_initializer=h2h_weight_initializer,
             i2h_bias_initializer=i2h_bias_initializer,
             h2h_bias_initializer=h2h_bias_initializer,
-            **kwargs,
+            activation=check_choice("activation", activation, ACTIVATIONS),
         )
+        super().__init__(new_cell, num_layers, layout, dropout, bidirectional, input_size, dtype, **kwargs)
+
+    def _alias(self) -> str:
+        return "rnn"
+
+    @property
+    def _mode(self) -> str:
+        return f"rnn_{self.cell.activation}"
 
 
-class DeepGRU(_Stack):
+class DeepGRU(RecurrentStack):
     """A deep gated recurrent network: `gluon.rnn.GRU`, written by hand. The formula is that of `GRUCell`.
 
     Parameters, shapes and errors are those of `DeepRNN`, without ``activation`` and in the order of the built-in layer.
@@ -475,7 +557,7 @@ class DeepGRU(_Stack):
         layout: str = "TNC",
         dropout: float = 0,
         bidirectional: bool = False,
-        input_size: int = 0,
+        input_size: Optional[int] = 0,
         i2h_weight_initializer: Init = None,
         h2h_weight_initializer: Init = None,
         i2h_bias_initializer: Init = "zeros",
@@ -483,24 +565,21 @@ class DeepGRU(_Stack):
         dtype: str = "float32",
         **kwargs: Any,
     ) -> None:
-        super().__init__(
+        new_cell = partial(
             GRUCell,
             hidden_size,
-            num_layers,
-            layout,
-            dropout,
-            bidirectional,
-            input_size,
-            dtype,
             i2h_weight_initializer=i2h_weight_initializer,
             h2h_weight_initializer=h2h_weight_initializer,
             i2h_bias_initializer=i2h_bias_initializer,
             h2h_bias_initializer=h2h_bias_initializer,
-            **kwargs,
         )
+        super().__init__(new_cell, num_layers, layout, dropout, bidirectional, input_size, dtype, **kwargs)
+
+    def _alias(self) -> str:
+        return "gru"
 
 
-class DeepLSTM(_Stack):
+class DeepLSTM(RecurrentStack):
     """A deep long short-term memory: `gluon.rnn.LSTM`, written by hand. The formula is that of `LSTMCell`.
 
     Parameters, shapes and errors are those of `DeepRNN`, without ``activation`` and in the order of the built-in layer,
@@ -515,7 +594,7 @@ class DeepLSTM(_Stack):
         layout: str = "TNC",
         dropout: float = 0,
         bidirectional: bool = False,
-        input_size: int = 0,
+        input_size: Optional[int] = 0,
         i2h_weight_initializer: Init = None,
         h2h_weight_initializer: Init = None,
         i2h_bias_initializer: Init = "zeros",
@@ -528,30 +607,20 @@ class DeepLSTM(_Stack):
         dtype: str = "float32",
         **kwargs: Any,
     ) -> None:
-        def new_cell(hidden_size: int, **arguments: Any) -> LSTMCell:
-            return LSTMCell(
-                hidden_size,
-                projection_size=projection_size,
-                h2r_weight_initializer=h2r_weight_initializer,
-                state_clip_min=state_clip_min,
-                state_clip_max=state_clip_max,
-                state_clip_nan=state_clip_nan,
-                **arguments,
-            )
-
-        super().__init__(
-            new_cell,
+        new_cell = partial(
+            LSTMCell,
             hidden_size,
-            num_layers,
-            layout,
-            dropout,
-            bidirectional,
-            input_size,
-            dtype,
-            output_size=projection_size,
             i2h_weight_initializer=i2h_weight_initializer,
             h2h_weight_initializer=h2h_weight_initializer,
             i2h_bias_initializer=i2h_bias_initializer,
             h2h_bias_initializer=h2h_bias_initializer,
-            **kwargs,
+            projection_size=projection_size,
+            h2r_weight_initializer=h2r_weight_initializer,
+            state_clip_min=state_clip_min,
+            state_clip_max=state_clip_max,
+            state_clip_nan=state_clip_nan,
         )
+        super().__init__(new_cell, num_layers, layout, dropout, bidirectional, input_size, dtype, **kwargs)
+
+    def _alias(self) -> str:
+        return "lstm"

@@ -1,11 +1,12 @@
 """Cells carried through time.
 
-One cell and a sequence ``(T, N, C)`` in, the outputs ``(T, N, H)`` and the last states out. Two ways to write time:
+One cell and a sequence ``(T, N, C)`` in, the outputs ``(T, N, H)`` and the last states out. Three ways to write time:
 
-- `static`: the loop is repeated in the graph, T times. T has to be known when the graph is drawn.
+- `native.recurrence`: all steps are one C++ operator, for the built-in cells on a CPU.
+- `static`: the step is repeated in the graph, T times. T has to be known when the graph is traced.
 - `dynamic`: the loop is one operator (`foreach`), and the graph is good for any T.
 
-Both take the input product out of the loop (`project` over all steps at once), and both follow one rule for what a
+All take the input projection out of the loop (`project` over all steps at once), and all follow one rule for what a
 sequence carries from step to step (`carry`).
 """
 
@@ -15,36 +16,107 @@ from collections.abc import Sequence
 from typing import Optional
 
 from .._util.types import Operators, Params, Tensor
-from .cells import _Cell
-from .context import target
+from . import native
+from .cells import RecurrentCell
+from .context import trace
 
-__all__ = ["dynamic", "join", "order", "per_step", "split", "static", "unroll"]
+__all__ = ["dynamic", "join", "split", "static", "unroll"]
 
 
-def split(F: Operators, x: Tensor, num_outputs: int) -> list[Tensor]:
-    """The slices of `x` along its first axis."""
-    if num_outputs == 1:
-        slices = [x]
-    elif target().device == "gpu":  # F.split breaks the capture of a CUDA graph
-        slices = [F.slice_axis(x, axis=0, begin=i, end=i + 1) for i in range(num_outputs)]
+def unroll(
+    F: Operators,
+    cell: RecurrentCell,
+    params: Params,
+    inputs: Tensor,
+    states: list[Tensor],
+    *,
+    length: Optional[int] = None,
+    reverse: bool = False,
+    zoneout: float = 0.0,
+    sequence_length: Optional[Tensor] = None,
+) -> tuple[Tensor, list[Tensor]]:
+    """Carry `cell` over `inputs`, ``(T, N, C)``, from `states`.
+
+    Parameters
+    ----------
+    F
+        ``mx.nd`` or ``mx.sym``.
+    cell, params
+        The cell and its parameters by their short names.
+    length : int, optional
+        T where it is known. Without it, the graph is good for any.
+    reverse : bool
+        From the last step to the first; outputs stay at the steps that they belong to.
+    zoneout : float
+        Probability with which a unit keeps its state, see `carry`.
+    sequence_length : Tensor, optional
+        ``(N,)``: the steps of each sequence that count. Outputs past them are zero, and nothing that is past them, not
+        even a NaN, is seen or learnt.
+
+    Returns
+    -------
+    outputs, states
+        ``(T, N, H)``, and the states as they are after the last step taken.
+    """
+    if not zoneout and native.serves(cell, trace(inputs)):
+        return native.recurrence(F, cell, params, inputs, states, reverse, sequence_length)
+    alive = None
+    if sequence_length is not None:
+        inputs = masked(F, inputs, sequence_length)
+        alive = _alive(F, inputs, sequence_length)  # (T, N)
+    projected = cell.project(F, inputs, params)
+    if length is None:
+        outputs, states = dynamic(F, cell, params, projected, states, reverse, zoneout, alive)
     else:
-        return list(F.split(x, num_outputs=num_outputs, axis=0, squeeze_axis=True))
-    return [F.reshape(part, shape=(-3, -2)) for part in slices]  # the first axis, of one, into the second: no copy
+        outputs, states = static(F, cell, params, projected, states, reverse, zoneout, alive, length)
+    return (outputs if sequence_length is None else masked(F, outputs, sequence_length)), states
 
 
-def per_step(F: Operators, sequences: Sequence[Tensor], length: int) -> list[list[Tensor]]:
-    """For each step its slices of all sequences."""
-    return [list(slices) for slices in zip(*(split(F, sequence, length) for sequence in sequences))]
+def static(
+    F: Operators,
+    cell: RecurrentCell,
+    params: Params,
+    projected: Tensor,
+    states: list[Tensor],
+    reverse: bool,
+    zoneout: float,
+    alive: Optional[Tensor],
+    length: int,
+) -> tuple[Tensor, list[Tensor]]:
+    """`unroll` with the step repeated `length` times."""
+    steps = split(F, projected, length)
+    living = [None] * length if alive is None else split(F, alive, length)
+    outputs = []
+    for t in reversed(range(length)) if reverse else range(length):
+        new = cell.step(F, steps[t], states, params)
+        output, states = carry(F, new, states, zoneout, living[t])
+        outputs.append(output)
+    if reverse:
+        outputs.reverse()
+    return join(F, outputs), states
 
 
-def join(F: Operators, parts: Sequence[Tensor]) -> Tensor:
-    """The inverse of `split`."""
-    return F.expand_dims(parts[0], axis=0) if len(parts) == 1 else F.stack(*parts, axis=0)
+def dynamic(
+    F: Operators,
+    cell: RecurrentCell,
+    params: Params,
+    projected: Tensor,
+    states: list[Tensor],
+    reverse: bool,
+    zoneout: float,
+    alive: Optional[Tensor],
+) -> tuple[Tensor, list[Tensor]]:
+    """`unroll` with the step in a loop operator."""
+    sequences = [projected] if alive is None else [projected, alive]
+    if reverse:
+        sequences = [F.reverse(sequence, axis=0) for sequence in sequences]
 
+    def body(slices: list[Tensor], states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        new = cell.step(F, slices[0], states, params)
+        return carry(F, new, states, zoneout, None if alive is None else slices[1])
 
-def order(length: int, reverse: bool) -> range:
-    """The steps in the order in which they are taken."""
-    return range(length - 1, -1, -1) if reverse else range(length)
+    outputs, states = F.contrib.foreach(body, sequences, states)
+    return (F.reverse(outputs, axis=0) if reverse else outputs), states
 
 
 def carry(
@@ -68,88 +140,28 @@ def carry(
     return output, new
 
 
-def unroll(
-    F: Operators,
-    cell: _Cell,
-    params: Params,
-    inputs: Tensor,
-    states: list[Tensor],
-    *,
-    length: Optional[int] = None,
-    reverse: bool = False,
-    zoneout: float = 0.0,
-    alive: Optional[Tensor] = None,
-) -> tuple[Tensor, list[Tensor]]:
-    """Carry `cell` over `inputs`, ``(T, N, C)``, from `states`.
-
-    Parameters
-    ----------
-    F
-        ``mx.nd`` or ``mx.sym``.
-    cell, params
-        The cell and its parameters by their short names.
-    length : int, optional
-        T where it is known: the static form. Without it, the dynamic one.
-    reverse : bool
-        From the last step to the first; outputs stay at the steps that they belong to.
-    zoneout : float
-        Probability with which a unit keeps its state, see `carry`.
-    alive : Tensor, optional
-        ``(T, N)``, nonzero where a sequence has not ended.
-
-    Returns
-    -------
-    outputs, states
-        ``(T, N, H)``, and the states as they are after the last step taken.
-    """
-    projected = cell.project(F, inputs, params)
-    if length is None:
-        return dynamic(F, cell, params, projected, states, reverse, zoneout, alive)
-    return static(F, cell, params, projected, states, reverse, zoneout, alive, length)
+def split(F: Operators, x: Tensor, num_outputs: int) -> list[Tensor]:
+    """The slices of `x` along its first axis."""
+    if num_outputs == 1:
+        slices = [x]
+    elif trace(x).device == "gpu":  # F.split breaks the capture of a CUDA graph
+        slices = [F.slice_axis(x, axis=0, begin=i, end=i + 1) for i in range(num_outputs)]
+    else:
+        return list(F.split(x, num_outputs=num_outputs, axis=0, squeeze_axis=True))
+    return [F.reshape(part, shape=(-3, -2)) for part in slices]  # the first axis, of one, into the second: no copy
 
 
-def static(
-    F: Operators,
-    cell: _Cell,
-    params: Params,
-    projected: list[Tensor],
-    states: list[Tensor],
-    reverse: bool,
-    zoneout: float,
-    alive: Optional[Tensor],
-    length: int,
-) -> tuple[Tensor, list[Tensor]]:
-    """`unroll` with the step written out `length` times."""
-    steps = per_step(F, projected, length)
-    living = [None] * length if alive is None else split(F, alive, length)
-    outputs = []
-    for t in order(length, reverse):
-        new, _ = cell.step(F, steps[t], states, params)
-        output, states = carry(F, new, states, zoneout, living[t])
-        outputs.append(output)
-    if reverse:
-        outputs.reverse()
-    return join(F, outputs), states
+def join(F: Operators, parts: Sequence[Tensor]) -> Tensor:
+    """The inverse of `split`."""
+    return F.expand_dims(parts[0], axis=0) if len(parts) == 1 else F.stack(*parts, axis=0)
 
 
-def dynamic(
-    F: Operators,
-    cell: _Cell,
-    params: Params,
-    projected: list[Tensor],
-    states: list[Tensor],
-    reverse: bool,
-    zoneout: float,
-    alive: Optional[Tensor],
-) -> tuple[Tensor, list[Tensor]]:
-    """`unroll` with the step in a loop operator."""
-    sequences = projected if alive is None else [*projected, alive]
-    if reverse:
-        sequences = [F.reverse(sequence, axis=0) for sequence in sequences]
+def masked(F: Operators, x: Tensor, sequence_length: Tensor) -> Tensor:
+    """``(T, N, C)`` with zeros past each sequence's end."""
+    return F.SequenceMask(x, sequence_length, use_sequence_length=True)
 
-    def body(slices: list[Tensor], states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        new, _ = cell.step(F, slices[: len(projected)], states, params)
-        return carry(F, new, states, zoneout, None if alive is None else slices[-1])
 
-    outputs, states = F.contrib.foreach(body, sequences, states)
-    return (F.reverse(outputs, axis=0) if reverse else outputs), states
+def _alive(F: Operators, x: Tensor, sequence_length: Tensor) -> Tensor:
+    """``(T, N)``: one where the sequence has not ended, else zero."""
+    ones = F.ones_like(F.slice_axis(x, axis=2, begin=0, end=1))
+    return F.squeeze(masked(F, ones, sequence_length), axis=2)
