@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Optional
 
 from mxnet import autograd
@@ -55,13 +56,18 @@ class Trace:
         check_choice("device", self.device, DEVICES)
 
     @classmethod
-    def of(cls, inputs: NDArray) -> Trace:
+    def of(cls, inputs: NDArray, accumulates: bool = True) -> Trace:
         """The trace of a call with this array, now, for any length."""
-        return cls("gpu" if inputs.context.device_type == "gpu" else "cpu", autograd.is_recording())
+        return _of_call(inputs.context.device_type == "gpu", autograd.is_recording(), accumulates)
 
     def for_length(self, length: Optional[int]) -> Trace:
         """The same for one length."""
         return self if length is None else replace(self, length=length)
+
+
+@lru_cache(maxsize=None)
+def _of_call(gpu: bool, training: bool, accumulates: bool) -> Trace:
+    return Trace("gpu" if gpu else "cpu", training, accumulates=accumulates)
 
 
 _trace: ContextVar[Optional[Trace]] = ContextVar("trace", default=None)

@@ -11,8 +11,6 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
-from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any, Optional
 
 from mxnet import autograd
@@ -144,37 +142,36 @@ class AnyLength(HybridBlock):
     def forward(self, x: Tensor, states: Any, *more: Any) -> Any:
         if not isinstance(x, NDArray):
             return super().forward(x, states, *more)
-        current = Trace.of(x)
-        if not (current.training and self._accumulates(x, states)):
-            current = replace(current, accumulates=False)
+        current = Trace.of(x, accumulates=autograd.is_recording() and self._accumulates(x, states))
         if not self._active:
             with tracing(current):
                 return super().forward(x, states, *more)
-        if not self.length_free(current):
+        # A graph partitioned for a backend returns gradients of zero, silently: what is recorded gets a plain one.
+        backend = None if current.training else self._backend
+        graph = self._graphs.find((current, backend))
+        if graph is None and not self.length_free(current):
             length = x.shape[self.time_axis]
             if self.unroll_length or length * self.operators_per_step <= STATIC_LIMIT:
                 current = current.for_length(length)
-        return self._run(current, x, states, *more)
+                graph = self._graphs.find((current, backend))
+        if graph is None:
+            return self._first_call(current, backend, x, states, *more)
+        if not self._graph_flags.get("static_alloc"):
+            return graph.run(x, states, *more)
+        with self._graphs.lock:  # two threads in one graph with static memory overwrite each other's results in MXNet
+            return graph.run(x, states, *more)
 
     def _accumulates(self, x: NDArray, states: Any) -> bool:
         if any(parameter.grad_req == "add" for parameter in self.collect_params().values()):
             return True
         return any(array.grad is not None for array in (x, *states))
 
-    def _run(self, current: Trace, x: NDArray, states: Any, *more: Any) -> Any:
-        """Call the graph for this trace; make it if there is none, and keep it once it has run."""
-        # A graph partitioned for a backend returns gradients of zero, silently: what is recorded gets a plain one.
-        backend = None if current.training else self._backend
-        key = (current, backend)
-        graph = self._graphs.find(key)
-        if graph is not None:
-            # Two threads in one graph with static memory overwrite each other's results, in any block of MXNet's.
-            with self._graphs.lock if self._graph_flags.get("static_alloc") else nullcontext():
-                return graph.run(x, states, *more)
+    def _first_call(self, current: Trace, backend: Optional[str], x: NDArray, states: Any, *more: Any) -> Any:
+        """Trace the graph, call it, and keep it if that went well."""
         with self._graphs.lock:
-            graph = self._graphs.find(key) or self._new_graph(*key)
+            graph = self._graphs.find((current, backend)) or self._new_graph(current, backend)
             results = graph(x, states, *more)
-            self._graphs.keep(key, graph)
+            self._graphs.keep((current, backend), graph)
             self._example = _detached((x.detach().slice_axis(axis=self.time_axis, begin=0, end=1), states, *more))
             return results
 

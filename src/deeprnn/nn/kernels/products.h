@@ -18,7 +18,8 @@ namespace DEEPRNN_ISA {
 
 constexpr int kVectors = 2;              // of a tile's width
 constexpr int kRows = DEEPRNN_TILE_ROWS;  // of a tile: kRows * kVectors sums, kVectors of B and one of A are registers
-constexpr long kDepth = 256;             // of k at a time, so that a panel stays in the first cache
+constexpr long kDepth = 384;             // of k at a time, at the most, so that a panel stays in the first cache
+constexpr long kFarBytes = 2 << 20;      // of B, from which on it comes from beyond the second cache
 
 template <class T>
 constexpr int kColumns = kVectors * kWidth<T>;
@@ -81,6 +82,9 @@ enum class Rows { kStrided, kPacked };
 template <class T, int R, Rows kRowsOf>
 DEEPRNN_INLINE void tile(long k, const T* a, long stride, const T* panel, long width, Into<T> into) {
   Vector<T> sums[R][kVectors] = {};
+  // C is touched last; where it is large, it would be waited for.
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) __builtin_prefetch(into.c + r * into.stride, 1);
   for (long p = 0; p < k; ++p, panel += kColumns<T>) {
     Vector<T> b[kVectors];
 #pragma GCC unroll 4
@@ -140,9 +144,10 @@ struct Tiles<T, kRowsOf, 0> {
 template <class T>
 void multiply(long rows, long cols, long k, const T* a, long stride, const T* panels, Into<T> into) {
   static const Tiles<T, Rows::kStrided> tiles;
-  const long blocks = (rows + kRows - 1) / kRows;
-  for (long p = 0; p < k; p += kDepth) {
-    const long depth = k - p < kDepth ? k - p : kDepth;
+  const long blocks = (rows + kRows - 1) / kRows, slabs = (k + kDepth - 1) / kDepth;
+  const bool ahead = packed_size<T>(k, cols) * static_cast<long>(sizeof(T)) > kFarBytes;
+  for (long slab = 0; slab < slabs; ++slab) {
+    const long p = k * slab / slabs, depth = k * (slab + 1) / slabs - p;
     for (long j = 0; j < cols; j += kColumns<T>) {
       const T* panel = panels + j * k + p * kColumns<T>;
       for (long block = 0; block < blocks; ++block) {
@@ -150,6 +155,9 @@ void multiply(long rows, long cols, long k, const T* a, long stride, const T* pa
         const long first = rows * block / blocks, size = rows * (block + 1) / blocks - first;
         const T* bias = into.bias && p == 0 ? into.bias + j : nullptr;
         const Into<T> here = {into.c + first * into.stride + j, into.stride, bias, into.add || p > 0};
+        if (ahead && j + kColumns<T> < cols)  // this tile's share of the next panel
+          for (long q = depth * block / blocks; q < depth * (block + 1) / blocks; ++q)
+            __builtin_prefetch(panel + k * kColumns<T> + q * kColumns<T>);
         tiles.by_rows[size](depth, a + first * stride + p, stride, panel, cols - j, here);
       }
     }
@@ -162,8 +170,9 @@ template <class T>
 void multiply_transposed(long rows, long cols, long k, const T* a, long a_stride, const T* b, long b_stride,
                          Into<T> into, T* room) {
   static const Tiles<T, Rows::kPacked> tiles;
-  for (long p = 0; p < k; p += kDepth) {
-    const long depth = k - p < kDepth ? k - p : kDepth;
+  const long slabs = (k + kDepth - 1) / kDepth;
+  for (long slab = 0; slab < slabs; ++slab) {
+    const long p = k * slab / slabs, depth = k * (slab + 1) / slabs - p;
     T* panels = room;
     T* packed = room + packed_size<T>(depth, cols);
     pack(depth, cols, b + p * b_stride, b_stride, panels);
