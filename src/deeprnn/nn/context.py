@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from typing import Optional
 
 from mxnet import autograd
@@ -65,7 +65,7 @@ class Trace:
         return self if length is None else replace(self, length=length)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _of_call(gpu: bool, training: bool, accumulates: bool) -> Trace:
     return Trace("gpu" if gpu else "cpu", training, accumulates=accumulates)
 

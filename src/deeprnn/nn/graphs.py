@@ -8,6 +8,7 @@ inside somebody else's hybridized net sees symbols alone, and takes MXNet's loop
 
 from __future__ import annotations
 
+import copy
 import threading
 import weakref
 from collections import OrderedDict
@@ -129,6 +130,12 @@ class AnyLength(HybridBlock):
         self._graph_flags: dict[str, Any] = {}
         self._example: Optional[tuple[Any, ...]] = None
         super().__init__(**kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # For copy and pickle. The name scope remembers the one around it, which may be that of a graph.
+        scope = copy.copy(self._scope)
+        scope._old_scope = None
+        return {**self.__dict__, "_scope": scope}
 
     def length_free(self, current: Trace) -> bool:
         """Whether a graph for this trace is good for any length as it is, without the loop operator."""
@@ -269,7 +276,7 @@ def portable(net: HybridBlock) -> HybridBlock:
     inputs = _regroup(list(net._cached_graph[0]), net._in_format)
     net._clear_cached_op()
     with tracing(Trace(portable=True)):
-        net._get_graph(*inputs)
+        net._build_cache(*inputs)
     return net
 
 

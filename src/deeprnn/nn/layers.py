@@ -21,7 +21,7 @@ from mxnet import autograd
 from mxnet.gluon import rnn
 from mxnet.ndarray import NDArray
 from mxnet.symbol import Symbol
-from mxnet.util import is_np_array
+from mxnet.util import is_np_array, is_np_shape
 
 from .._util.checks import check_choice, check_dtype, check_fraction, check_size
 from .._util.types import Operators, Tensor
@@ -387,7 +387,8 @@ def complete_states(
         if isinstance(inputs, NDArray):
             states = layer.begin_state(batch_size, ctx=inputs.context)
         else:
-            states = layer.begin_state(batch_size, func=mx.sym.zeros)
+            # Left to the shape of the inputs: an unknown size is -1 where numpy's shapes are on, else 0.
+            states = layer.begin_state(-1 if is_np_shape() else 0, func=mx.sym.zeros)
         return [_Kind(inputs)(_classic(state)) for state in states]
     states = [states] if isinstance(states, (NDArray, Symbol)) else list(states)
     expected = layer.state_info(batch_size)
