@@ -22,7 +22,7 @@ from deeprnn.cli.options import presets
 from deeprnn.config import flag, spelled
 from deeprnn.models.language_model import CELLS
 from deeprnn.nn.cells import ACTIVATIONS
-from deeprnn.nn.layers import LAYOUTS
+from deeprnn.nn.stack import LAYOUTS
 from tools import comparison, study
 from tools.bench import ROUNDS, Case
 from tools.page import page

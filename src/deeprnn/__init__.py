@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .nn.cells import ElmanCell, GRUCell, LSTMCell, RecurrentCell
     from .nn.graphs import portable
     from .nn.initializers import DepthScaled, RecurrentIdentity, RecurrentOrthogonal
-    from .nn.layers import DeepGRU, DeepLSTM, DeepRNN, RecurrentStack
+    from .nn.layers import DeepGRU, DeepLSTM, DeepRNN
+    from .nn.stack import RecurrentStack
 
 __all__ = [
     "DeepGRU",
@@ -45,7 +46,8 @@ _HOMES = {
     "nn.graphs": ("portable",),
     "nn.initializers": ("DepthScaled", "RecurrentIdentity", "RecurrentOrthogonal"),
     "models.language_model": ("LanguageModel",),
-    "nn.layers": ("DeepGRU", "DeepLSTM", "DeepRNN", "RecurrentStack"),
+    "nn.layers": ("DeepGRU", "DeepLSTM", "DeepRNN"),
+    "nn.stack": ("RecurrentStack",),
 }
 
 

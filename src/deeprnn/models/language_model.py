@@ -11,11 +11,12 @@ from mxnet.ndarray import NDArray
 
 from .._util.checks import check_choice, check_dtype, check_size
 from .._util.types import Operators, Tensor
+from ..nn.arrays import complete_states
 from ..nn.cells import ACTIVATIONS
 from ..nn.context import Trace
 from ..nn.graphs import AnyLength
 from ..nn.initializers import DepthScaled
-from ..nn.layers import DeepGRU, DeepLSTM, DeepRNN, complete_states
+from ..nn.layers import DeepGRU, DeepLSTM, DeepRNN
 
 __all__ = ["BACKENDS", "CELLS", "LanguageModel"]
 

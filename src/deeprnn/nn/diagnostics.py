@@ -20,7 +20,7 @@ import numpy as np
 from mxnet import autograd, gluon
 from mxnet.ndarray import NDArray
 
-from .layers import RecurrentStack, parameter_name
+from .stack import RecurrentStack, parameter_name
 
 __all__ = ["Diagnosis", "Layer", "Watched", "diagnose"]
 

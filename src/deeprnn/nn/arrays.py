@@ -1,0 +1,81 @@
+"""Arrays and symbols as callers have them: ``mx.nd`` or ``mx.np``, with states or without."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Union
+
+import mxnet as mx
+import numpy as np
+from mxnet.ndarray import NDArray
+from mxnet.symbol import Symbol
+from mxnet.util import is_np_shape
+
+from .._util.types import Tensor
+
+__all__ = ["Kind", "classic", "complete_states", "one_node"]
+
+
+def complete_states(
+    layer: Any, states: Union[Tensor, Sequence[Tensor], None], inputs: Tensor, batch_size: int
+) -> list[Tensor]:
+    """The states that a layer is called with, as a list: zeros where there are none, and else what `state_info` says.
+
+    That is, of the kind of the inputs (NDArray or Symbol), and for arrays of its shape and dtype. For symbols
+    `batch_size` is 0.
+    """
+    kind = type(inputs)
+    if states is None:
+        if isinstance(inputs, NDArray):
+            states = layer.begin_state(batch_size, ctx=inputs.context)
+        else:
+            # Left to the shape of the inputs: an unknown size is -1 where numpy's shapes are on, else 0.
+            states = layer.begin_state(-1 if is_np_shape() else 0, func=mx.sym.zeros)
+        return [Kind(inputs)(classic(state)) for state in states]
+    states = [states] if isinstance(states, (NDArray, Symbol)) else list(states)
+    expected = layer.state_info(batch_size)
+    if len(states) != len(expected):
+        raise ValueError(f"states must be {len(expected)} tensor(s), got {len(states)}")
+    for i, (state, info) in enumerate(zip(states, expected)):
+        if type(state) is not kind:
+            raise TypeError(f"states[{i}] must be a {kind.__name__}, as inputs are, got {type(state).__name__}")
+        if not isinstance(state, NDArray):
+            continue
+        if state.shape != info["shape"]:
+            raise ValueError(f"states[{i}] must have shape {info['shape']}, got {state.shape}")
+        if np.dtype(state.dtype) != info["dtype"]:
+            raise TypeError(f"states[{i}] must be {info['dtype']}, got {np.dtype(state.dtype).name}")
+    return states
+
+
+def _is_np(x: Tensor) -> bool:
+    """Whether an array or symbol is one of ``mx.np``."""
+    return isinstance(x, (mx.np.ndarray, mx.sym.numpy._Symbol))
+
+
+def classic(x: Tensor) -> Tensor:
+    """The same as an ``mx.nd`` array or symbol: all formulas are written for those."""
+    return x.as_nd_ndarray() if _is_np(x) else x
+
+
+class Kind:
+    """Results of the same kind as an input: ``mx.nd`` or ``mx.np``."""
+
+    def __init__(self, like: Tensor) -> None:
+        self._np = _is_np(like)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.as_np_ndarray() if self._np else x
+
+
+def one_node(tensors: list[NDArray]) -> list[NDArray]:
+    """The same values as the outputs of one operator, so that a backward pass from any of them lets go of them all.
+
+    The book means to cut the gradient between batches, and calls `detach` but drops what that returns. With the
+    built-in layer it does no harm: outputs and states are one operator's, which the first backward pass frees. States
+    that this pass left behind would lead the second one into a graph that is gone.
+    """
+    as_given = Kind(tensors[0])
+    copies = mx.sym.Group([mx.sym.identity(mx.sym.var(f"x{i}")) for i in range(len(tensors))])
+    results = mx.nd.CachedOp(copies, [("inline_limit", 0)])(*map(classic, tensors))  # inlined, they would be many again
+    return [as_given(result) for result in results]
