@@ -65,8 +65,8 @@ struct Elman {
     for (long n = 0; n < s.rows; ++n) {
       const T* in = s.preactivations.row(n);
       T* out = s.after.row(n);
-      each_vector<T>(s.hidden, [&](auto lanes, long j) __attribute__((always_inline)) {
-        const Vector<T> a = lanes.load(in + j);
+      each_pair<T>(s.hidden, [&](auto lanes, long j) __attribute__((always_inline)) {
+        const auto a = lanes.load(in + j);
         lanes.store(out + j, kKind == Cell::kTanh ? tanh<T>(a) : relu<T>(a));
       });
     }
@@ -76,10 +76,10 @@ struct Elman {
     for (long n = 0; n < s.rows; ++n) {
       const T* value = s.after.row(n);
       T *of_hidden = s.of_hidden.row(n), *of_input = s.of_input_part.row(n);
-      each_vector<T>(s.hidden, [&](auto lanes, long j) __attribute__((always_inline)) {
-        const Vector<T> h = lanes.load(value + j), g = lanes.load(of_hidden + j);
-        lanes.store(of_input + j, kKind == Cell::kTanh ? g * (T(1) - h * h) : (h > T(0) ? g : Vector<T>{}));
-        lanes.store(of_hidden + j, Vector<T>{});
+      each_pair<T>(s.hidden, [&](auto lanes, long j) __attribute__((always_inline)) {
+        const auto h = lanes.load(value + j), g = lanes.load(of_hidden + j);
+        lanes.store(of_input + j, kKind == Cell::kTanh ? g * (T(1) - h * h) : where_positive<T>(h, g));
+        lanes.store(of_hidden + j, lanes.zero());
       });
     }
   }
@@ -96,11 +96,11 @@ struct Gru {
     for (long n = 0; n < s.rows; ++n) {
       const T *x = s.preactivations.row(n), *h = s.recurrent.row(n), *before = s.before.row(n);
       T *out = s.after.row(n), *keep = s.saved.first ? s.saved.row(n) : nullptr;
-      each_vector<T>(H, [&](auto lanes, long j) __attribute__((always_inline)) {
-        const Vector<T> reset = sigmoid<T>(lanes.load(x + j) + lanes.load(h + j));
-        const Vector<T> update = sigmoid<T>(lanes.load(x + H + j) + lanes.load(h + H + j));
-        const Vector<T> state = lanes.load(h + 2 * H + j);
-        const Vector<T> candidate = tanh<T>(lanes.load(x + 2 * H + j) + reset * state);
+      each_pair<T>(H, [&](auto lanes, long j) __attribute__((always_inline)) {
+        const auto reset = sigmoid<T>(lanes.load(x + j) + lanes.load(h + j));
+        const auto update = sigmoid<T>(lanes.load(x + H + j) + lanes.load(h + H + j));
+        const auto state = lanes.load(h + 2 * H + j);
+        const auto candidate = tanh<T>(lanes.load(x + 2 * H + j) + reset * state);
         lanes.store(out + j, candidate + update * (lanes.load(before + j) - candidate));
         if (keep) {
           lanes.store(keep + j, reset);
@@ -117,13 +117,13 @@ struct Gru {
     for (long n = 0; n < s.rows; ++n) {
       const T *kept = s.saved.row(n), *before = s.before.row(n);
       T *of_hidden = s.of_hidden.row(n), *of_x = s.of_input_part.row(n), *of_h = s.of_recurrent_part.row(n);
-      each_vector<T>(H, [&](auto lanes, long j) __attribute__((always_inline)) {
-        const Vector<T> reset = lanes.load(kept + j), update = lanes.load(kept + H + j);
-        const Vector<T> candidate = lanes.load(kept + 2 * H + j), state = lanes.load(kept + 3 * H + j);
-        const Vector<T> g = lanes.load(of_hidden + j);
-        const Vector<T> of_candidate = g * (T(1) - update) * (T(1) - candidate * candidate);
-        const Vector<T> of_update = g * (lanes.load(before + j) - candidate) * update * (T(1) - update);
-        const Vector<T> of_reset = of_candidate * state * reset * (T(1) - reset);
+      each_pair<T>(H, [&](auto lanes, long j) __attribute__((always_inline)) {
+        const auto reset = lanes.load(kept + j), update = lanes.load(kept + H + j);
+        const auto candidate = lanes.load(kept + 2 * H + j), state = lanes.load(kept + 3 * H + j);
+        const auto g = lanes.load(of_hidden + j);
+        const auto of_candidate = g * (T(1) - update) * (T(1) - candidate * candidate);
+        const auto of_update = g * (lanes.load(before + j) - candidate) * update * (T(1) - update);
+        const auto of_reset = of_candidate * state * reset * (T(1) - reset);
         lanes.store(of_x + j, of_reset);
         lanes.store(of_x + H + j, of_update);
         lanes.store(of_x + 2 * H + j, of_candidate);
@@ -147,11 +147,11 @@ struct Lstm {
     for (long n = 0; n < s.rows; ++n) {
       T *a = s.preactivations.row(n), *cell = s.cell.row(n), *out = s.after.row(n);
       T* keep = s.saved.first ? s.saved.row(n) : nullptr;
-      each_vector<T>(H, [&](auto lanes, long j) __attribute__((always_inline)) {
-        const Vector<T> input = sigmoid<T>(lanes.load(a + j)), forget = sigmoid<T>(lanes.load(a + H + j));
-        const Vector<T> candidate = tanh<T>(lanes.load(a + 2 * H + j));
-        const Vector<T> output = sigmoid<T>(lanes.load(a + 3 * H + j));
-        const Vector<T> c = clip(forget * lanes.load(cell + j) + input * candidate, *s.options);
+      each_pair<T>(H, [&](auto lanes, long j) __attribute__((always_inline)) {
+        const auto input = sigmoid<T>(lanes.load(a + j)), forget = sigmoid<T>(lanes.load(a + H + j));
+        const auto candidate = tanh<T>(lanes.load(a + 2 * H + j));
+        const auto output = sigmoid<T>(lanes.load(a + 3 * H + j));
+        const auto c = clip(forget * lanes.load(cell + j) + input * candidate, *s.options);
         lanes.store(cell + j, c);
         lanes.store(out + j, output * tanh<T>(c));
         if (keep) {
@@ -170,19 +170,19 @@ struct Lstm {
     for (long n = 0; n < s.rows; ++n) {
       const T *kept = s.saved.row(n), *before = s.cell_before.row(n);
       T *of_hidden = s.of_hidden.row(n), *of_cell = s.of_cell.row(n), *of_gates = s.of_input_part.row(n);
-      each_vector<T>(H, [&](auto lanes, long j) __attribute__((always_inline)) {
-        const Vector<T> input = lanes.load(kept + j), forget = lanes.load(kept + H + j);
-        const Vector<T> candidate = lanes.load(kept + 2 * H + j), output = lanes.load(kept + 3 * H + j);
-        const Vector<T> seen = tanh<T>(lanes.load(kept + 4 * H + j)), c = lanes.load(before + j);
-        const Vector<T> g = lanes.load(of_hidden + j);
-        Vector<T> of_c = lanes.load(of_cell + j) + g * output * (T(1) - seen * seen);
-        if (s.options->clip) of_c = inside(forget * c + input * candidate, *s.options) ? of_c : Vector<T>{};
+      each_pair<T>(H, [&](auto lanes, long j) __attribute__((always_inline)) {
+        const auto input = lanes.load(kept + j), forget = lanes.load(kept + H + j);
+        const auto candidate = lanes.load(kept + 2 * H + j), output = lanes.load(kept + 3 * H + j);
+        const auto seen = tanh<T>(lanes.load(kept + 4 * H + j)), c = lanes.load(before + j);
+        const auto g = lanes.load(of_hidden + j);
+        auto of_c = lanes.load(of_cell + j) + g * output * (T(1) - seen * seen);
+        if (s.options->clip) of_c = through_clip(forget * c + input * candidate, *s.options, of_c);
         lanes.store(of_gates + j, of_c * candidate * input * (T(1) - input));
         lanes.store(of_gates + H + j, of_c * c * forget * (T(1) - forget));
         lanes.store(of_gates + 2 * H + j, of_c * input * (T(1) - candidate * candidate));
         lanes.store(of_gates + 3 * H + j, g * seen * output * (T(1) - output));
         lanes.store(of_cell + j, of_c * forget);
-        lanes.store(of_hidden + j, Vector<T>{});
+        lanes.store(of_hidden + j, lanes.zero());
       });
     }
   }
@@ -192,26 +192,26 @@ struct Lstm {
     const long H = s.hidden;
     for (long n = 0; n < s.rows; ++n) {
       const T* kept = s.saved.row(n);
-      each_vector<T>(H, [&](auto lanes, long j) __attribute__((always_inline)) {
+      each_pair<T>(H, [&](auto lanes, long j) __attribute__((always_inline)) {
         lanes.store(to.row(n) + j, lanes.load(kept + 3 * H + j) * tanh<T>(lanes.load(kept + 4 * H + j)));
       });
     }
   }
 
  private:
-  static DEEPRNN_INLINE Vector<T> clip(Vector<T> c, const Options& options) {
+  template <class V>
+  static DEEPRNN_INLINE V clip(V c, const Options& options) {
     if (!options.clip) return c;
     const T low = static_cast<T>(options.clip_min), high = static_cast<T>(options.clip_max);
-    if (options.clip_nan) c = c == c ? c : same(low);
-    c = c < low ? same(low) : c;
-    return c > high ? same(high) : c;
+    if (options.clip_nan) c = instead_of_nan<T>(low, c);
+    return bounded_above<T>(high, bounded_below<T>(low, c));
   }
 
-  // Where the gradient goes through the clip; not where a NaN was replaced.
-  static DEEPRNN_INLINE auto inside(Vector<T> c, const Options& options) {
-    const T low = static_cast<T>(options.clip_min), high = static_cast<T>(options.clip_max);
-    const auto within = (c >= low) & (c <= high);
-    return options.clip_nan ? within : within | (c != c);
+  // The gradient of `c` from that of the clipped one; none where a NaN was replaced.
+  template <class V>
+  static DEEPRNN_INLINE V through_clip(V c, const Options& options, V of_clipped) {
+    return where_within<T>(c, static_cast<T>(options.clip_min), static_cast<T>(options.clip_max), !options.clip_nan,
+                           of_clipped);
   }
 };
 

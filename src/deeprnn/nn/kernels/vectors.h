@@ -4,6 +4,10 @@
 // own (DEEPRNN_ISA): a wide vector compiled for a narrow machine is ten times slower than no vector at all.
 #pragma once
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include <cstdint>
 #include <cstring>
 
@@ -50,10 +54,49 @@ DEEPRNN_INLINE Vector<T> same(T x) {
   return x - Vector<T>{};  // not x + 0, which would lose the sign of -0
 }
 
-// A whole vector, or the first few numbers of one at the end of a row.
+// Two vectors that go through a formula side by side: while one waits for the result of an operation, the other's is
+// under way. Without it the gates take a third longer.
+template <class T>
+struct Pair {
+  Vector<T> v[2];
+};
+
+#define DEEPRNN_PAIR_OPERATOR(op)                                                                         \
+  template <class T>                                                                                      \
+  DEEPRNN_INLINE Pair<T> operator op(Pair<T> a, Pair<T> b) {                                              \
+    return {{a.v[0] op b.v[0], a.v[1] op b.v[1]}};                                                        \
+  }                                                                                                       \
+  template <class T>                                                                                      \
+  DEEPRNN_INLINE Pair<T> operator op(Pair<T> a, T b) {                                                    \
+    return {{a.v[0] op b, a.v[1] op b}};                                                                  \
+  }                                                                                                       \
+  template <class T>                                                                                      \
+  DEEPRNN_INLINE Pair<T> operator op(T a, Pair<T> b) {                                                    \
+    return {{a op b.v[0], a op b.v[1]}};                                                                  \
+  }
+DEEPRNN_PAIR_OPERATOR(+)
+DEEPRNN_PAIR_OPERATOR(-)
+DEEPRNN_PAIR_OPERATOR(*)
+DEEPRNN_PAIR_OPERATOR(/)
+#undef DEEPRNN_PAIR_OPERATOR
+
+// What a row is read and written by: two vectors, one, or the first few numbers of one at the end of the row.
+template <class T>
+struct Two {
+  DEEPRNN_INLINE Pair<T> load(const T* from) const {
+    return {{DEEPRNN_ISA::load(from), DEEPRNN_ISA::load(from + kWidth<T>)}};
+  }
+  static DEEPRNN_INLINE Pair<T> zero() { return {}; }
+  DEEPRNN_INLINE void store(T* to, Pair<T> x) const {
+    DEEPRNN_ISA::store(to, x.v[0]);
+    DEEPRNN_ISA::store(to + kWidth<T>, x.v[1]);
+  }
+};
+
 template <class T>
 struct Whole {
   DEEPRNN_INLINE Vector<T> load(const T* from) const { return DEEPRNN_ISA::load(from); }
+  static DEEPRNN_INLINE Vector<T> zero() { return Vector<T>{}; }
   DEEPRNN_INLINE void store(T* to, Vector<T> v) const { DEEPRNN_ISA::store(to, v); }
 };
 
@@ -65,12 +108,13 @@ struct Part {
     for (int i = 0; i < count; ++i) v[i] = from[i];
     return v;
   }
+  static DEEPRNN_INLINE Vector<T> zero() { return Vector<T>{}; }
   DEEPRNN_INLINE void store(T* to, Vector<T> v) const {
     for (int i = 0; i < count; ++i) to[i] = v[i];
   }
 };
 
-// Call body(lanes, first) for each vector of a row of `size` numbers.
+// Call body(lanes, first) for a row of `size` numbers, vector by vector.
 template <class T, class Body>
 DEEPRNN_INLINE void each_vector(long size, Body body) {
   long j = 0;
@@ -78,10 +122,95 @@ DEEPRNN_INLINE void each_vector(long size, Body body) {
   if (j < size) body(Part<T>{static_cast<int>(size - j)}, j);
 }
 
+// The same two vectors at a time, for formulas of many operations.
+template <class T, class Body>
+DEEPRNN_INLINE void each_pair(long size, Body body) {
+  long j = 0;
+  for (; j + 2 * kWidth<T> <= size; j += 2 * kWidth<T>) body(Two<T>{}, j);
+  if (j + kWidth<T> <= size) body(Whole<T>{}, j), j += kWidth<T>;
+  if (j < size) body(Part<T>{static_cast<int>(size - j)}, j);
+}
+
+// --- what vectors have no operator for, on one and on two
+
+// The smaller and the larger of two; the second where one is a NaN. Compilers make two instructions of the comparison,
+// as they may not know that one does just this.
+#if DEEPRNN_VECTOR_BYTES == 32 && defined(__AVX__)
+DEEPRNN_INLINE Vector<float> least(Vector<float> a, Vector<float> b) { return _mm256_min_ps(a, b); }
+DEEPRNN_INLINE Vector<double> least(Vector<double> a, Vector<double> b) { return _mm256_min_pd(a, b); }
+DEEPRNN_INLINE Vector<float> largest(Vector<float> a, Vector<float> b) { return _mm256_max_ps(a, b); }
+DEEPRNN_INLINE Vector<double> largest(Vector<double> a, Vector<double> b) { return _mm256_max_pd(a, b); }
+#elif DEEPRNN_VECTOR_BYTES == 64 && defined(__AVX512F__)
+DEEPRNN_INLINE Vector<float> least(Vector<float> a, Vector<float> b) { return _mm512_min_ps(a, b); }
+DEEPRNN_INLINE Vector<double> least(Vector<double> a, Vector<double> b) { return _mm512_min_pd(a, b); }
+DEEPRNN_INLINE Vector<float> largest(Vector<float> a, Vector<float> b) { return _mm512_max_ps(a, b); }
+DEEPRNN_INLINE Vector<double> largest(Vector<double> a, Vector<double> b) { return _mm512_max_pd(a, b); }
+#else
+template <class V>
+DEEPRNN_INLINE V least(V a, V b) {
+  return a < b ? a : b;
+}
+template <class V>
+DEEPRNN_INLINE V largest(V a, V b) {
+  return a > b ? a : b;
+}
+#endif
+
+template <class T>
+DEEPRNN_INLINE Vector<T> bounded_below(T limit, Vector<T> x) {
+  return largest(same(limit), x);
+}
+
+template <class T>
+DEEPRNN_INLINE Vector<T> bounded_above(T limit, Vector<T> x) {
+  return least(same(limit), x);
+}
+
+// `yes` where x is below the limit, else `no`, also where x is a NaN.
+template <class T>
+DEEPRNN_INLINE Vector<T> where_below(Vector<T> x, T limit, Vector<T> yes, Vector<T> no) {
+  return x < limit ? yes : no;
+}
+
+// x where it is between the limits, or a NaN that may pass; else zero.
+template <class T>
+DEEPRNN_INLINE Vector<T> where_within(Vector<T> of, T low, T high, bool nan_passes, Vector<T> x) {
+  const auto within = nan_passes ? ~((of < low) | (of > high)) : (of >= low) & (of <= high);
+  return within ? x : Vector<T>{};
+}
+
+template <class T>
+DEEPRNN_INLINE Vector<T> where_positive(Vector<T> of, Vector<T> x) {
+  return of > T(0) ? x : Vector<T>{};
+}
+
+template <class T>
+DEEPRNN_INLINE Vector<T> instead_of_nan(T value, Vector<T> x) {
+  return x == x ? x : same(value);
+}
+
+template <class T>
+DEEPRNN_INLINE Vector<T> magnitude(Vector<T> x) {
+  using Integers = typename Types<T>::Integers;
+  return (Vector<T>)((Integers)x & ~(Integers)same(T(-0.0)));
+}
+
+// `a`, which is not negative, with the sign of x.
+template <class T>
+DEEPRNN_INLINE Vector<T> with_sign_of(Vector<T> x, Vector<T> a) {
+  using Integers = typename Types<T>::Integers;
+  return (Vector<T>)((Integers)a | ((Integers)x & (Integers)same(T(-0.0))));
+}
+
+template <class T>
+DEEPRNN_INLINE Vector<T> negative(Vector<T> x) {
+  return -x;
+}
+
 // --- exp(x) = 2^n * (1 + p), with x = n * log(2) + r, |r| <= log(2) / 2, and p = exp(r) - 1 = r + r^2 * Q(r)
 //
 // The polynomials of float32 are fits of least largest relative error (float64: Taylor's series, cut where the rest is
-// below rounding). Comparisons are written so that a NaN goes through.
+// below rounding). A NaN goes through.
 
 template <class T>
 struct Constants;
@@ -94,6 +223,7 @@ struct Constants<float> {
   static constexpr float kLargest = 89.0f, kSmallest = -87.3f;  // of exp: beyond, it is infinite or denormal
   static constexpr float kTanhIsOne = 9.02f;
   static constexpr float kExp[] = {1.3901293e-3f, 8.3631706e-3f, 4.1666854e-2f, 1.6666578e-1f, 0.5f};
+  static constexpr float kTanh[] = {-6.0969372e-3f, 2.0997355e-2f, -5.3850953e-2f, 1.3332771e-1f, -3.3333328e-1f};
 };
 
 template <>
@@ -109,71 +239,103 @@ struct Constants<double> {
                                     1.0 / 2.0};
 };
 
-template <class T, int N>
-DEEPRNN_INLINE Vector<T> polynomial(const T (&coefficients)[N], Vector<T> x) {
-  Vector<T> sum = same(coefficients[0]);
+// 2^n, from the sum of n and kRound, in whose low bits n is.
+template <class T>
+DEEPRNN_INLINE Vector<T> power_of_two(Vector<T> shifted) {
+  using C = Constants<T>;
+  using Integers = typename Types<T>::Integers;
+  return (Vector<T>)(((Integers)shifted + C::kExponentBias) << C::kMantissaBits);
+}
+
+#define DEEPRNN_ON_PAIR(name)                                       \
+  template <class T>                                                \
+  DEEPRNN_INLINE Pair<T> name(Pair<T> x) {                          \
+    return {{name<T>(x.v[0]), name<T>(x.v[1])}};                    \
+  }
+#define DEEPRNN_LIMIT_ON_PAIR(name)                                 \
+  template <class T>                                                \
+  DEEPRNN_INLINE Pair<T> name(T limit, Pair<T> x) {                 \
+    return {{name<T>(limit, x.v[0]), name<T>(limit, x.v[1])}};      \
+  }
+DEEPRNN_ON_PAIR(magnitude)
+DEEPRNN_ON_PAIR(negative)
+DEEPRNN_ON_PAIR(power_of_two)
+DEEPRNN_LIMIT_ON_PAIR(bounded_below)
+DEEPRNN_LIMIT_ON_PAIR(bounded_above)
+DEEPRNN_LIMIT_ON_PAIR(instead_of_nan)
+#undef DEEPRNN_ON_PAIR
+#undef DEEPRNN_LIMIT_ON_PAIR
+
+template <class T>
+DEEPRNN_INLINE Pair<T> where_below(Pair<T> x, T limit, Pair<T> yes, Pair<T> no) {
+  return {{where_below<T>(x.v[0], limit, yes.v[0], no.v[0]), where_below<T>(x.v[1], limit, yes.v[1], no.v[1])}};
+}
+
+template <class T>
+DEEPRNN_INLINE Pair<T> where_within(Pair<T> of, T low, T high, bool nan_passes, Pair<T> x) {
+  return {{where_within<T>(of.v[0], low, high, nan_passes, x.v[0]), where_within<T>(of.v[1], low, high, nan_passes, x.v[1])}};
+}
+
+template <class T>
+DEEPRNN_INLINE Pair<T> where_positive(Pair<T> of, Pair<T> x) {
+  return {{where_positive<T>(of.v[0], x.v[0]), where_positive<T>(of.v[1], x.v[1])}};
+}
+
+template <class T>
+DEEPRNN_INLINE Pair<T> with_sign_of(Pair<T> x, Pair<T> a) {
+  return {{with_sign_of<T>(x.v[0], a.v[0]), with_sign_of<T>(x.v[1], a.v[1])}};
+}
+
+// --- the non-linearities, of a vector or a pair V
+
+template <class T, class V, int N>
+DEEPRNN_INLINE V polynomial(const T (&coefficients)[N], V x) {
+  V sum = coefficients[0] * x + coefficients[1];
 #pragma GCC unroll 16
-  for (int i = 1; i < N; ++i) sum = sum * x + coefficients[i];
+  for (int i = 2; i < N; ++i) sum = sum * x + coefficients[i];
   return sum;
 }
 
-template <class T>
-DEEPRNN_INLINE void reduced(Vector<T> x, Vector<T>* p, Vector<T>* power) {
+template <class T, class V>
+DEEPRNN_INLINE void reduced(V x, V* p, V* power) {
   using C = Constants<T>;
-  using Integers = typename Types<T>::Integers;
-  const Vector<T> shifted = x * static_cast<T>(1.44269504088896341) + C::kRound;
-  const Vector<T> n = shifted - C::kRound;
-  const Vector<T> r = (x - n * C::kLog2High) - n * C::kLog2Low;
+  const V shifted = x * static_cast<T>(1.44269504088896341) + C::kRound;
+  const V n = shifted - C::kRound;
+  const V r = (x - n * C::kLog2High) - n * C::kLog2Low;
   *p = polynomial(C::kExp, r) * (r * r) + r;
-  *power = (Vector<T>)(((Integers)shifted + C::kExponentBias) << C::kMantissaBits);  // n stands in the low bits
-}
-
-template <class T>
-DEEPRNN_INLINE Vector<T> exponential(Vector<T> x) {
-  using C = Constants<T>;
-  x = x > C::kLargest ? same(C::kLargest) : x;
-  x = x < C::kSmallest ? same(C::kSmallest) : x;
-  Vector<T> p, power;
-  reduced<T>(x, &p, &power);
-  return p * power + power;
+  *power = power_of_two<T>(shifted);
 }
 
 // 1 / (1 + exp(-x)), within 3 units in the last place; below -88 (float64: -709) it is 0.
-template <class T>
-DEEPRNN_INLINE Vector<T> sigmoid(Vector<T> x) {
-  return T(1) / (T(1) + exponential<T>(-x));
+template <class T, class V>
+DEEPRNN_INLINE V sigmoid(V x) {
+  using C = Constants<T>;
+  V p, power;
+  reduced<T>(bounded_below<T>(C::kSmallest, bounded_above<T>(C::kLargest, negative<T>(x))), &p, &power);
+  return T(1) / (T(1) + (p * power + power));
 }
 
 // By its absolute value, so that it is exactly odd; within 2 units in the last place (float64: 3).
-DEEPRNN_INLINE Vector<float> tanh_of_positive(Vector<float> a) {
-  constexpr float kOdd[] = {-6.0969372e-3f, 2.0997355e-2f, -5.3850953e-2f, 1.3332771e-1f, -3.3333328e-1f};
-  const Vector<float> squared = a * a;
-  const Vector<float> small = polynomial(kOdd, squared) * (squared * a) + a;
-  Vector<float> p, power;
-  reduced<float>(a + a, &p, &power);
-  const Vector<float> large = 1.0f - 2.0f / (p * power + (power + 1.0f));
-  return a < 0.625f ? small : large;
+template <class T, class V>
+DEEPRNN_INLINE V tanh(V x) {
+  using C = Constants<T>;
+  const V a = bounded_above<T>(C::kTanhIsOne, magnitude<T>(x));
+  V p, power;
+  reduced<T>(a + a, &p, &power);
+  if constexpr (sizeof(T) == sizeof(float)) {
+    const V squared = a * a;
+    const V small = polynomial(C::kTanh, squared) * (squared * a) + a;
+    const V large = T(1) - T(2) / (p * power + (power + T(1)));
+    return with_sign_of<T>(x, where_below<T>(a, T(0.625), small, large));
+  } else {
+    const V less_one = p * power + (power - T(1));  // exp(2a) - 1, to the last digit where a is small
+    return with_sign_of<T>(x, less_one / (less_one + T(2)));
+  }
 }
 
-DEEPRNN_INLINE Vector<double> tanh_of_positive(Vector<double> a) {
-  Vector<double> p, power;
-  reduced<double>(a + a, &p, &power);
-  const Vector<double> less_one = p * power + (power - 1.0);  // exp(2a) - 1, to the last digit where a is small
-  return less_one / (less_one + 2.0);
-}
-
-template <class T>
-DEEPRNN_INLINE Vector<T> tanh(Vector<T> x) {
-  using Integers = typename Types<T>::Integers;
-  const Integers sign = (Integers)x & (Integers)same(T(-0.0));
-  Vector<T> a = (Vector<T>)((Integers)x ^ sign);
-  a = a > Constants<T>::kTanhIsOne ? same(Constants<T>::kTanhIsOne) : a;
-  return (Vector<T>)((Integers)tanh_of_positive(a) | sign);
-}
-
-template <class T>
-DEEPRNN_INLINE Vector<T> relu(Vector<T> x) {
-  return x < T(0) ? Vector<T>{} : x;
+template <class T, class V>
+DEEPRNN_INLINE V relu(V x) {
+  return bounded_below<T>(T(0), x);
 }
 
 }  // namespace DEEPRNN_ISA
