@@ -4,7 +4,7 @@
 // own (DEEPRNN_ISA): a wide vector compiled for a narrow machine is ten times slower than no vector at all.
 #pragma once
 
-#if defined(__x86_64__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
@@ -134,17 +134,12 @@ DEEPRNN_INLINE void each_pair(long size, Body body) {
 // --- what vectors have no operator for, on one and on two
 
 // The smaller and the larger of two; the second where one is a NaN. Compilers make two instructions of the comparison,
-// as they may not know that one does just this.
+// as they may not know that one does just this; with AVX-512 the second is nearly free.
 #if DEEPRNN_VECTOR_BYTES == 32 && defined(__AVX__)
 DEEPRNN_INLINE Vector<float> least(Vector<float> a, Vector<float> b) { return _mm256_min_ps(a, b); }
 DEEPRNN_INLINE Vector<double> least(Vector<double> a, Vector<double> b) { return _mm256_min_pd(a, b); }
 DEEPRNN_INLINE Vector<float> largest(Vector<float> a, Vector<float> b) { return _mm256_max_ps(a, b); }
 DEEPRNN_INLINE Vector<double> largest(Vector<double> a, Vector<double> b) { return _mm256_max_pd(a, b); }
-#elif DEEPRNN_VECTOR_BYTES == 64 && defined(__AVX512F__)
-DEEPRNN_INLINE Vector<float> least(Vector<float> a, Vector<float> b) { return _mm512_min_ps(a, b); }
-DEEPRNN_INLINE Vector<double> least(Vector<double> a, Vector<double> b) { return _mm512_min_pd(a, b); }
-DEEPRNN_INLINE Vector<float> largest(Vector<float> a, Vector<float> b) { return _mm512_max_ps(a, b); }
-DEEPRNN_INLINE Vector<double> largest(Vector<double> a, Vector<double> b) { return _mm512_max_pd(a, b); }
 #else
 template <class V>
 DEEPRNN_INLINE V least(V a, V b) {
