@@ -134,7 +134,8 @@ class RecurrentCell(HybridRecurrentCell):
         weight, bias = params[f"{part}_weight"], params[f"{part}_bias"]
         rows = len(self.gates) * self.hidden_size
         if not self.layer_norm:
-            return affine(F, x, weight, bias, rows)
+            frozen = getattr(self, f"{part}_weight").grad_req == "null"
+            return affine(F, x, weight, bias, rows, frozen)
         return F.LayerNorm(affine(F, x, weight, None, rows), params[f"{part}_gamma"], bias, axis=-1)
 
     def hybrid_forward(self, F: Operators, inputs: Tensor, states: list[Tensor], **params: Tensor) -> Any:
@@ -149,15 +150,18 @@ class RecurrentCell(HybridRecurrentCell):
 # How the formulas are written in operators: the one place where speed and faults of the engine have a say.
 
 
-def affine(F: Operators, x: Tensor, weight: Tensor, bias: Optional[Tensor], num_hidden: int) -> Tensor:
-    """``x @ weight.T + bias`` over the last axis. `FullyConnected` is the one product that runs in oneDNN."""
-    if bias is None:
-        return F.FullyConnected(x, weight, num_hidden=num_hidden, no_bias=True, flatten=False)
-    if trace(x).device == "cpu" and trace(x).training:
-        # In oneDNN the gradient of its bias is left unwritten where its weight asks for none.
-        product = F.FullyConnected(x, weight, num_hidden=num_hidden, no_bias=True, flatten=False)
-        return F.broadcast_add(product, bias)
-    return F.FullyConnected(x, weight, bias, num_hidden=num_hidden, flatten=False)
+def affine(
+    F: Operators, x: Tensor, weight: Tensor, bias: Optional[Tensor], num_hidden: int, frozen: bool = False
+) -> Tensor:
+    """``x @ weight.T + bias`` over the last axis. `FullyConnected` is the one product that runs in oneDNN.
+
+    With a `frozen` weight the bias is added by itself: MXNet leaves its gradient unwritten where the weight asks for
+    none.
+    """
+    if bias is not None and not frozen:
+        return F.FullyConnected(x, weight, bias, num_hidden=num_hidden, flatten=False)
+    product = F.FullyConnected(x, weight, num_hidden=num_hidden, no_bias=True, flatten=False)
+    return product if bias is None else F.broadcast_add(product, bias)
 
 
 def split_gates(F: Operators, x: Tensor, num_gates: int, size: int) -> list[Tensor]:

@@ -37,6 +37,8 @@ class Trace:
         Whether the graph has to hold MXNet's own operators alone, as an exported one does.
     accumulates : bool
         Whether a gradient may have to be added to what is there (``grad_req='add'``).
+    frozen : tuple of bool
+        Which parameters ask for no gradient, where one is asked for at all.
     length : int, optional
         The number of steps, where the graph is for one length.
 
@@ -50,15 +52,16 @@ class Trace:
     training: bool = True
     portable: bool = False
     accumulates: bool = True
+    frozen: tuple[bool, ...] = ()
     length: Optional[int] = None
 
     def __post_init__(self) -> None:
         check_choice("device", self.device, DEVICES)
 
     @classmethod
-    def of(cls, inputs: NDArray, accumulates: bool = True) -> Trace:
+    def of(cls, inputs: NDArray, accumulates: bool = True, frozen: tuple[bool, ...] = ()) -> Trace:
         """The trace of a call with this array, now, for any length."""
-        return _of_call(inputs.context.device_type == "gpu", autograd.is_recording(), accumulates)
+        return _of_call(inputs.context.device_type == "gpu", autograd.is_recording(), accumulates, frozen)
 
     def for_length(self, length: Optional[int]) -> Trace:
         """The same for one length."""
@@ -66,8 +69,8 @@ class Trace:
 
 
 @cache
-def _of_call(gpu: bool, training: bool, accumulates: bool) -> Trace:
-    return Trace("gpu" if gpu else "cpu", training, accumulates=accumulates)
+def _of_call(gpu: bool, training: bool, accumulates: bool, frozen: tuple[bool, ...]) -> Trace:
+    return Trace("gpu" if gpu else "cpu", training, accumulates=accumulates, frozen=frozen)
 
 
 _trace: ContextVar[Optional[Trace]] = ContextVar("trace", default=None)

@@ -149,7 +149,9 @@ class AnyLength(HybridBlock):
     def forward(self, x: Tensor, states: Any, *more: Any) -> Any:
         if not isinstance(x, NDArray):
             return super().forward(x, states, *more)
-        current = Trace.of(x, accumulates=autograd.is_recording() and self._accumulates(x, states))
+        current = Trace.of(x, accumulates=False)
+        if current.training:
+            current = Trace.of(x, *self._gradients_asked_for(x, states))
         if not self._active:
             with tracing(current):
                 return super().forward(x, states, *more)
@@ -168,10 +170,11 @@ class AnyLength(HybridBlock):
         with self._graphs.lock:  # two threads in one graph with static memory overwrite each other's results in MXNet
             return graph.run(x, states, *more)
 
-    def _accumulates(self, x: NDArray, states: Any) -> bool:
-        if any(parameter.grad_req == "add" for parameter in self.collect_params().values()):
-            return True
-        return any(array.grad is not None for array in (x, *states))
+    def _gradients_asked_for(self, x: NDArray, states: Any) -> tuple[bool, tuple[bool, ...]]:
+        """Whether a gradient may be added to what is there, and which parameters ask for none."""
+        requests = [parameter.grad_req for parameter in self.collect_params().values()]
+        accumulates = "add" in requests or any(array.grad is not None for array in (x, *states))
+        return accumulates, tuple(request == "null" for request in requests) if "null" in requests else ()
 
     def _first_call(self, current: Trace, backend: Optional[str], x: NDArray, states: Any, *more: Any) -> Any:
         """Trace the graph, call it, and keep it if that went well."""

@@ -220,7 +220,7 @@ class RecurrentStack(AnyLength):
         if not isinstance(inputs, (NDArray, Symbol)):
             raise TypeError(f"inputs must be an NDArray or a Symbol, got {type(inputs).__name__}")
         batch_size = self._checked_shape(inputs)[self.batch_axis] if isinstance(inputs, NDArray) else 0
-        states = complete_states(self, states, inputs, batch_size)
+        states = complete_states(self, states, inputs, batch_size, (self.time_axis, 2))
         self._check_sequence_length(inputs, sequence_length)
         arguments = [] if sequence_length is None else [sequence_length]
         outputs, states = super().__call__(inputs, states, *arguments)
