@@ -233,9 +233,6 @@ def test_the_cell_of_the_cells_page_runs_trains_and_is_exported(tmp_path, monkey
     exec(check, names)  # against NumPy
 
 
-@pytest.mark.skipif(
-    not hasattr(testing, "compare_networks"), reason="deeprnn.testing.compare_networks is not there yet"
-)
 def test_the_code_of_the_service_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first, *others = blocks("docs/service.md")

@@ -268,16 +268,6 @@ def test_the_short_table_goes_between_its_marks() -> None:
             bench_report.fill(wrong, "bench:rnn", brief)
 
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("cell", re.findall(r"<!-- bench:(\w+) -->", README))
-def test_the_readme_says_what_the_record_holds(cell: str) -> None:
-    record = json.loads((Path(__file__).parents[2] / "benchmarks" / f"{cell}.json").read_text(encoding="utf-8"))
-    filled = bench_report.fill(README, f"bench:{cell}", bench_report.brief(record))
-    assert filled == README, f"scripts/bench.py --table benchmarks/{cell}.json --into README.md"
-
-
 def grown(fixed: float, each: float, bend: float = 0.0) -> dict[str, Any]:
     """A record of times on a line, or bent away from it, by steps and layers."""
     points = []
