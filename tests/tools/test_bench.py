@@ -6,7 +6,6 @@ import json
 import math
 import os
 import platform
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
