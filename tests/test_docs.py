@@ -221,7 +221,7 @@ def test_the_cell_of_the_cells_page_runs_trains_and_is_exported(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mgu", raising=False)
-    cell, use, _, check = blocks("docs/cells.md")
+    cell, use, register, check = blocks("docs/cells.md")
     (tmp_path / "mgu.py").write_text(cell, encoding="utf-8")
     names = {}
     exec(use, names)  # as layers, trained, exported
@@ -231,6 +231,10 @@ def test_the_cell_of_the_cells_page_runs_trains_and_is_exported(tmp_path, monkey
     for ours, theirs in zip(names["again"](shorter, *layer.begin_state(32)), layer(shorter, layer.begin_state(32))):
         assert distance(ours, theirs[0] if isinstance(theirs, list) else theirs) <= 1e-5
     exec(check, names)  # against NumPy
+    exec(cell + register, {})
+    net = deeprnn.LanguageModel(7, 5, 3, cell="mgu", residual=True)
+    net.initialize()
+    assert net(nd.array([[1, 2], [3, 4], [5, 6]], dtype="int32"))[0].shape == (3, 2, 7)
 
 
 def test_the_code_of_the_service_page_runs(tmp_path, monkeypatch):
