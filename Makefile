@@ -1,32 +1,37 @@
 # Two commands: `make train` and `make test`. Each sets up .venv first where that has not been done.
 
-.PHONY: setup train test lint check lock clean
+.PHONY: setup train test lint check lock clean help
 
-setup:
+setup: ## set up .venv: find a Python, install the locked dependencies and this package (make alone does this)
 	@scripts/setup.sh
 
 train: ARGS = --layers 2
-train: setup
+train: setup ## train a language model; options of `deeprnn train` go in ARGS="--layers 4"
 	@.venv/bin/python scripts/train.py $(ARGS)
 
 # One thread each: two test processes share the cores better than their threads would.
-test: setup
+test: setup ## run the tests; options of pytest go in ARGS
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 $(ARGS)
 
-lint: setup
+lint: setup ## ruff, mypy, and the rules on what may import what
 	@.venv/bin/python -m ruff check .
 	@.venv/bin/python -m mypy
 	@.venv/bin/lint-imports
 
-check: lint test
+check: lint test ## lint and test
 
 # The versions and hashes of everything, for all Pythons and platforms; `make lock ARGS=--upgrade` takes newer ones.
-lock:
+lock: ## write requirements.lock anew (needs uv); ARGS=--upgrade takes newer versions
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
 	@uv pip compile -q --no-config --universal --python-version 3.9 --generate-hashes --no-strip-extras \
 	    --extra test --extra dev --extra tensorboard --custom-compile-command "make lock" \
 	    $(ARGS) -o requirements.lock setup.cfg
 
-clean:
+clean: ## delete .venv, caches and builds
 	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis build dist src/*.egg-info
 	@find src scripts tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A target's line is the text after its two number signs.
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target text; do \
+	    printf '%-8s %s\n' "$$target" "$$text"; done

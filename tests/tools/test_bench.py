@@ -6,7 +6,6 @@ import json
 import math
 import os
 import platform
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -266,16 +265,6 @@ def test_the_short_table_goes_between_its_marks() -> None:
     for wrong in ("", "<!-- /bench:rnn --> <!-- bench:rnn -->", text + text):
         with pytest.raises(ValueError, match="<!-- bench:rnn -->"):
             bench_report.fill(wrong, "bench:rnn", brief)
-
-
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("cell", re.findall(r"<!-- bench:(\w+) -->", README))
-def test_the_readme_says_what_the_record_holds(cell: str) -> None:
-    record = json.loads((Path(__file__).parents[2] / "benchmarks" / f"{cell}.json").read_text(encoding="utf-8"))
-    filled = bench_report.fill(README, f"bench:{cell}", bench_report.brief(record))
-    assert filled == README, f"scripts/bench.py --table benchmarks/{cell}.json --into README.md"
 
 
 def grown(fixed: float, each: float, bend: float = 0.0) -> dict[str, Any]:

@@ -1,0 +1,107 @@
+#!/usr/bin/env python
+"""The short tables of README.md, README.zh-CN.md and docs/depth.md, from the records in benchmarks/.
+
+python benchmarks/readme_tables.py        writes these pages anew; a test holds that nothing would change
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+# The tools lie at the top of the repository, and are not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from deeprnn._util.files import write_text_atomic
+from tools.bench_report import fill, markdown, summary
+
+RECORDS = Path(__file__).parent
+PROJECT = RECORDS.parent
+
+LAYERS = {"rnn": "DeepRNN", "gru": "DeepGRU", "lstm": "DeepLSTM"}
+
+SPEED = {
+    "en": ["time, mean (worst) of {} shapes", "inference", "training", "language model, 2 x 256", ", busy in {}"],
+    "zh": ["用时之比，{} 种形状的平均（最差）", "推理", "训练", "语言模型，2 x 256", "，{} 种不稳定"],
+}
+DEPTH = {
+    "en": ["layers", "the book's recipe, epoch 250", "this recipe, epoch 50", "held-out loss, 3 epochs"],
+    "zh": ["层数", "书中的配方，第 250 周期", "本项目的配方，第 50 周期", "留出文本的损失，3 个周期"],
+}
+BOOK = {"en": ["layers", "three seeds at 250", "to"], "zh": ["层数", "第 250 周期的三个种子", "至"]}
+
+
+def read(name: str) -> Any:
+    """A record."""
+    return json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def speed(language: str) -> str:
+    """One row a kind of layer, and one for training a language model: time over that of the others."""
+    title, inference, training, model, busy = SPEED[language]
+    works = {"inference": inference, "training": training}
+    columns = [(work, peer) for work in works for peer in ("gluon", "pytorch")]
+    names = {"gluon": "gluon.rnn", "pytorch": "PyTorch"}
+    rows = [["", *(f"{works[work]} / {names[peer]}" for work, peer in columns)]]
+    for cell, name in LAYERS.items():
+        cases = read(cell)["cases"]
+        rows[0][0] = title.format(len(cases) - 1)  # the one step is not in the mean
+        means = summary(cases)
+        rows.append([name, *(_mean(means[work]["ratios"].get(peer), busy) for work, peer in columns)])
+    ratio = next(iter(read("language_model")["language_model"]["ratios"].values()))["median"]
+    rows.append([model, *(f"{1 / ratio:.2f}" if column == ("training", "gluon") else "" for column in columns)])
+    return markdown(rows)
+
+
+def _mean(of: Optional[Mapping[str, Any]], busy: str) -> str:
+    if of is None or of["mean"] is None:
+        return ""
+    noisy = busy.format(len(of["busy"])) if of["busy"] else ""
+    return f"{of['mean']:.2f} ({of['worst']['ratio']:.2f}){noisy}"
+
+
+def depth(language: str) -> str:
+    """Perplexity of the training text under two recipes, and the loss on held-out text, by layers."""
+    book = read("book")["median"]
+    lyrics = {group["layers"]: group["train_at"]["50"] for group in read("depth_lyrics")["groups"]}
+    heldout = {group["layers"]: group["test_loss"] for group in read("depth_tinyshakespeare")["groups"]}
+    rows = [DEPTH[language]]
+    for layers in lyrics:
+        before = f"{book[str(layers)]['250']:.3f}" if str(layers) in book else ""
+        after = f"{heldout[layers]['median']:.3f}" if layers in heldout else ""
+        rows.append([str(layers), before, f"{lyrics[layers]['median']:.3f}", after])
+    return markdown(rows)
+
+
+def book(language: str) -> str:
+    """The book's recipe, epoch by epoch: medians, and the range of the seeds at the end."""
+    record = read("book")
+    title, ends, to = BOOK[language]
+    epochs = list(next(iter(record["median"].values())))
+    rows = [[title, *epochs, ends]]
+    for layers, at in record["median"].items():
+        last = [run["perplexity"][epochs[-1]] for run in record["runs"] if str(run["layers"]) == layers]
+        values = [f"{at[epoch]:.4g}" for epoch in epochs]
+        rows.append([layers, *values, f"{min(last):.4g} {to} {max(last):.4g}"])
+    return markdown(rows)
+
+
+TABLES = {"bench:in-short": speed, "depth:in-short": depth, "depth:book": book}
+PAGES = {"README.md": "en", "README.zh-CN.md": "zh", "docs/depth.md": "en"}
+
+
+def filled(text: str, language: str) -> str:
+    """A page with its short tables as the records have them."""
+    for mark, table in TABLES.items():
+        if f"<!-- {mark} -->" in text:
+            text = fill(text, mark, table(language))
+    return text
+
+
+if __name__ == "__main__":
+    for page, language in PAGES.items():
+        path = PROJECT / page
+        write_text_atomic(path, filled(path.read_text(encoding="utf-8"), language))
