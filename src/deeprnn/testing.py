@@ -18,7 +18,17 @@ import numpy as np
 from mxnet import autograd, gluon
 from mxnet.ndarray import NDArray
 
-__all__ = ["TOLERANCE", "Parity", "Run", "compare", "copy_parameters", "distance", "randomize", "run"]
+__all__ = [
+    "TOLERANCE",
+    "Parity",
+    "Run",
+    "compare",
+    "compare_networks",
+    "copy_parameters",
+    "distance",
+    "randomize",
+    "run",
+]
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 """The largest relative distance at which two implementations count as the same function."""
@@ -187,3 +197,84 @@ def compare(ours: Run, theirs: Run, tolerance: Optional[float] = None) -> Parity
         tolerance = TOLERANCE[next(iter(theirs.tensors.values())).dtype.name]
     distances = {name: distance(ours.tensors[name], value) for name, value in theirs.tensors.items()}
     return Parity(distances, tolerance, (ours.losses, theirs.losses))
+
+
+def compare_networks(
+    ours: gluon.Block,
+    theirs: gluon.Block,
+    *inputs: Any,
+    parameters: Optional[str] = None,
+    gradients: bool = True,
+    tolerance: Optional[float] = None,
+) -> Parity:
+    """Whether two networks with the same parameters are the same function of these inputs.
+
+    For a network of one's own in which a built-in layer is replaced by one of this package, and its file.
+
+    Parameters
+    ----------
+    ours, theirs : Block
+        Initialised, with parameters of the same structural names, as in a ``.params`` file.
+    *inputs
+        What both are called with: arrays, lists of arrays, or None.
+    parameters : str, optional
+        A ``.params`` file, which both load. By default `ours` gets the values of `theirs`.
+    gradients : bool
+        Compare the gradients of the inputs and of all parameters besides the outputs. Outputs are weighed by numbers of
+        their own each, the same for both.
+    tolerance : float, optional
+        By default that of the dtype, see `TOLERANCE`.
+
+    Returns
+    -------
+    Parity
+        With the names ``output 0``, ..., ``d input 0``, ..., and ``d <structural name>``.
+
+    Raises
+    ------
+    ValueError
+        Where the two differ in parameters.
+
+    Examples
+    --------
+    >>> compare_networks(mine(DeepLSTM(64)), mine(gluon.rnn.LSTM(64)), x, parameters="model.params").same
+    True
+    """
+    if parameters is not None:
+        for net in (ours, theirs):
+            net.load_parameters(parameters)
+    else:
+        for net in (ours, theirs):
+            net(*inputs)  # completes shapes that were left to the first call
+        mine, wanted = ours._collect_params_with_prefix(), theirs._collect_params_with_prefix()
+        if mine.keys() != wanted.keys():
+            raise ValueError(f"the two networks differ in parameters: {sorted(mine.keys() ^ wanted.keys())}")
+        for name, parameter in mine.items():
+            parameter.set_data(wanted[name].data().astype(parameter.dtype))
+    return compare(_network_run(ours, inputs, gradients), _network_run(theirs, inputs, gradients), tolerance)
+
+
+def _network_run(net: gluon.Block, inputs: Sequence[Any], gradients: bool) -> Run:
+    tensors = {f"output {i}": tensor.asnumpy() for i, tensor in enumerate(_flat(net(*inputs)))}
+    if gradients:
+        floats = [x for x in _flat(inputs) if np.dtype(x.dtype).kind == "f"]
+        for x in floats:
+            x.attach_grad()
+        draw = np.random.default_rng(7)
+        with autograd.record():
+            outputs = _flat(net(*inputs))
+            total = sum((mx.nd.array(draw.normal(size=y.shape), dtype=y.dtype) * y).sum() for y in outputs)
+        total.backward()
+        tensors.update({f"d input {i}": x.grad.asnumpy() for i, x in enumerate(floats)})
+        parameters = net._collect_params_with_prefix().items()
+        tensors.update({f"d {name}": p.grad().asnumpy() for name, p in parameters if p.grad_req != "null"})
+    return Run(tensors, [])
+
+
+def _flat(value: Any) -> list[NDArray]:
+    """The arrays of a nested list, as ``mx.nd`` arrays."""
+    if value is None:
+        return []
+    if isinstance(value, NDArray):
+        return [value.as_nd_ndarray() if isinstance(value, mx.np.ndarray) else value]
+    return [array for item in value for array in _flat(item)]
