@@ -194,3 +194,25 @@ def test_the_default_initializer_is_orthogonal_and_can_be_replaced():
     net.initialize(RecurrentOrthogonal(2.0), force_reinit=True, ctx=mx.cpu(1))
     weight = net.stack.l1_h2h_weight.data(mx.cpu(1)).asnumpy()
     assert np.allclose(weight @ weight.T, 4 * np.eye(H), atol=1e-4)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("embedding_size", [0, 6])
+@pytest.mark.parametrize("flags", [None, {}, {"static_alloc": True, "static_shape": True}], ids=str)
+def test_ids_of_numpys_kind_give_logits_of_that_kind_and_the_same_numbers(cell, embedding_size, flags, tmp_path):
+    net = LanguageModel(11, 8, 2, cell=cell, embedding_size=embedding_size)
+    net.initialize()
+    ids = mx.nd.array([[1, 2, 3], [4, 5, 6]], dtype="int32")
+    expected, last = net(ids)
+    net.save_parameters(str(tmp_path / "p"))
+    with mx.util.np_shape(True), mx.util.np_array(True):
+        again = LanguageModel(11, 8, 2, cell=cell, embedding_size=embedding_size)
+        again.initialize()
+        again.load_parameters(str(tmp_path / "p"))
+        if flags is not None:
+            again.hybridize(**flags)
+        for length in (2, 1):
+            logits, states = again(ids[:length].as_np_ndarray())
+            assert isinstance(logits, mx.np.ndarray) and isinstance(states[0], mx.np.ndarray)
+            assert distance(logits.as_nd_ndarray(), expected[:length]) <= 1e-6
+        assert distance(again(ids.as_np_ndarray(), None)[1][0].as_nd_ndarray(), last[0]) <= 1e-6

@@ -11,7 +11,7 @@ from mxnet.ndarray import NDArray
 
 from .._util.checks import check_choice, check_dtype, check_size
 from .._util.types import Operators, Tensor
-from ..nn.arrays import complete_states
+from ..nn.arrays import Kind, classic, complete_states
 from ..nn.cells import ACTIVATIONS
 from ..nn.context import Trace
 from ..nn.graphs import AnyLength
@@ -151,7 +151,7 @@ class LanguageModel(AnyLength):
 
     def hybrid_forward(self, F: Operators, ids: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         if self.embedding is None:
-            inputs = F.one_hot(ids, depth=self._vocab_size, dtype=self._dtype)
+            inputs = Kind(ids)(F.one_hot(classic(ids), depth=self._vocab_size, dtype=self._dtype))
         else:
             inputs = self.embedding(ids)
         if self._tied:

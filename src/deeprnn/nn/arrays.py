@@ -32,7 +32,7 @@ def complete_states(
     kind = type(inputs)
     if states is None:
         if isinstance(inputs, NDArray):
-            states = layer.begin_state(batch_size, ctx=inputs.context)
+            states = layer.begin_state(batch_size, ctx=inputs.ctx)
         else:
             states = _zeros(layer, classic(inputs), other_axes)
         return [Kind(inputs)(classic(state)) for state in states]

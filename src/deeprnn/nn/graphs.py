@@ -21,6 +21,7 @@ from mxnet.gluon.parameter import ParameterDict
 from mxnet.ndarray import NDArray
 
 from .._util.types import Tensor
+from .arrays import Kind, classic
 from .context import Trace, trace, tracing
 
 __all__ = ["GRAPHS_KEPT", "AnyLength", "known_length", "portable"]
@@ -68,7 +69,7 @@ class _Graph(HybridBlock):
     def run(self, x: NDArray, states: Any, *more: Any) -> Any:
         """The call, once traced: gluon's own looks through all arguments first, for as long as a small step takes."""
         given = [x, *states, *more]
-        with x.context:
+        with x.ctx:
             y, *states = self._cached_op(*[given[i] if is_input else i.data() for is_input, i in self._cached_op_args])
         return y, states
 
@@ -182,7 +183,8 @@ class AnyLength(HybridBlock):
             graph = self._graphs.find((current, backend)) or self._new_graph(current, backend)
             results = graph(x, states, *more)
             self._graphs.keep((current, backend), graph)
-            self._example = _detached((x.detach().slice_axis(axis=self.time_axis, begin=0, end=1), states, *more))
+            one_step = classic(x.detach()).slice_axis(axis=self.time_axis, begin=0, end=1)
+            self._example = _detached((Kind(x)(one_step), states, *more))
             return results
 
     def _new_graph(self, current: Trace, backend: Optional[str] = None) -> _Graph:

@@ -18,6 +18,7 @@ from mxnet.initializer import Initializer, Normal, Xavier
 from mxnet.ndarray import NDArray
 
 from .._util.checks import check_choice
+from .arrays import classic
 from .cells import ACTIVATIONS
 
 __all__ = ["INITIALIZERS", "DepthScaled", "RecurrentIdentity", "RecurrentOrthogonal", "initializer"]
@@ -31,6 +32,7 @@ class _Recurrent(Initializer):
         self._gain = gain
 
     def _init_weight(self, name: str, arr: NDArray) -> None:
+        arr = classic(arr)
         rows, columns = arr.shape if len(arr.shape) == 2 else (0, 1)
         if not name.endswith("h2h_weight") or rows % columns:
             self._other(name, arr)
