@@ -19,7 +19,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[1]
 TOOLS = ["awk", "cat", "cksum", "cp", "date", "dirname", "grep", "ldd", "mkdir", "rm", "sed", "sh", "sleep"]
 PIECES = ["LICENSE", "README.md", "configs"]
-PIECES += ["pyproject.toml", "requirements.lock", "scripts", "setup.cfg", "src", "tools"]
+PIECES += ["pyproject.toml", "requirements.lock", "scripts", "setup.cfg", "setup.py", "src", "tools"]
 
 
 def copy_project(folder: Path) -> None:
@@ -27,7 +27,7 @@ def copy_project(folder: Path) -> None:
     folder.mkdir()
     for piece in map(PROJECT.joinpath, PIECES):
         if piece.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.so")
             shutil.copytree(piece, folder / piece.name, symlinks=True, ignore=ignored)
         elif piece.exists():
             shutil.copy(piece, folder)
