@@ -20,6 +20,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 TOOLS = ["awk", "cat", "cksum", "cp", "date", "dirname", "grep", "ldd", "mkdir", "rm", "sed", "sh", "sleep"]
 PIECES = ["LICENSE", "README.md", "configs"]
 PIECES += ["pyproject.toml", "requirements.lock", "scripts", "setup.cfg", "setup.py", "src", "tools"]
+LIBRARY = "src/deeprnn/nn/_kernels.so"
 
 
 def copy_project(folder: Path) -> None:
@@ -45,6 +46,7 @@ class Machine:
             os.symlink(shutil.which(tool), self.path / tool)
         self.system("Linux", "x86_64")
         self.command("cc", "exit 0")
+        self.command("g++", "echo g++ 12")
         (self.path / "Python.h").touch()
         copy_project(self.project)
 
@@ -82,7 +84,9 @@ class Machine:
                 *'get_path("include")'*) echo '{include or self.path}' ;;
                 *'{lacks}'*) exit 1 ;;
                 '-m venv'*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
-                '-m pip'*) cat >/dev/null; echo "$*" >>'{self.log}'; {pip} ;;
+                '-m pip'*) cat >/dev/null; echo "$*" >>'{self.log}'; {pip}
+                    case "$*" in *'-e .') : >{LIBRARY} ;; esac ;;
+                *build_ext*) echo "$*" >>'{self.log}'; : >{LIBRARY} ;;
             esac""",
         )
 
@@ -181,6 +185,30 @@ def test_no_compiler(machine: Machine) -> None:
     assert machine.complaint().endswith("apt-get install gcc libc6-dev\n")
 
 
+def test_no_cpp_compiler_is_said_and_no_failure(machine: Machine) -> None:
+    machine.python()
+    machine.command("g++", "exit 127")
+    code, out, err = machine.run("--check")
+    assert (code, out) == (0, "")
+    assert err.startswith("setup: no C++ compiler (g++): the layers work, slower")
+    assert err.endswith("package manager\n") and err.count("\n") == 1
+    machine.command("apt-get", "exit 0")
+    code, _, err = machine.run()
+    assert code == 0
+    assert err.endswith("apt-get install g++\n") and err.count("\n") == 1
+    assert machine.run() == FINE
+    machine.command("g++", "echo g++ 12")
+    assert machine.run()[0] == 0
+    assert "build_ext" in machine.installs()[-1]
+
+
+def test_clang_serves_for_gpp(machine: Machine) -> None:
+    machine.python()
+    machine.command("g++", "exit 127")
+    machine.command("clang++", "exit 0")
+    assert machine.run("--check") == FINE
+
+
 def test_no_headers(machine: Machine) -> None:
     machine.python(include="/nowhere")
     machine.command("apt-get", "exit 0")
@@ -258,7 +286,7 @@ def test_uv_makes_venv_and_fetches_python_where_it_is_installed(machine: Machine
         f"""case "$*" in
             'python find'*) echo '{machine.path}/fetched' ;;
             venv*) mkdir -p .venv/bin && cp '{machine.path}/fetched' .venv/bin/python ;;
-            'pip install'*) cat >/dev/null; echo "$*" >>'{machine.log}' ;;
+            'pip install'*) cat >/dev/null; echo "$*" >>'{machine.log}'; : >{LIBRARY} ;;
         esac""",
     )
     assert machine.run("--check") == FINE
@@ -276,6 +304,42 @@ def test_a_change_of_what_is_installed_sets_up_again(machine: Machine, file: str
         stream.write("# changed\n")
     assert machine.run()[0] == 0
     assert len(machine.installs()) == 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["setup.py", "src/deeprnn/__init__.py", "src/deeprnn/nn/kernels/call.h", "src/deeprnn/nn/kernels/new.h", LIBRARY],
+)
+def test_a_change_of_the_kernels_builds_them_alone(machine: Machine, change: str) -> None:
+    machine.python()
+    machine.run()
+    file = machine.project / change
+    if change == LIBRARY:
+        file.unlink()
+    else:
+        with file.open("a") as stream:
+            stream.write('__version__ = "changed"\n')
+    code, out, err = machine.run()
+    assert (code, err) == (0, "")
+    assert out.startswith("building the native operator")
+    assert machine.installs()[3:] == ["setup.py -q build_ext --inplace"]
+    assert machine.run() == FINE
+    assert len(machine.installs()) == 4
+
+
+def test_a_build_that_failed_is_heard_of(machine: Machine) -> None:
+    machine.python(pip=f"trap 'rm -f {LIBRARY}' EXIT")
+    assert machine.run()[0] == 0
+    assert machine.installs()[3:] == ["setup.py -q build_ext --inplace"]
+
+
+def test_other_changes_of_the_package_build_nothing(machine: Machine) -> None:
+    machine.python()
+    machine.run()
+    for name in ("__init__.py", "nn/layers.py"):
+        with (machine.project / "src" / "deeprnn" / name).open("a") as stream:
+            stream.write("# changed\n")
+    assert machine.run() == FINE
 
 
 def test_a_moved_project_sets_up_again(machine: Machine) -> None:
