@@ -1,7 +1,7 @@
 """Builds the native operator, where it can be built: `deeprnn/nn/_kernels.so`. What the package is stands in setup.cfg.
 
-The operator makes the layers fast and changes nothing else. So where there is no C++ compiler, or one that fails, and on
-anything but Linux on x86-64, one line on stderr says so, and the package is built and installed without.
+The operator makes the layers fast and changes nothing else. So where there is no C++ compiler, or one that fails, and
+on anything but Linux on x86-64, one line on stderr says so, and the package is built and installed without.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def compiler() -> list[str]:
 
 def call(command: list[str]) -> None:
     """Run a compiler. What it warns of is passed on; where it fails, its first error says why."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         said = [line for line in done.stdout.splitlines() if "error" in line] or done.stdout.splitlines()
         raise NotBuilt(f"{command[0]} failed ({said[0].strip() if said else f'exit code {done.returncode}'})")

@@ -1,6 +1,6 @@
 """The kernels without MXNet: a C++ program runs them under the sanitizers, another asks their functions for accuracy.
 
-What is compiled, and how, stands in `kernels/Makefile`. The flags of all are those of a warning being an error.
+What is compiled, and how, stands in `kernels/Makefile`. In all of them a warning is an error.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ AVX512 = pytest.mark.skipif("avx512vl" not in PROCESSOR, reason="needs a process
         pytest.param("address512", marks=AVX512),
         "functions",
         "functions_wide",
+        "warnings",
     ],
 )
 def test_run(run: str, tmp_path: Path) -> None:
