@@ -4,7 +4,8 @@
 #   scripts/setup.sh           set up
 #   scripts/setup.sh --check   only look whether this machine has what set-up needs
 #
-# What is missing is said in one line on stderr, with exit code 1.
+# What is missing is said in one line on stderr, with exit code 1. A missing C++ compiler is said as well, and is no
+# failure: without one the layers are slower.
 set -eu
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 unset PYTHONHOME PYTHONPATH
@@ -24,7 +25,25 @@ fingerprint() {
     { pwd; .venv/bin/python --version; cat requirements.lock setup.cfg; } 2>&1 | cksum
 }
 
+# The native operator is made anew by itself, in a fraction of the time: when its sources, its version, the compiler or
+# the library itself are not what they were.
+library=src/deeprnn/nn/_kernels.so
+kernels_stamp=.venv/deeprnn-kernels
+kernels_fingerprint() {
+    {
+        cat setup.py src/deeprnn/nn/kernels/*
+        grep __version__ src/deeprnn/__init__.py
+        ${CXX:-g++} --version
+        [ ! -e $library ] || echo built
+    } 2>&1 | cksum
+}
+
 if [ $# -eq 0 ] && [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; then
+    if [ "$(cat "$kernels_stamp" 2>&1)" != "$(kernels_fingerprint)" ]; then
+        echo "building the native operator (half a minute)"
+        .venv/bin/python setup.py -q build_ext --inplace || fail "the native operator could not be built (above)"
+        kernels_fingerprint >"$kernels_stamp"
+    fi
     exit 0
 fi
 
@@ -92,6 +111,14 @@ if [ -z "$python" ]; then
     [ -n "$uv" ] || fail "no Python 3.9, 3.10 or 3.11 found$passed_over: apt-get install python3.11-venv python3.11-dev\
  (on Debian 12), or install uv, which fetches one by itself"
 fi
+# For the native operator, which setup.py builds where it can.
+unbuilt=''
+if [ "$(uname -s)" = Linux ] && ! runs ${CXX:-g++} --version && { [ -n "${CXX-}" ] || ! runs clang++ --version; }; then
+    hint='install one with your package manager'
+    ! runs command -v apt-get || hint='apt-get install g++'
+    unbuilt=said
+    echo "setup: no C++ compiler (${CXX:-g++}): the layers work, slower, without their native operator: $hint" >&2
+fi
 [ "${1-}" != --check ] || exit 0
 
 # --- set up
@@ -119,7 +146,7 @@ if [ -z "$python" ]; then
     lack=$(lacks "$python")
     [ -z "$lack" ] || fail "$lack"
 fi
-echo "setting up .venv with $("$python" --version) (once; about a minute)"
+echo "setting up .venv with $("$python" --version) (once; a minute or two)"
 
 if [ -n "$uv" ]; then
     uv venv -q --allow-existing --python "$python" .venv || fail "uv could not make .venv (above)"
@@ -137,6 +164,9 @@ awk '/^[a-z]/ { wanted = /^(cython|setuptools)==/ } wanted' requirements.lock |
     fail "the locked dependencies could not be installed (above): is the network there?"
 .venv/bin/python -W ignore -c 'import mxnet, gluonnlp' || fail "mxnet or gluonnlp is installed, but does not load (above)"
 
+# Installers keep to themselves what setup.py says: once more, then, to hear why there is no library.
+[ -e $library ] || [ -n "$unbuilt" ] || .venv/bin/python setup.py -q build_ext --inplace
+kernels_fingerprint >"$kernels_stamp"
 fingerprint >"$stamp"
 trap - EXIT
 echo "set up in $(($(date +%s) - started)) s"

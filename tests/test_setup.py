@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import configparser
 import os
+import platform
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import time
 import zipfile
 from pathlib import Path
@@ -19,7 +22,9 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[1]
 TOOLS = ["awk", "cat", "cksum", "cp", "date", "dirname", "grep", "ldd", "mkdir", "rm", "sed", "sh", "sleep"]
 PIECES = ["LICENSE", "README.md", "configs"]
-PIECES += ["pyproject.toml", "requirements.lock", "scripts", "setup.cfg", "src", "tools"]
+PIECES += ["pyproject.toml", "requirements.lock", "scripts", "setup.cfg", "setup.py", "src", "tools"]
+ON_X86 = (platform.system(), platform.machine()) == ("Linux", "x86_64")
+LIBRARY = "src/deeprnn/nn/_kernels.so"
 
 
 def copy_project(folder: Path) -> None:
@@ -27,7 +32,7 @@ def copy_project(folder: Path) -> None:
     folder.mkdir()
     for piece in map(PROJECT.joinpath, PIECES):
         if piece.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.so")
             shutil.copytree(piece, folder / piece.name, symlinks=True, ignore=ignored)
         elif piece.exists():
             shutil.copy(piece, folder)
@@ -45,6 +50,7 @@ class Machine:
             os.symlink(shutil.which(tool), self.path / tool)
         self.system("Linux", "x86_64")
         self.command("cc", "exit 0")
+        self.command("g++", "echo g++ 12")
         (self.path / "Python.h").touch()
         copy_project(self.project)
 
@@ -82,7 +88,9 @@ class Machine:
                 *'get_path("include")'*) echo '{include or self.path}' ;;
                 *'{lacks}'*) exit 1 ;;
                 '-m venv'*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
-                '-m pip'*) cat >/dev/null; echo "$*" >>'{self.log}'; {pip} ;;
+                '-m pip'*) cat >/dev/null; echo "$*" >>'{self.log}'; {pip}
+                    case "$*" in *'-e .') : >{LIBRARY} ;; esac ;;
+                *build_ext*) echo "$*" >>'{self.log}'; : >{LIBRARY} ;;
             esac""",
         )
 
@@ -181,6 +189,30 @@ def test_no_compiler(machine: Machine) -> None:
     assert machine.complaint().endswith("apt-get install gcc libc6-dev\n")
 
 
+def test_no_cpp_compiler_is_said_and_no_failure(machine: Machine) -> None:
+    machine.python()
+    machine.command("g++", "exit 127")
+    code, out, err = machine.run("--check")
+    assert (code, out) == (0, "")
+    assert err.startswith("setup: no C++ compiler (g++): the layers work, slower")
+    assert err.endswith("package manager\n") and err.count("\n") == 1
+    machine.command("apt-get", "exit 0")
+    code, _, err = machine.run()
+    assert code == 0
+    assert err.endswith("apt-get install g++\n") and err.count("\n") == 1
+    assert machine.run() == FINE
+    machine.command("g++", "echo g++ 12")
+    assert machine.run()[0] == 0
+    assert "build_ext" in machine.installs()[-1]
+
+
+def test_clang_serves_for_gpp(machine: Machine) -> None:
+    machine.python()
+    machine.command("g++", "exit 127")
+    machine.command("clang++", "exit 0")
+    assert machine.run("--check") == FINE
+
+
 def test_no_headers(machine: Machine) -> None:
     machine.python(include="/nowhere")
     machine.command("apt-get", "exit 0")
@@ -258,7 +290,7 @@ def test_uv_makes_venv_and_fetches_python_where_it_is_installed(machine: Machine
         f"""case "$*" in
             'python find'*) echo '{machine.path}/fetched' ;;
             venv*) mkdir -p .venv/bin && cp '{machine.path}/fetched' .venv/bin/python ;;
-            'pip install'*) cat >/dev/null; echo "$*" >>'{machine.log}' ;;
+            'pip install'*) cat >/dev/null; echo "$*" >>'{machine.log}'; : >{LIBRARY} ;;
         esac""",
     )
     assert machine.run("--check") == FINE
@@ -276,6 +308,42 @@ def test_a_change_of_what_is_installed_sets_up_again(machine: Machine, file: str
         stream.write("# changed\n")
     assert machine.run()[0] == 0
     assert len(machine.installs()) == 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["setup.py", "src/deeprnn/__init__.py", "src/deeprnn/nn/kernels/call.h", "src/deeprnn/nn/kernels/new.h", LIBRARY],
+)
+def test_a_change_of_the_kernels_builds_them_alone(machine: Machine, change: str) -> None:
+    machine.python()
+    machine.run()
+    file = machine.project / change
+    if change == LIBRARY:
+        file.unlink()
+    else:
+        with file.open("a") as stream:
+            stream.write('__version__ = "changed"\n')
+    code, out, err = machine.run()
+    assert (code, err) == (0, "")
+    assert out.startswith("building the native operator")
+    assert machine.installs()[3:] == ["setup.py -q build_ext --inplace"]
+    assert machine.run() == FINE
+    assert len(machine.installs()) == 4
+
+
+def test_a_build_that_failed_is_heard_of(machine: Machine) -> None:
+    machine.python(pip=f"trap 'rm -f {LIBRARY}' EXIT")
+    assert machine.run()[0] == 0
+    assert machine.installs()[3:] == ["setup.py -q build_ext --inplace"]
+
+
+def test_other_changes_of_the_package_build_nothing(machine: Machine) -> None:
+    machine.python()
+    machine.run()
+    for name in ("__init__.py", "nn/layers.py"):
+        with (machine.project / "src" / "deeprnn" / name).open("a") as stream:
+            stream.write("# changed\n")
+    assert machine.run() == FINE
 
 
 def test_a_moved_project_sets_up_again(machine: Machine) -> None:
@@ -385,21 +453,77 @@ def test_the_lock_answers_every_requirement() -> None:
     assert wanted <= {re.split(r"[\[=]", requirement)[0] for requirement in locked()}
 
 
-def test_a_wheel_holds_types_presets_and_the_command(tmp_path: Path) -> None:
-    pytest.importorskip("setuptools", minversion="64")
+REASON = (
+    "/bin/false failed (exit code 1)"
+    if ON_X86
+    else f"it is for Linux on x86-64, and this is {platform.system()} on {platform.machine()}"
+)
+COMPILER = """#!/bin/sh
+echo "$*" >>{log}
+while [ $# -gt 1 ]; do [ "$1" = -o ] && echo built >"$2"; shift; done
+"""
+
+
+def build(tmp_path: Path, hook: str, compiler: object) -> tuple[str, set[str], str]:
+    """Build the package with a C++ compiler, such as it is: name and contents, and what deeprnn says meanwhile."""
+    pytest.importorskip("setuptools", minversion="70.1")
     copy_project(tmp_path / "project")
-    command = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
-    subprocess.run(
-        [sys.executable, "-c", command, str(tmp_path)], cwd=tmp_path / "project", check=True, capture_output=True
+    command = f"import sys; from setuptools import build_meta; build_meta.{hook}(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", command, str(tmp_path)],
+        cwd=tmp_path / "project",
+        env={**os.environ, "CXX": shlex.quote(str(compiler))},
+        check=True,
+        capture_output=True,
+        text=True,
     )
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        (metadata,) = (name for name in names if name.endswith("entry_points.txt"))
+    said = "".join(line for line in done.stderr.splitlines(keepends=True) if "deeprnn:" in line)
+    (built,) = (file for file in tmp_path.iterdir() if file.name.endswith((".whl", ".tar.gz")))
+    if hook == "build_sdist":
+        with tarfile.open(built) as archive:
+            return built.name, {name.partition("/")[2] for name in archive.getnames()}, said
+    with zipfile.ZipFile(built) as archive:
+        return built.name, set(archive.namelist()), said
+
+
+def test_a_wheel_holds_types_presets_and_the_command(tmp_path: Path) -> None:
+    name, names, said = build(tmp_path, "build_wheel", "/bin/false")
+    assert name.endswith("-py3-none-any.whl")
+    assert said == f"deeprnn: built without its native operator: {REASON}; the layers work, slower\n"
+    (metadata,) = (name for name in names if name.endswith("entry_points.txt"))
+    with zipfile.ZipFile(tmp_path / name) as archive:
         assert "deeprnn = deeprnn.cli.main:main" in archive.read(metadata).decode()
     presets = {f"deeprnn/configs/{preset.name}" for preset in (PROJECT / "configs").glob("*.yaml")}
     assert {"deeprnn/__init__.py", "deeprnn/nn/layers.py", "deeprnn/py.typed", *presets} <= names
     assert not {name for name in names if name.startswith(("tools/", "benchmarks/", "tests/"))}
+    assert not {name for name in names if "kernels" in name}
+
+
+@pytest.mark.skipif(not ON_X86, reason="the native operator is for Linux on x86-64")
+def test_a_wheel_with_the_library_is_for_any_python_on_this_platform(tmp_path: Path) -> None:
+    compiler, log = tmp_path / "a compiler", tmp_path / "log"
+    compiler.write_text(COMPILER.format(log=log))
+    compiler.chmod(0o755)
+    name, names, said = build(tmp_path, "build_wheel", compiler)
+    assert name.endswith("-py3-none-linux_x86_64.whl")
+    assert said == ""
+    assert "deeprnn/nn/_kernels.so" in names
+    assert {name for name in names if "kernels" in name} == {"deeprnn/nn/_kernels.so"}
+    assert not {name for name in names if ".data/" in name}
+    *compiled, linked = sorted(log.read_text().splitlines(), key=lambda line: "-shared" in line)
+    for line in compiled:
+        assert ("-mavx2" in line) == ("isa_avx2.cc" in line)
+        assert ("-mavx512f" in line) == ("isa_avx512.cc" in line)
+        assert ("-DDEEPRNN_VERSION=" in line) == ("operator.cc" in line)
+    # What is general first: a function that several files compile is taken from the first of them.
+    assert re.findall(r"(\w+)\.cc\.o", linked)[:2] == ["operator", "team"]
+    assert "fast-math" not in log.read_text()
+
+
+def test_the_source_distribution_holds_the_kernels(tmp_path: Path) -> None:
+    _, names, _ = build(tmp_path, "build_sdist", "/bin/false")
+    kernels = {str(path.relative_to(PROJECT)) for path in (PROJECT / "src/deeprnn/nn/kernels").glob("*.*")}
+    assert {"setup.py", *kernels} <= names
 
 
 def test_the_extension_of_gluonnlp_is_built() -> None:

@@ -307,7 +307,8 @@ DEEPRNN_INLINE V sigmoid(V x) {
   using C = Constants<T>;
   V p, power;
   reduced<T>(bounded_below<T>(C::kSmallest, bounded_above<T>(C::kLargest, negative<T>(x))), &p, &power);
-  return T(1) / (T(1) + (p * power + power));
+  // Not p * power + power: where 2^n is infinite and p below 0, that would be a NaN.
+  return T(1) / (T(1) + (p + T(1)) * power);
 }
 
 // By its absolute value, so that it is exactly odd; within 2 units in the last place (float64: 3).
