@@ -27,7 +27,7 @@ def complete_states(
     kind = type(inputs)
     if states is None:
         if isinstance(inputs, NDArray):
-            states = layer.begin_state(batch_size, ctx=inputs.context)
+            states = layer.begin_state(batch_size, ctx=inputs.ctx)
         else:
             # Left to the shape of the inputs: an unknown size is -1 where numpy's shapes are on, else 0.
             states = layer.begin_state(-1 if is_np_shape() else 0, func=mx.sym.zeros)

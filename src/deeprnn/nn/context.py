@@ -58,7 +58,7 @@ class Trace:
     @classmethod
     def of(cls, inputs: NDArray, accumulates: bool = True) -> Trace:
         """The trace of a call with this array, now, for any length."""
-        return _of_call(inputs.context.device_type == "gpu", autograd.is_recording(), accumulates)
+        return _of_call(inputs.ctx.device_type == "gpu", autograd.is_recording(), accumulates)
 
     def for_length(self, length: Optional[int]) -> Trace:
         """The same for one length."""

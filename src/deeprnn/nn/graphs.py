@@ -68,7 +68,7 @@ class _Graph(HybridBlock):
     def run(self, x: NDArray, states: Any, *more: Any) -> Any:
         """The call, once traced: gluon's own looks through all arguments first, for as long as a small step takes."""
         given = [x, *states, *more]
-        with x.context:
+        with x.ctx:
             y, *states = self._cached_op(*[given[i] if is_input else i.data() for is_input, i in self._cached_op_args])
         return y, states
 

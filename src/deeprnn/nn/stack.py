@@ -315,7 +315,7 @@ class RecurrentStack(AnyLength):
         if np.dtype(inputs.dtype) != self.dtype:
             came = np.dtype(inputs.dtype).name
             raise TypeError(f"inputs must be {self.dtype}, as the layer is, got {came}; cast one of the two")
-        if self.dtype == "float16" and inputs.context.device_type != "gpu":
+        if self.dtype == "float16" and inputs.ctx.device_type != "gpu":
             raise TypeError("float16 needs a GPU: MXNet has no float16 matrix product on the CPU; cast to float32")
         size = self.input_size
         if size > 0 and size != shape[2]:  # 0, or -1 under np_shape: not known yet
