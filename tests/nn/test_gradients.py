@@ -1,7 +1,7 @@
 """The gradient of every number that goes in, against central differences in float64, for each cell and option.
 
-Static, the loop written out, and dynamic, the loop operator inside somebody else's hybridized block, are two graphs
-with two backward passes: each is tried.
+Native, one operator; static, the loop written out; dynamic, the loop operator inside somebody else's hybridized block:
+three backward passes, and each is tried.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ def central_differences(loss: Callable[[], Any], tensors: list[Any]) -> list[np.
     return gradients
 
 
-@pytest.mark.parametrize("unrolled", ["static", "dynamic"])
+@pytest.mark.parametrize("graph", ["native", "static", "dynamic"], indirect=True)
 @pytest.mark.parametrize(("options", "more"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_gradient(options: dict[str, Any], more: dict[str, Any], unrolled: str) -> None:
+def test_gradient(options: dict[str, Any], more: dict[str, Any], graph: str) -> None:
     config = Config(**{"layers": 2, "length": 3, "batch_size": 2, "input_size": 2, "hidden_size": 2, **options})
     layer = deep(config, **more)
     testing.randomize(layer, scale=0.6)
-    net = layer if unrolled == "static" else Parent(layer)
+    net = Parent(layer) if graph == "dynamic" else layer
     net.hybridize(static_alloc=True)
 
     inputs, states, lengths = config.draw()
