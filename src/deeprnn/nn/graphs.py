@@ -21,7 +21,7 @@ from mxnet.gluon.parameter import ParameterDict
 from mxnet.ndarray import NDArray
 
 from .._util.types import Tensor
-from .context import Trace, trace, tracing
+from .context import Trace, trace, traced_here, tracing
 
 __all__ = ["GRAPHS_KEPT", "AnyLength", "known_length", "portable"]
 
@@ -192,7 +192,7 @@ class AnyLength(HybridBlock):
             graph.register_op_hook(self._callback, self._monitor_all)
         return graph
 
-    def check_foreign_flags(self, current: Trace) -> None:
+    def check_foreign_flags(self) -> None:
         """Refuse to trace the loop operator for a graph in which it would be wrong.
 
         Raises
@@ -201,8 +201,8 @@ class AnyLength(HybridBlock):
             In somebody else's block that is hybridized with ``static_shape=True``, where the native operator does not
             serve: MXNet's loop operator returns wrong results or fails under this flag.
         """
-        if current.portable or current.length or self.unroll_length or ("static_shape", True) not in self._flags:
-            return
+        if traced_here() or self.unroll_length or ("static_shape", True) not in self._flags:
+            return  # our own graphs leave the flag out
         raise ValueError(
             f"{type(self).__name__} inside a block hybridized with static_shape=True needs MXNet's loop operator here, "
             "which fails under that flag. Hybridize with static_alloc=True alone, or build the layer with "

@@ -242,7 +242,7 @@ class RecurrentStack(AnyLength):
         sequence_length = None if sequence_length is None else classic(sequence_length)
         length = self.unroll_length or known_length(inputs, self.time_axis)
         if isinstance(inputs, Symbol) and not self.length_free(trace()):
-            self.check_foreign_flags(trace())
+            self.check_foreign_flags()
         x = self._time_major(F, inputs)  # (T, N, C)
         begin = zip(*(split(F, state, self.num_layers * len(self.directions)) for state in states))
         last = []
