@@ -12,6 +12,7 @@ from mxnet.symbol import Symbol
 from mxnet.util import is_np_shape
 
 from .._util.types import Tensor
+from .context import trace
 
 __all__ = ["Kind", "classic", "complete_states", "one_node"]
 
@@ -28,6 +29,13 @@ def complete_states(
     if states is None:
         if isinstance(inputs, NDArray):
             states = layer.begin_state(batch_size, ctx=inputs.ctx)
+        elif hasattr(layer, "length_free") and not layer.length_free(trace()):
+            # MXNet's own operators hand no shape back to the states: they take it from the inputs.
+            batch_axis, like = layer.batch_axis, classic(inputs)
+            states = [
+                mx.sym.broadcast_like(classic(zeros), like, lhs_axes=(1,), rhs_axes=(batch_axis,))
+                for zeros in layer.begin_state(1, func=mx.sym.zeros)
+            ]
         else:
             # Left to the shape of the inputs: an unknown size is -1 where numpy's shapes are on, else 0.
             states = layer.begin_state(-1 if is_np_shape() else 0, func=mx.sym.zeros)
