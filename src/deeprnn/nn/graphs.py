@@ -155,14 +155,18 @@ class AnyLength(HybridBlock):
                 return super().forward(x, states, *more)
         # A graph partitioned for a backend returns gradients of zero, silently: what is recorded gets a plain one.
         backend = None if current.training else self._backend
-        graph = self._graphs.find((current, backend))
+        key: tuple[Any, ...] = (current, backend)
+        graph = self._graphs.find(key)
         if graph is None and not self.length_free(current):
             length = x.shape[self.time_axis]
             if self.unroll_length or length * self.operators_per_step <= STATIC_LIMIT:
                 current = current.for_length(length)
-                graph = self._graphs.find((current, backend))
+                key = (current, backend)
+            else:
+                key = (current, backend, "loop")  # not for the shorter ones, which are faster without it
+            graph = self._graphs.find(key)
         if graph is None:
-            return self._first_call(current, backend, x, states, *more)
+            return self._first_call(key, x, states, *more)
         if not self._graph_flags.get("static_alloc"):
             return graph.run(x, states, *more)
         with self._graphs.lock:  # two threads in one graph with static memory overwrite each other's results in MXNet
@@ -173,12 +177,12 @@ class AnyLength(HybridBlock):
             return True
         return any(array.grad is not None for array in (x, *states))
 
-    def _first_call(self, current: Trace, backend: Optional[str], x: NDArray, states: Any, *more: Any) -> Any:
+    def _first_call(self, key: tuple[Any, ...], x: NDArray, states: Any, *more: Any) -> Any:
         """Trace the graph, call it, and keep it if that went well."""
         with self._graphs.lock:
-            graph = self._graphs.find((current, backend)) or self._new_graph(current, backend)
+            graph = self._graphs.find(key) or self._new_graph(*key[:2])
             results = graph(x, states, *more)
-            self._graphs.keep((current, backend), graph)
+            self._graphs.keep(key, graph)
             self._example = _detached((x.detach().slice_axis(axis=self.time_axis, begin=0, end=1), states, *more))
             return results
 
