@@ -1,8 +1,9 @@
-"""Graphs for a target: the forms are equal, and none for a GPU holds an operator that breaks the capture of a graph."""
+"""What a graph is traced for: all forms are equal, and none for a GPU has an operator that breaks a graph's capture."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -12,8 +13,8 @@ import pytest
 from mxnet import autograd, gluon
 
 from deeprnn import DeepGRU, DeepLSTM, DeepRNN
-from deeprnn.nn import graphs
-from deeprnn.nn.context import Target, drawn_for, target
+from deeprnn.nn import graphs, native
+from deeprnn.nn.context import Trace, trace, traced_here, tracing
 from deeprnn.testing import copy_parameters, distance, randomize
 
 T, C, H, L = 5, 3, 4, 2
@@ -21,38 +22,42 @@ KINDS = {"rnn": DeepRNN, "gru": DeepGRU, "lstm": DeepLSTM}
 ORACLES = {"rnn": gluon.rnn.RNN, "gru": gluon.rnn.GRU, "lstm": gluon.rnn.LSTM}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
-BREAK_A_CAPTURE = {"RNN", "_foreach", "Dropout", "SequenceMask", "SwapAxis", "SliceChannel", "Custom"}
+BREAK_A_CAPTURE = {"RNN", "_foreach", "Dropout", "SequenceMask", "SwapAxis", "SliceChannel", "Custom", native.OPERATOR}
 """What cannot stand in a CUDA graph in MXNet 1.9.1."""
 
 NO_KERNEL = {"Reshape", "expand_dims"}
 """Operators that only rename a shape."""
 
-KERNELS = {"rnn": 4, "gru": 17, "lstm": 16}
+KERNELS = {"rnn": 4, "gru": 18, "lstm": 16}
 """Kernels that one more step costs a layer on a GPU in inference: the slice of the projected inputs, the product, the
 slices of the gates, and what is left is elementwise, which MXNet's pointwise fusion joins."""
 
 
-def traced(kind, length, aim):
-    """The operators of a stack's static graph, as symbols for `aim`."""
-    layer = KINDS[kind](H, L, input_size=C, unroll_length=length)
-    with drawn_for(aim):
+def graph_of(layer, current):
+    """Outputs and last states as symbols, of the data, the states and the parameters."""
+    with tracing(current):
         outputs, states = layer(mx.sym.var("data"), layer.begin_state(0, func=lambda name, **_: mx.sym.var(name)))
-    nodes = json.loads(mx.sym.Group([outputs, *states]).tojson())["nodes"]
-    return [node["op"] for node in nodes if node["op"] != "null"]
+    return mx.sym.Group([outputs, *states])
+
+
+def traced(kind, length, current):
+    """The operators of a stack's static graph."""
+    graph = graph_of(KINDS[kind](H, L, input_size=C, unroll_length=length), current)
+    return [node["op"] for node in json.loads(graph.tojson())["nodes"] if node["op"] != "null"]
 
 
 @every_kind
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
 @pytest.mark.parametrize("length", [1, T])
 def test_no_graph_for_a_gpu_holds_what_breaks_a_capture(kind, training, length):
-    assert not set(traced(kind, length, Target("gpu", training))) & BREAK_A_CAPTURE
-    assert "SliceChannel" in traced(kind, T, Target("cpu", training))  # so the search does find them
+    assert not set(traced(kind, length, Trace("gpu", training))) & BREAK_A_CAPTURE
+    assert "SliceChannel" in traced(kind, T, Trace("cpu", training, portable=True))  # so the search does find them
 
 
 @every_kind
 def test_no_addition_in_a_step_for_a_gpu_broadcasts(kind):
     """MXNet's pointwise fusion takes elementwise addition and leaves the broadcasting one."""
-    short, long = (traced(kind, length, Target("gpu", training=False)).count("broadcast_add") for length in (T, T + 1))
+    short, long = (traced(kind, length, Trace("gpu", training=False)).count("broadcast_add") for length in (T, T + 1))
     assert short == long
 
 
@@ -60,41 +65,52 @@ def test_no_addition_in_a_step_for_a_gpu_broadcasts(kind):
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
 def test_the_kernels_of_a_step_are_counted(kind, training):
     short, long = (
-        sum(op not in NO_KERNEL for op in traced(kind, length, Target("gpu", training))) for length in (T, T + 1)
+        sum(op not in NO_KERNEL for op in traced(kind, length, Trace("gpu", training))) for length in (T, T + 1)
     )
     assert long - short == KERNELS[kind] * L
 
 
 @every_kind
-@pytest.mark.parametrize("aim", [Target(), Target(training=False), Target(here=True), Target("gpu")], ids=str)
-def test_the_fused_operator_and_the_loop_are_in_no_static_graph(kind, aim):
-    assert not set(traced(kind, T, aim)) & {"RNN", "_foreach"}
+@pytest.mark.parametrize("current", [Trace(), Trace(training=False), Trace(portable=True), Trace("gpu")], ids=str)
+def test_the_fused_operator_and_the_loop_are_in_no_static_graph(implementation, kind, current):
+    found = set(traced(kind, T, current))
+    assert not found & {"RNN", "_foreach"}
+    here = implementation == "native" and current.device == "cpu" and not current.portable
+    assert (native.OPERATOR in found) == here
 
 
 @every_kind
-@pytest.mark.parametrize("aim", [Target(training=False), Target(here=True), Target("gpu")], ids=str)
+@pytest.mark.parametrize("current", [Trace(), Trace(accumulates=False), Trace(portable=True), Trace("gpu")], ids=str)
 @pytest.mark.parametrize("length", [1, T])
-def test_every_form_gives_the_same_numbers_and_gradients(kind, aim, length):
+def test_every_form_gives_the_same_numbers_and_gradients(kind, current, length):
     """The form for a GPU is plain operators and so runs here as well."""
     layer = KINDS[kind](H, L, input_size=C, unroll_length=length)
     layer.initialize()
     randomize(layer)
     inputs = mx.nd.array(np.random.default_rng(1).normal(size=(length, 2, C)))
     found = []
-    for form in (Target(), aim):
+    states = layer.begin_state(2, func=mx.nd.ones)
+    for form in (None, current):
         inputs.attach_grad()
-        with drawn_for(form), autograd.record():
-            outputs, states = layer(inputs, layer.begin_state(2, func=mx.nd.ones))
-            total = sum((y * y).sum() for y in (outputs, *states))
+        with autograd.record(), native.switched(form is not None):
+            if form is None:
+                outputs, last = layer(inputs, states)
+            else:
+                graph = graph_of(layer, form)
+                values = {"data": inputs, **{f"{layer.prefix}h0_{i}": state for i, state in enumerate(states)}}
+                values.update((name, p.data()) for name, p in layer.collect_params().items())
+                outputs, *last = mx.nd.CachedOp(graph)(*(values[name] for name in graph.list_inputs()))
+            total = sum((y * y).sum() for y in (outputs, *last))
         total.backward()
-        found.append([outputs, *states, inputs.grad, *(p.grad().copy() for p in layer.collect_params().values())])
+        gradients = [inputs.grad, *(p.grad() for p in layer.collect_params().values())]
+        found.append([outputs, *last, *(gradient.copy() for gradient in gradients)])
     assert max(distance(a, b) for a, b in zip(*found)) <= 1e-6
 
 
 @every_kind
 @pytest.mark.parametrize("batch_size", [1, 15, 16, 48])
 @pytest.mark.parametrize("grad_req", ["write", "add"])
-def test_any_number_of_sequences_has_the_gradients_of_the_built_in_layer(kind, batch_size, grad_req):
+def test_any_number_of_sequences_has_the_gradients_of_the_built_in_layer(implementation, kind, batch_size, grad_req):
     options = {"activation": "tanh"} if kind == "rnn" else {}
     ours = KINDS[kind](H, L, input_size=C, **options)
     theirs = ORACLES[kind](H, L, input_size=C, **options)
@@ -116,13 +132,13 @@ def test_any_number_of_sequences_has_the_gradients_of_the_built_in_layer(kind, b
     assert max(distance(a, b) for a, b in zip(*found)) <= 1e-5
 
 
-def test_a_call_says_what_it_is_for(monkeypatch):
+def test_a_call_says_what_it_is_for(monkeypatch, implementation):
     seen = []
-    draw = graphs._Graph.__init__
+    make = graphs._Graph.__init__
 
-    def noted(self, block, length, aim):
-        seen.append((length, aim))
-        draw(self, block, length, aim)
+    def noted(self, block, current):
+        seen.append(current)
+        make(self, block, current)
 
     monkeypatch.setattr(graphs._Graph, "__init__", noted)
     layer = DeepRNN(H, input_size=C, layout="NTC")
@@ -132,13 +148,20 @@ def test_a_call_says_what_it_is_for(monkeypatch):
         layer(mx.nd.ones((2, T, C)))
         with autograd.record():
             layer(mx.nd.ones((2, T, C)))
-    assert seen == [(T, Target(training=False, here=True)), (T, Target(training=True, here=True))]
-    assert target() == Target()  # what is said while drawing ends with it
+    length = None if implementation == "native" else T
+    expected = [Trace(training=training, accumulates=False, length=length) for training in (False, True)]
+    assert seen == expected
+    x = mx.nd.ones((2, T, C))
+    x.attach_grad("add")
+    with autograd.record():
+        layer(x)
+    assert seen == [*expected, Trace(length=length)]
+    assert trace() == Trace() and not traced_here()  # what is set while tracing ends with it
 
 
 def test_another_device_is_refused():
     with pytest.raises(ValueError, match="device must be one of"):
-        Target("tpu")
+        Trace("tpu")
 
 
 PROGRAM = """
@@ -148,12 +171,12 @@ from mxnet import autograd
 from deeprnn import DeepRNN
 from deeprnn.nn import graphs
 
-drawn = []
-draw = graphs._Graph.__init__
+made = []
+make = graphs._Graph.__init__
 
-def noted(self, block, length, target):
-    drawn.append(length)
-    draw(self, block, length, target)
+def noted(self, block, current):
+    made.append(current.length)
+    make(self, block, current)
 
 graphs._Graph.__init__ = noted
 layer = DeepRNN(8, input_size=8)
@@ -179,15 +202,24 @@ for turn in range(3):
         go(length)
         go(length)
     sizes.append(resident())
-print(len(drawn), len(layer._graphs), *sizes)
+print(len(made), len(layer._graphs), *sizes)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
-def test_many_lengths_leak_nothing_and_redraw_no_graph_that_is_kept():
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", PROGRAM], capture_output=True, text=True, check=True)
-    drawn, kept, _, second, third = map(int, done.stdout.split())
-    assert kept == graphs.GRAPHS_KEPT
-    assert 600 - 2 * kept <= drawn <= 600  # once when a length comes, less those still kept from the turn before
+def test_many_lengths_leak_nothing_and_retrace_no_graph_that_is_kept(implementation):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM],
+        env={**os.environ, native.SWITCH: "1" if implementation == "native" else "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    made, kept, _, second, third = map(int, done.stdout.split())
+    if implementation == "native":
+        assert made == kept == 1
+    else:
+        assert kept == graphs.GRAPHS_KEPT
+        assert 600 - 2 * kept <= made <= 600  # once when a length comes, less those still kept from the turn before
     assert third - second <= 0.05 * second  # 200 graphs came and went in between

@@ -118,7 +118,7 @@ def test_off_they_change_nothing(kind):
 @every_kind
 def test_zoneout_in_inference_is_the_expectation(kind):
     layer = made(kind, 1, zoneout=0.25)
-    cell = layer._unfused[0]
+    cell = layer.cell
     inputs, states = (nd.array(v, dtype="float64") for v in drawn(layer)[0]), drawn(layer)[1]
     states = [nd.array(s[0], dtype="float64") for s in states]
     outputs = []
@@ -164,7 +164,7 @@ def test_what_a_tied_network_reads_is_as_large_as_what_another_reads():
     net.initialize()
     assert net.embedding.weight is net.decoder.weight
     read = []
-    net.stack._tap = lambda layer, x: read.append(x.asnumpy()) or x
-    logits, _ = net(nd.arange(500).reshape((1, 500)))
+    with net.stack.hooked(lambda layer, x: read.append(x.asnumpy()) or x):
+        logits, _ = net(nd.arange(500).reshape((1, 500)))
     assert read[0].std() == pytest.approx(1, rel=0.03)
     assert 0.2 < float(logits.asnumpy().std()) < 2

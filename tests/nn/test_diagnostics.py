@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mxnet import autograd, nd
 
-from deeprnn import DeepLSTM, DeepRNN, LanguageModel
+from deeprnn import DeepRNN, LanguageModel
 from deeprnn.nn.diagnostics import diagnose
 from deeprnn.testing import distance
 
@@ -108,7 +108,7 @@ def test_the_network_is_left_as_it_was():
     assert all(distance(p.grad(), grads[name]) == 0 for name, p in net.collect_params().items())
     assert net._active and len(net._graphs) == graphs
     assert distance(net(ids)[0], expected) == 0
-    assert DeepLSTM._tap is None and net.stack._tap is None
+    assert net.stack._hook is None
 
 
 def test_a_network_without_a_stack_is_refused():

@@ -1,7 +1,7 @@
 """The gradient of every number that goes in, against central differences in float64, for each cell and option.
 
-Static, the loop written out, and dynamic, the loop operator inside somebody else's hybridized block, are two graphs
-with two backward passes: each is tried.
+Native, one operator; static, the loop written out; dynamic, the loop operator inside somebody else's hybridized block:
+three backward passes, and each is tried.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from mxnet import autograd
 from oracles import Config, Parent, deep
 
 from deeprnn import testing
+from deeprnn.nn import native
 
 STEP = 1e-5
 TOLERANCE = 1e-6
+FORMS = ("native", "static", "dynamic")
 
 CELLS: dict[str, dict[str, Any]] = {
     "tanh": {"cell": "rnn", "activation": "tanh"},
@@ -62,39 +64,49 @@ def central_differences(loss: Callable[[], Any], tensors: list[Any]) -> list[np.
     return gradients
 
 
-@pytest.mark.parametrize("unrolled", ["static", "dynamic"])
 @pytest.mark.parametrize(("options", "more"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_gradient(options: dict[str, Any], more: dict[str, Any], unrolled: str) -> None:
+def test_gradient(options: dict[str, Any], more: dict[str, Any]) -> None:
     config = Config(**{"layers": 2, "length": 3, "batch_size": 2, "input_size": 2, "hidden_size": 2, **options})
     layer = deep(config, **more)
     testing.randomize(layer, scale=0.6)
-    net = layer if unrolled == "static" else Parent(layer)
-    net.hybridize(static_alloc=True)
 
     inputs, states, lengths = config.draw()
     x, *begin = (mx.nd.array(a, dtype="float64") for a in (inputs, *states))
     arguments = [mx.nd.array(a) for a in lengths]
     for tensor in (x, *begin):
         tensor.attach_grad()
+    parameters = layer.collect_params()
+    names = ["inputs", *(f"state {i}" for i in range(len(begin))), *parameters]
+    tensors = [x, *begin, *(p.data() for p in parameters.values())]
     weights: list[Any] = []
 
-    def loss() -> Any:
+    def loss(net: Any) -> Any:
         mx.random.seed(5)  # the same mask each time
         outputs, last = net(x, begin, *arguments)
         if not weights:
             weights.extend(mx.nd.array(np.random.normal(size=t.shape), dtype="float64") for t in (outputs, *last))
         return sum((w * t).sum() for w, t in zip(weights, (outputs, *last)))
 
-    with autograd.record():
-        total = loss()
-    total.backward()
-    parameters = layer.collect_params()
-    names = ["inputs", *(f"state {i}" for i in range(len(begin))), *parameters]
-    tensors = [x, *begin, *(p.data() for p in parameters.values())]
-    with autograd.train_mode():
-        numeric = central_differences(loss, tensors)
-    distances = {name: testing.distance(t.grad, expected) for name, t, expected in zip(names, tensors, numeric)}
-    assert {name: d for name, d in distances.items() if not d <= TOLERANCE} == {}
+    values, gradients = {}, {}
+    for form in FORMS:
+        with native.switched(form == "native"):
+            net = Parent(layer) if form == "dynamic" else layer
+            net.hybridize(static_alloc=True)
+            with autograd.record():
+                total = loss(net)
+            total.backward()
+            values[form] = total.asscalar()
+            gradients[form] = [tensor.grad.asnumpy() for tensor in tensors]
+    assert values == {form: pytest.approx(values["native"], rel=1e-12) for form in FORMS}
+    layer.hybridize(static_alloc=True)
+    with autograd.train_mode():  # in the fastest form: all have the same values
+        numeric = central_differences(lambda: loss(layer), tensors)
+    distances = {
+        (form, name): testing.distance(gradient, expected)
+        for form in FORMS
+        for name, gradient, expected in zip(names, gradients[form], numeric)
+    }
+    assert {which: d for which, d in distances.items() if not d <= TOLERANCE} == {}
 
 
 def test_differences_would_see_a_wrong_gradient() -> None:

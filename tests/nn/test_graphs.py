@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import mxnet as mx
@@ -9,10 +10,10 @@ import numpy as np
 import pytest
 from mxnet import autograd, gluon
 from mxnet.gluon import HybridBlock, nn
+from oracles import Parent
 
-from deeprnn import DeepGRU, DeepLSTM, DeepRNN, LanguageModel
+from deeprnn import DeepGRU, DeepLSTM, DeepRNN, LanguageModel, RecurrentStack
 from deeprnn.nn import graphs
-from deeprnn.nn.cells import ElmanCell, GRUCell, LSTMCell
 from deeprnn.nn.graphs import GRAPHS_KEPT, known_length
 from deeprnn.testing import distance, randomize
 
@@ -28,6 +29,9 @@ FLAGS = {
 every_kind = pytest.mark.parametrize("kind", KINDS)
 every_flag = pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS.keys())
 BOTH = FLAGS["static_shape"]
+pytestmark = pytest.mark.usefixtures("implementation")
+natively = pytest.mark.parametrize("implementation", ["native"], indirect=True)
+in_the_fallback = pytest.mark.parametrize("implementation", ["fallback"], indirect=True)
 
 
 def drawn(*shape, seed=0, dtype="float32"):
@@ -82,23 +86,25 @@ def foreign(kind="rnn", flags=None, **options):
     return net
 
 
-def with_reference(kind, flags, inside):
-    """A network with these flags, alone or in a foreign block, where static_shape is refused; and the same without."""
+def with_reference(kind, flags, inside, implementation):
+    """A network with these flags, alone or in a foreign block, and the same without. There the fallback takes no
+    static_shape.
+    """
     make = foreign if inside else made
-    if inside and flags:
+    if inside and flags and implementation == "fallback":
         flags = {name: value for name, value in flags.items() if name != "static_shape"}
     return make(kind, flags), make(kind)
 
 
 @pytest.fixture
-def drawings(monkeypatch):
-    """The length of each graph that is drawn, in order."""
+def traces(monkeypatch):
+    """The length of each graph that is traced, in order; None for one that serves any."""
     seen = []
-    draw = graphs._Graph.__init__
+    make = graphs._Graph.__init__
 
-    def counted(self, block, length, target):
-        seen.append(length)
-        draw(self, block, length, target)
+    def counted(self, block, current):
+        seen.append(current.length)
+        make(self, block, current)
 
     monkeypatch.setattr(graphs._Graph, "__init__", counted)
     return seen
@@ -110,9 +116,9 @@ def drawings(monkeypatch):
 @every_kind
 @every_flag
 @pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a foreign block"])
-def test_lengths_in_turn_with_inference_before_and_after_training(kind, flags, inside):
-    net, reference = with_reference(kind, flags, inside)
-    for length in (5, 3, 35, 5):
+def test_lengths_in_turn_with_inference_before_and_after_training(implementation, kind, flags, inside):
+    net, reference = with_reference(kind, flags, inside, implementation)
+    for length in (5, 3, 35 if implementation == "native" else 9, 5):
         assert close([forward(net, length)], [forward(reference, length)])
         assert close(gradients(net, length), gradients(reference, length))
         assert close([forward(net, length)], [forward(reference, length)])
@@ -121,8 +127,8 @@ def test_lengths_in_turn_with_inference_before_and_after_training(kind, flags, i
 @every_kind
 @every_flag
 @pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a foreign block"])
-def test_two_forward_passes_before_one_backward(kind, flags, inside):
-    net, reference = with_reference(kind, flags, inside)
+def test_two_forward_passes_before_one_backward(implementation, kind, flags, inside):
+    net, reference = with_reference(kind, flags, inside, implementation)
     for pair in ((4, 4), (4, 2), (1, 4)):
         assert close(gradients(net, *pair), gradients(reference, *pair), 1e-5)
 
@@ -155,33 +161,66 @@ def test_batch_sizes_in_turn(flags):
 # Inside somebody else's block
 
 
+@natively
+@every_kind
+@pytest.mark.parametrize("depth", [1, 2])
+def test_static_shape_in_a_foreign_block(kind, depth):
+    net, reference = foreign(kind), foreign(kind)
+    for _ in range(depth - 1):
+        outer = nn.HybridSequential()
+        outer.add(net)
+        net = outer
+    net.hybridize(**BOTH)
+    for length in (4, 3, 4, 9):
+        assert close([forward(net, length)], [forward(reference, length)])
+        assert close(gradients(net, length), gradients(reference, length))
+        assert close([forward(net, length)], [forward(reference, length)])
+
+
+@in_the_fallback
 @pytest.mark.parametrize("depth", [1, 2])
 def test_static_shape_in_a_foreign_block_is_refused_by_name_and_leaves_the_net_usable(depth):
     net = foreign()
     expected = gradients(net, 4)
-    top = net
     for _ in range(depth - 1):
-        top = nn.HybridSequential()
-        top.add(net)
-        net = top
-    with pytest.raises(
-        ValueError, match=r"DeepRNN inside a hybridized Foreign cannot take static_shape=True.*unroll_length"
-    ):
-        top.hybridize(static_alloc=True, static_shape=True)
+        outer = nn.HybridSequential()
+        outer.add(net)
+        net = outer
+    net.hybridize(**BOTH)
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"DeepRNN inside a block hybridized with static_shape=True.*unroll_length"
+        ):
+            forward(net, 4)
+    net.hybridize(static_alloc=True)
     for length in (4, 3, 4):
-        forward(top, length)
-        gradients(top, length)
-    assert close(gradients(top, 4), expected)
-    top.hybridize(static_alloc=True)
-    forward(top, 4)
-    assert close(gradients(top, 4), expected)
+        forward(net, length)
+        gradients(net, length)
+    assert close(gradients(net, 4), expected)
 
 
-def test_a_language_model_in_a_foreign_block_is_refused_too():
+@natively
+def test_a_layer_that_has_no_kernel_is_refused_there_too():
+    """Whatever is switched on: zoneout, and what a kernel was not written for."""
+    for options in ({"zoneout": 0.1}, {"layer_norm": True}):
+        net = foreign("gru", BOTH, **options)
+        with pytest.raises(ValueError, match="DeepGRU inside a block hybridized with static_shape=True"):
+            forward(net, 4)
+        assert forward(foreign("gru", BOTH, unroll_length=4, **options), 4).shape == (4, N, 2)
+
+
+def test_a_language_model_in_a_foreign_block(implementation):
     net = nn.HybridSequential()
     net.add(LanguageModel(5, H))
-    with pytest.raises(ValueError, match=r"LanguageModel inside a hybridized HybridSequential .*static_shape"):
-        net.hybridize(static_alloc=True, static_shape=True)
+    net.initialize()
+    ids = mx.nd.zeros((4, N), dtype="int32")
+    expected = net(ids)[0]
+    net.hybridize(**BOTH)
+    if implementation == "fallback":
+        with pytest.raises(ValueError, match=r"DeepRNN inside a block .*static_shape"):
+            net(ids)
+    else:
+        assert close([net(ids)[0]], [expected]) and net(ids[:2])[0].shape == (2, N, 5)
 
 
 @every_kind
@@ -209,14 +248,14 @@ def test_a_block_that_is_not_hybrid_passes_the_flags_on():
 
 
 @every_flag
-def test_a_language_model_takes_every_flag(flags):
+def test_a_language_model_takes_every_flag(implementation, flags):
     nets = [LanguageModel(7, H, L, cell="lstm", embedding_size=C, prefix="net_") for _ in range(2)]
     for net in nets:
         net.initialize()
         randomize(net)
     if flags is not None:
         nets[0].hybridize(**flags)
-    for length in (5, 3, 35, 5):
+    for length in (5, 3, 35 if implementation == "native" else 9, 5):
         ids = mx.nd.array(np.arange(length * N).reshape(length, N) % 7, dtype="int32")
         for states in (None, [state + 0.1 for state in nets[0].begin_state(N)]):
             results = []
@@ -233,52 +272,68 @@ def test_a_language_model_takes_every_flag(flags):
 # Graphs are kept, and dropped when they are stale
 
 
-def test_a_graph_is_drawn_once_for_a_length_and_once_more_for_its_gradient(drawings):
+def lengths_of(implementation, *lengths):
+    """The graphs that these lengths take: natively one serves them all."""
+    return [None] * (len(lengths) > 0) if implementation == "native" else list(lengths)
+
+
+def test_a_graph_is_traced_once_for_a_length_and_once_more_for_its_gradient(implementation, traces):
     layer = made(flags=BOTH)
     for length in (5, 3, 5, 3, 5):
         forward(layer, length)
         gradients(layer, length)
         layer(drawn(length, N, C), layer.begin_state(N))
-    assert drawings == [5, 5, 3, 3]
+    assert traces == ([None, None] if implementation == "native" else [5, 5, 3, 3])
 
 
-def test_nothing_is_drawn_for_an_eager_block_nor_twice_for_a_model_and_its_stack(drawings):
+@natively
+def test_one_graph_serves_any_length_and_any_batch(traces):
+    layer, reference = made("lstm", BOTH), made("lstm")
+    for length in (*range(1, GRAPHS_KEPT + 9), 700):
+        for batch_size in (1, 3):
+            x = drawn(length, batch_size, C)
+            assert close([layer(x)], [reference(x)])
+    assert traces == [None] and len(layer._graphs) == 1
+
+
+def test_nothing_is_traced_for_an_eager_block_nor_twice_for_a_model_and_its_stack(implementation, traces):
     forward(made(), 4)
-    assert drawings == []
+    assert traces == []
     net = LanguageModel(7, H)
     net.initialize()
     net.hybridize(**BOTH)
     net(mx.nd.zeros((4, N), dtype="int32"))
-    assert drawings == [4]
+    assert traces == lengths_of(implementation, 4)
 
 
-def test_the_graphs_used_last_are_kept(drawings):
+@in_the_fallback
+def test_the_graphs_used_last_are_kept(traces):
     layer, reference = made(flags=BOTH), made()
     for length in range(1, GRAPHS_KEPT + 1):
         forward(layer, length)
     forward(layer, 1)  # now 2 is the one unused for longest
     forward(layer, GRAPHS_KEPT + 1)
     assert len(layer._graphs) == GRAPHS_KEPT
-    del drawings[:]
+    del traces[:]
     forward(layer, 1)
-    assert drawings == []
+    assert traces == []
     assert close([forward(layer, 2)], [forward(reference, 2)])
-    assert drawings == [2]
+    assert traces == [2]
 
 
 @pytest.fixture
-def pieces_of_four(monkeypatch):
-    """Sequences of more than 4 steps are read in pieces, of four steps for whatever kind."""
-    monkeypatch.setattr(graphs, "PIECE", 4 * L * 15)
-    for cell in (ElmanCell, GRUCell, LSTMCell):
-        monkeypatch.setattr(cell, "_operators", 15)
+def limit_of_four_steps(monkeypatch):
+    """Longer sequences take MXNet's loop operator in the fallback, whatever the kind."""
+    monkeypatch.setattr(graphs, "STATIC_LIMIT", 4 * L)
+    monkeypatch.setattr(RecurrentStack, "operators_per_step", L)
 
 
+@in_the_fallback
 @every_kind
 @pytest.mark.parametrize("layout", ["TNC", "NTC"])
-def test_a_long_sequence_is_read_in_pieces(pieces_of_four, drawings, kind, layout):
+def test_a_long_sequence_takes_the_loop_operator(limit_of_four_steps, traces, kind, layout):
     layer, reference = made(kind, BOTH, layout=layout), made(kind, layout=layout)
-    for steps in (4, 5, 8, 11, 14):
+    for steps in (14, 4, 5, 8, 11):
         x = drawn(*((steps, N, C) if layout == "TNC" else (N, steps, C)), seed=steps)
         begin = [drawn(L, N, H, seed=i) for i in range(len(layer.state_info()))]
         outputs, states = layer(x, begin)
@@ -286,29 +341,40 @@ def test_a_long_sequence_is_read_in_pieces(pieces_of_four, drawings, kind, layou
         assert outputs.shape == expected.shape
         assert close([outputs, *states], [expected, *last])
         assert close([layer(x)], [reference(x)])
-    assert drawings == [4, 1, 3, 2]
+    assert traces == [None, 4]  # and the short one does not take the loop because a long one did
 
 
-def test_a_model_reads_in_pieces_and_its_stack_with_it(pieces_of_four, drawings):
+@in_the_fallback
+def test_a_long_sequence_of_a_model_and_its_stack(limit_of_four_steps, traces):
     net = LanguageModel(7, H, L)
     net.initialize()
     ids = mx.nd.array(np.random.default_rng(0).integers(7, size=(11, N)), dtype="int32")
     expected, last = net(ids)
     net.hybridize(**BOTH)
-    logits, states = net(ids)
-    assert close([logits, *states], [expected, *last]) and drawings == [4, 3]
+    for _ in range(2):
+        logits, states = net(ids)
+        assert close([logits, *states], [expected, *last]) and traces == [None]
 
 
-@pytest.mark.parametrize("options", [{"bidirectional": True}, {"use_sequence_length": True}, {"unroll_length": 11}])
-def test_what_cannot_be_read_in_pieces_is_not(pieces_of_four, drawings, options):
+@in_the_fallback
+@pytest.mark.parametrize("options", [{"bidirectional": True}, {"use_sequence_length": True}])
+def test_a_long_sequence_with_options(limit_of_four_steps, traces, options):
     layer, reference = made("rnn", BOTH, **options), made("rnn", **options)
     x, lengths_ = drawn(11, N, C), [mx.nd.array([3, 11])] if "use_sequence_length" in options else []
     assert close([layer(x, None, *lengths_)], [reference(x, None, *lengths_)])
-    assert drawings == [11]
+    assert traces == [None]
 
 
+@in_the_fallback
+def test_unroll_length_is_static_however_long(limit_of_four_steps, traces):
+    layer, reference = made("rnn", BOTH, unroll_length=11), made("rnn", unroll_length=11)
+    assert close([forward(layer, 11)], [forward(reference, 11)])
+    assert traces == [11]
+
+
+@in_the_fallback
 @pytest.mark.parametrize("train_mode", [True, False])
-def test_what_is_recorded_is_not_read_in_pieces(pieces_of_four, drawings, train_mode):
+def test_the_gradient_of_a_long_sequence(limit_of_four_steps, traces, train_mode):
     layer, reference = made("lstm", BOTH), made("lstm")
 
     def gradient(net):
@@ -318,7 +384,19 @@ def test_what_is_recorded_is_not_read_in_pieces(pieces_of_four, drawings, train_
         return [p.grad().copy() for p in net.collect_params().values()]
 
     assert close(gradient(layer), gradient(reference))
-    assert drawings == [11]
+    assert traces == [None]
+
+
+@in_the_fallback
+@every_kind
+def test_the_operators_of_a_step_are_estimated(kind):
+    """What the limit goes by is the number of nodes that a step adds, within a half of it."""
+    counts = []
+    for length in (5, 6):
+        layer = made(kind, unroll_length=length, bidirectional=True)
+        nodes = json.loads(layer(mx.sym.var("x")).tojson())["nodes"]
+        counts.append(sum(node["op"] != "null" for node in nodes))
+    assert layer.operators_per_step == pytest.approx(counts[1] - counts[0], rel=0.5)
 
 
 def test_a_graph_that_was_dropped_can_still_go_backward():
@@ -327,19 +405,20 @@ def test_a_graph_that_was_dropped_can_still_go_backward():
     assert close(gradients(layer, *many), gradients(reference, *many), 1e-5)
 
 
-def test_cast_hybridize_and_hooks_draw_anew(drawings):
+def test_cast_hybridize_and_hooks_trace_anew(implementation, traces):
+    one = lengths_of(implementation, 5)
     layer = made(flags=BOTH)
     expected = forward(layer, 5)
     layer.cast("float64")
     wide = layer(drawn(5, N, C, dtype="float64"))
     assert wide.dtype == np.float64 and distance(wide, expected) <= 1e-6
-    assert drawings == [5, 5]
+    assert traces == one * 2
     layer.cast("float32")
     layer.hybridize(False)
-    assert close([forward(layer, 5)], [expected]) and drawings == [5, 5]
+    assert close([forward(layer, 5)], [expected]) and traces == one * 2
     layer.hybridize(static_alloc=True)
     forward(layer, 5)
-    assert drawings == [5, 5, 5]
+    assert traces == one * 3
 
 
 def test_new_values_count_at_once(tmp_path):
@@ -358,7 +437,7 @@ def test_new_values_count_at_once(tmp_path):
     assert not forward(layer, 5).asnumpy().any()
 
 
-def test_an_op_hook_sees_each_operator():
+def test_an_op_hook_sees_each_operator(implementation):
     layer = made(flags={})
     forward(layer, 4)
     seen = []
@@ -367,6 +446,7 @@ def test_an_op_hook_sees_each_operator():
         forward(layer, 4)
     mx.nd.waitall()
     assert len(seen) > 4
+    assert any(b"deeprnn_recurrence" in name for name in seen) == (implementation == "native")
 
 
 def test_the_graphs_are_no_children_and_nothing_warns_of_them():
@@ -377,7 +457,7 @@ def test_the_graphs_are_no_children_and_nothing_warns_of_them():
         gradients(layer, 5, 3)
         assert list(layer.collect_params()) == names
         layer.cast("float64")
-    assert list(layer._children) == ["_unfused"]
+    assert list(layer._children) == []
 
 
 def test_known_length():
@@ -406,16 +486,17 @@ def test_training_after_optimize_for_has_right_gradients(kind, how):
     assert close([forward(layer, 5)], [forward(reference, 5)])
 
 
-def test_training_after_optimize_for_of_a_foreign_block_is_right_or_refused():
-    net, reference = foreign(), foreign()
+@every_kind
+def test_training_after_optimize_for_of_a_foreign_block_is_right_or_refused(implementation, kind):
+    """Natively as with the built-in layer: the backend leaves the one operator alone. In the fallback it takes the
+    products, and MXNet's gradients are zero then, as for every block: see test_faults.
+    """
+    net, reference = Parent(made(kind)), Parent(made(kind))
     expected = gradients(reference, 5)
-    try:
-        net.optimize_for(drawn(5, N, C), backend="MKLDNN")
-        got = gradients(net, 5)
-    except ValueError as error:
-        assert "optimize_for" in str(error) or "backend" in str(error)
-    else:
-        assert close(got, expected)
+    net.optimize_for(drawn(5, N, C), backend="MKLDNN")
+    assert close([forward(net, 3)], [forward(reference, 3)])
+    if implementation == "native":
+        assert close(gradients(net, 5), expected)
 
 
 def test_optimize_for_without_a_backend_is_refused():

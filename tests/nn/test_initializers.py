@@ -128,8 +128,8 @@ def test_in_a_residual_stack_of_sixteen_layers_no_layer_saturates_or_dies_out(ac
         layer = DeepRNN(64, 16, activation, input_size=64, residual=True)
         layer.initialize(init, force_reinit=True)
         seen = []
-        layer._tap = lambda _, x: seen.append(x.asnumpy()) or x
-        layer(mx.nd.random.normal(shape=(12, 8, 64)))
+        with layer.hooked(lambda _, x: seen.append(x.asnumpy()) or x):
+            layer(mx.nd.random.normal(shape=(12, 8, 64)))
         return [float((after - before).std()) for before, after in zip(seen[1:], seen[2:])]  # of layers 2 to 16
 
     deep, glorot = spreads(DepthScaled(activation, residual=True)), spreads(RecurrentOrthogonal())

@@ -24,7 +24,7 @@ CELLS: dict[str, dict[str, Any]] = {
 }
 each_cell = pytest.mark.parametrize("options", CELLS.values(), ids=CELLS.keys())
 each_direction = pytest.mark.parametrize("bidirectional", [False, True], ids=["one", "both"])
-each_graph = pytest.mark.parametrize("graph", ["eager", "static", "dynamic"])
+each_graph = pytest.mark.parametrize("graph", ["eager", "native", "static", "dynamic"], indirect=True)
 
 
 def build(config: Config, **options: Any) -> gluon.HybridBlock:
@@ -34,10 +34,10 @@ def build(config: Config, **options: Any) -> gluon.HybridBlock:
 
 
 def as_called(layer: gluon.HybridBlock, graph: str) -> gluon.HybridBlock:
-    """The layer by itself, hybridized, or inside a foreign block where its loop is an operator."""
+    """The layer by itself, hybridized, or inside a foreign block where its loop is MXNet's operator."""
     if graph == "eager":
         return layer
-    net = layer if graph == "static" else Parent(layer)
+    net = Parent(layer) if graph == "dynamic" else layer
     net.hybridize(static_alloc=True)
     return net
 
@@ -211,7 +211,7 @@ def test_a_cell_by_itself_is_a_layer_of_one(options: dict[str, Any], hybridized:
     """Gluon's own unrolling calls the cell step by step; ours takes it apart."""
     config = Config(layers=1, length=4, **options)
     layer = build(config)
-    (cell,) = layer._unfused
+    cell = layer.cell
     x, states, _ = tensors(config)
     expected = layer(x, states)
     if hybridized:

@@ -1,4 +1,4 @@
-"""Cells carried through time: both ways to write time down are one function, and one rule says what is carried."""
+"""Cells carried through time: all forms of the loop are one function, and one rule says what is carried."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from mxnet import autograd, nd
 
+from deeprnn.nn import native
 from deeprnn.nn.cells import ElmanCell, GRUCell, LSTMCell
-from deeprnn.nn.unroll import carry, dynamic, split, static, unroll
+from deeprnn.nn.unroll import carry, split, unroll
 from deeprnn.testing import distance, randomize
 
 N, C, H = 3, 2, 4
+FORMS = ("native", "static", "dynamic")
+each_form = pytest.mark.parametrize("form", FORMS)
 CELLS = {
     "tanh": lambda: ElmanCell(H, input_size=C),
     "relu": lambda: ElmanCell(H, "relu", input_size=C),
@@ -38,39 +41,45 @@ def begin(cell):
     return [drawn(*info["shape"], seed=3 + i) for i, info in enumerate(cell.state_info(N))]
 
 
-def alive_of(lengths, length):
-    return mx.nd.array(np.arange(length)[:, None] < np.array(lengths))
+def unrolled(form, cell, params, x, states, F=mx.nd, length=None, **options):
+    """`unroll` in the form that is asked for."""
+    length = None if form == "dynamic" else length or len(x)
+    with native.switched(form == "native"):
+        return unroll(F, cell, params, x, states, length=length, **options)
 
 
-def run(cell, params, x, states, **options):
-    """Outputs, states, and the gradients of inputs and parameters."""
-    x.attach_grad()
+def run(form, cell, params, x, states, **options):
+    """Outputs, states, and the gradients of inputs, states and parameters."""
+    for tensor in (x, *states):
+        tensor.attach_grad()
     with autograd.record():
-        outputs, last = unroll(mx.nd, cell, params, x, states, **options)
+        outputs, last = unrolled(form, cell, params, x, states, **options)
         total = sum((t * drawn(*t.shape, seed=9)).sum() for t in (outputs, *last))
     total.backward()
-    return [outputs, *last, x.grad, *(p.grad() for p in cell.collect_params().values())]
+    gradients = [t.grad for t in (x, *states)] + [p.grad() for p in cell.collect_params().values()]
+    return [outputs, *last, *(gradient.copy() for gradient in gradients)]
 
 
 @pytest.mark.parametrize("kind", CELLS)
 @pytest.mark.parametrize("length", [1, 2, 5])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
-def test_static_and_dynamic_are_one_function(kind, length, reverse, masked):
+def test_native_static_and_dynamic_are_one_function(kind, length, reverse, masked):
     cell, params = made(kind)
     x, states = drawn(length, N, C), begin(cell)
-    options = {"reverse": reverse, "alive": alive_of([length, 1, 0], length) if masked else None}
-    results = [[t.copy() for t in run(cell, params, x, states, length=T, **options)] for T in (length, None)]
-    for a, b in zip(*results):
-        assert distance(a, b) <= 1e-6
+    options = {"reverse": reverse, "sequence_length": mx.nd.array([length, 1, 0]) if masked else None}
+    first, *others = (run(form, cell, params, x, states, **options) for form in FORMS)
+    for other in others:
+        assert len(first) == len(other) and max(distance(a, b) for a, b in zip(first, other)) <= 1e-6
 
 
 @pytest.mark.parametrize("kind", CELLS)
+@each_form
 @pytest.mark.parametrize("reverse", [False, True])
-def test_time_is_a_loop_over_the_cell(kind, reverse):
+def test_time_is_a_loop_over_the_cell(kind, form, reverse):
     cell, params = made(kind)
     x, states = drawn(5, N, C), begin(cell)
-    outputs, last = unroll(mx.nd, cell, params, x, states, length=5, reverse=reverse)
+    outputs, last = unrolled(form, cell, params, x, states, reverse=reverse)
     for t in reversed(range(5)) if reverse else range(5):
         output, states = cell(x[t], states)
         assert distance(outputs[t], output) <= 1e-6  # outputs stay at the steps that they belong to
@@ -79,35 +88,34 @@ def test_time_is_a_loop_over_the_cell(kind, reverse):
 
 @pytest.mark.parametrize("kind", CELLS)
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("length", [5, None])
-def test_a_sequence_that_has_ended_keeps_its_states(kind, reverse, length):
+@each_form
+def test_a_sequence_that_has_ended_keeps_its_states(kind, reverse, form):
     cell, params = made(kind)
     x, states = drawn(5, N, C), begin(cell)
     lengths = [5, 2, 0]
-    outputs, last = unroll(mx.nd, cell, params, x, states, length=length, reverse=reverse, alive=alive_of(lengths, 5))
+    outputs, last = unrolled(form, cell, params, x, states, reverse=reverse, sequence_length=mx.nd.array(lengths))
     for n, own in enumerate(lengths):
+        assert not outputs[own:, n].asnumpy().any() if own < 5 else True
         if own == 0:
             expected = [s[n] for s in states]
         else:
-            alone, ends = unroll(mx.nd, cell, params, x[:own], states, length=own, reverse=reverse)
+            alone, ends = unrolled(form, cell, params, x[:own], states, reverse=reverse)
             assert distance(outputs[:own, n], alone[:, n]) <= 1e-6
             expected = [s[n] for s in ends]
         assert max(distance(a[n], b) for a, b in zip(last, expected)) <= 1e-6
 
 
-@pytest.mark.parametrize("form", [static, dynamic])
-def test_the_forms_draw_symbols_too(form):
+@each_form
+def test_the_forms_trace_symbols_too(form):
     cell, params = made("gru")
     x, states = drawn(4, N, C), begin(cell)
-    expected = unroll(mx.nd, cell, params, x, states, length=4)
+    expected = unrolled("static", cell, params, x, states)
     names = {name: mx.sym.var(name) for name in params}
     variables = {"x": x, "h": states[0], **params}
-    outputs, last = unroll(
-        mx.sym, cell, names, mx.sym.var("x"), [mx.sym.var("h")], length=4 if form is static else None
-    )
+    outputs, last = unrolled(form, cell, names, mx.sym.var("x"), [mx.sym.var("h")], mx.sym, length=4)
     graph = mx.sym.Group([outputs, *last])
     operators = {node["op"] for node in json.loads(graph.tojson())["nodes"]}
-    assert ("_foreach" in operators) == (form is dynamic)
+    assert ("_foreach" in operators) == (form == "dynamic") and (native.OPERATOR in operators) == (form == "native")
     got = graph.bind(mx.cpu(), {name: variables[name] for name in graph.list_arguments()}).forward()
     assert distance(got[0], expected[0]) <= 1e-6 and distance(got[1], expected[1][0]) <= 1e-6
 
@@ -133,6 +141,6 @@ def test_the_input_product_stands_outside_the_loop(kind):
     cell, params = made(kind)
     names = {name: mx.sym.var(name) for name in params}
     states = [mx.sym.var(f"s{i}") for i in range(len(cell.state_info()))]
-    outputs, _ = unroll(mx.sym, cell, names, mx.sym.var("x"), states, length=5)
+    outputs, _ = unrolled("static", cell, names, mx.sym.var("x"), states, mx.sym, length=5)
     nodes = [node for node in json.loads(outputs.tojson())["nodes"] if node["op"] == "FullyConnected"]
     assert len(nodes) == 1 + 5 * (2 if "projected" in kind else 1)

@@ -147,7 +147,7 @@ class LanguageModel(AnyLength):
             if len(shape) != 2 or 0 in shape:
                 raise ValueError(f"ids must have shape (sequence_length, batch_size), got {shape}")
             batch_size = shape[1]
-        return super().__call__(ids, complete_states(self.stack, states, ids, batch_size, (0,)))
+        return super().__call__(ids, complete_states(self.stack, states, ids, batch_size))
 
     def hybrid_forward(self, F: Operators, ids: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         if self.embedding is None:

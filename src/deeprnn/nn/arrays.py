@@ -18,23 +18,27 @@ __all__ = ["Kind", "classic", "complete_states", "one_node"]
 
 
 def complete_states(
-    layer: Any,
-    states: Union[Tensor, Sequence[Tensor], None],
-    inputs: Tensor,
-    batch_size: int,
-    other_axes: Sequence[int],
+    layer: Any, states: Union[Tensor, Sequence[Tensor], None], inputs: Tensor, batch_size: int
 ) -> list[Tensor]:
     """The states that a layer is called with, as a list: zeros where there are none, and else what `state_info` says.
 
     That is, of the kind of the inputs (NDArray or Symbol), and for arrays of its shape and dtype. For symbols
-    `batch_size` is 0. `other_axes` are those of the inputs that are not the batch's.
+    `batch_size` is 0.
     """
     kind = type(inputs)
     if states is None:
         if isinstance(inputs, NDArray):
             states = layer.begin_state(batch_size, ctx=inputs.ctx)
+        elif hasattr(layer, "length_free") and not layer.length_free(trace()):
+            # MXNet's own operators hand no shape back to the states: they take it from the inputs.
+            batch_axis, like = layer.batch_axis, classic(inputs)
+            states = [
+                mx.sym.broadcast_like(classic(zeros), like, lhs_axes=(1,), rhs_axes=(batch_axis,))
+                for zeros in layer.begin_state(1, func=mx.sym.zeros)
+            ]
         else:
-            states = _zeros(layer, classic(inputs), other_axes)
+            # Left to the shape of the inputs: an unknown size is -1 where numpy's shapes are on, else 0.
+            states = layer.begin_state(-1 if is_np_shape() else 0, func=mx.sym.zeros)
         return [Kind(inputs)(classic(state)) for state in states]
     states = [states] if isinstance(states, (NDArray, Symbol)) else list(states)
     expected = layer.state_info(batch_size)
@@ -50,25 +54,6 @@ def complete_states(
         if np.dtype(state.dtype) != info["dtype"]:
             raise TypeError(f"states[{i}] must be {info['dtype']}, got {np.dtype(state.dtype).name}")
     return states
-
-
-def _zeros(layer: Any, inputs: Symbol, other_axes: Sequence[int]) -> list[Symbol]:
-    """Zero states for symbols, whose batch size is not known.
-
-    The native operator and the built-in layers find it from their inputs. Some other operators do not look back from
-    what follows, so there the zeros are made from the inputs.
-    """
-    length_free = getattr(layer, "length_free", None)
-    if length_free is None or length_free(trace()):
-        return layer.begin_state(-1 if is_np_shape() else 0, func=mx.sym.zeros)  # an unknown size, in either form
-    for axis in other_axes:
-        inputs = mx.sym.slice_axis(inputs, axis=axis, begin=0, end=1)
-    zeros = mx.sym.zeros_like(mx.sym.reshape(inputs, shape=(1, -1, 1)))
-    infos = layer.state_info(1)
-    return [
-        mx.sym.cast(mx.sym.broadcast_axis(zeros, axis=(0, 2), size=info["shape"][::2]), dtype=info["dtype"])
-        for info in infos
-    ]
 
 
 def _is_np(x: Tensor) -> bool:

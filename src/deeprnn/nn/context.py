@@ -19,7 +19,7 @@ from mxnet.ndarray import NDArray
 
 from .._util.checks import check_choice
 
-__all__ = ["DEVICES", "Trace", "trace", "tracing"]
+__all__ = ["DEVICES", "Trace", "trace", "traced_here", "tracing"]
 
 DEVICES = ("cpu", "gpu")
 
@@ -82,6 +82,11 @@ def trace(*inputs: object) -> Trace:
     if current is not None:
         return current
     return Trace.of(inputs[0]) if inputs and isinstance(inputs[0], NDArray) else Trace()
+
+
+def traced_here() -> bool:
+    """Whether a block of this package traces the graph, and not somebody else's around it."""
+    return _trace.get() is not None
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from mxnet.ndarray import NDArray
 
 from .._util.types import Tensor
 from .arrays import Kind, classic
-from .context import Trace, trace, tracing
+from .context import Trace, trace, traced_here, tracing
 
 __all__ = ["GRAPHS_KEPT", "AnyLength", "known_length", "portable"]
 
@@ -158,14 +158,18 @@ class AnyLength(HybridBlock):
                 return super().forward(x, states, *more)
         # A graph partitioned for a backend returns gradients of zero, silently: what is recorded gets a plain one.
         backend = None if current.training else self._backend
-        graph = self._graphs.find((current, backend))
+        key: tuple[Any, ...] = (current, backend)
+        graph = self._graphs.find(key)
         if graph is None and not self.length_free(current):
             length = x.shape[self.time_axis]
             if self.unroll_length or length * self.operators_per_step <= STATIC_LIMIT:
                 current = current.for_length(length)
-                graph = self._graphs.find((current, backend))
+                key = (current, backend)
+            else:
+                key = (current, backend, "loop")  # not for the shorter ones, which are faster without it
+            graph = self._graphs.find(key)
         if graph is None:
-            return self._first_call(current, backend, x, states, *more)
+            return self._first_call(key, x, states, *more)
         if not self._graph_flags.get("static_alloc"):
             return graph.run(x, states, *more)
         with self._graphs.lock:  # two threads in one graph with static memory overwrite each other's results in MXNet
@@ -177,12 +181,12 @@ class AnyLength(HybridBlock):
         accumulates = "add" in requests or any(array.grad is not None for array in (x, *states))
         return accumulates, tuple(request == "null" for request in requests) if "null" in requests else ()
 
-    def _first_call(self, current: Trace, backend: Optional[str], x: NDArray, states: Any, *more: Any) -> Any:
+    def _first_call(self, key: tuple[Any, ...], x: NDArray, states: Any, *more: Any) -> Any:
         """Trace the graph, call it, and keep it if that went well."""
         with self._graphs.lock:
-            graph = self._graphs.find((current, backend)) or self._new_graph(current, backend)
+            graph = self._graphs.find(key) or self._new_graph(*key[:2])
             results = graph(x, states, *more)
-            self._graphs.keep((current, backend), graph)
+            self._graphs.keep(key, graph)
             one_step = classic(x.detach()).slice_axis(axis=self.time_axis, begin=0, end=1)
             self._example = _detached((Kind(x)(one_step), states, *more))
             return results
@@ -197,7 +201,7 @@ class AnyLength(HybridBlock):
             graph.register_op_hook(self._callback, self._monitor_all)
         return graph
 
-    def check_foreign_flags(self, current: Trace) -> None:
+    def check_foreign_flags(self) -> None:
         """Refuse to trace the loop operator for a graph in which it would be wrong.
 
         Raises
@@ -206,8 +210,8 @@ class AnyLength(HybridBlock):
             In somebody else's block that is hybridized with ``static_shape=True``, where the native operator does not
             serve: MXNet's loop operator returns wrong results or fails under this flag.
         """
-        if current.portable or current.length or self.unroll_length or ("static_shape", True) not in self._flags:
-            return
+        if traced_here() or self.unroll_length or ("static_shape", True) not in self._flags:
+            return  # our own graphs leave the flag out
         raise ValueError(
             f"{type(self).__name__} inside a block hybridized with static_shape=True needs MXNet's loop operator here, "
             "which fails under that flag. Hybridize with static_alloc=True alone, or build the layer with "

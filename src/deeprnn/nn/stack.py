@@ -220,7 +220,7 @@ class RecurrentStack(AnyLength):
         if not isinstance(inputs, (NDArray, Symbol)):
             raise TypeError(f"inputs must be an NDArray or a Symbol, got {type(inputs).__name__}")
         batch_size = self._checked_shape(inputs)[self.batch_axis] if isinstance(inputs, NDArray) else 0
-        states = complete_states(self, states, inputs, batch_size, (self.time_axis, 2))
+        states = complete_states(self, states, inputs, batch_size)
         self._check_sequence_length(inputs, sequence_length)
         arguments = [] if sequence_length is None else [sequence_length]
         outputs, states = super().__call__(inputs, states, *arguments)
@@ -242,7 +242,7 @@ class RecurrentStack(AnyLength):
         sequence_length = None if sequence_length is None else classic(sequence_length)
         length = self.unroll_length or known_length(inputs, self.time_axis)
         if isinstance(inputs, Symbol) and not self.length_free(trace()):
-            self.check_foreign_flags(trace())
+            self.check_foreign_flags()
         x = self._time_major(F, inputs)  # (T, N, C)
         begin = zip(*(split(F, state, self.num_layers * len(self.directions)) for state in states))
         last = []
