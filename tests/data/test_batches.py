@@ -149,7 +149,7 @@ def test_a_text_shorter_than_one_batch_says_what_is_needed(batch_size, seq_len, 
     with pytest.raises(ValueError) as error:
         Batches(np.arange(needed - 1), batch_size, seq_len, sampling)
     message = str(error.value)
-    assert "\n" not in message and f"--batch-size {batch_size} and --seq-len {seq_len}" in message
+    assert "\n" not in message and f"batch_size={batch_size} and seq_len={seq_len}" in message
     assert f"{needed} symbols" in message and f"got {needed - 1};" in message
 
 
