@@ -1,4 +1,4 @@
-"""The flags, and the run that they describe with presets and files."""
+"""The flags, and the run that they describe together with presets and files."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import yaml
 from commands import PROJECT, resolved
 
 from deeprnn.cli.main import main
-from deeprnn.cli.options import presets, read_options
-from deeprnn.config import ModelConfig, RunConfig
+from deeprnn.cli.options import COMMANDS, in_flags
+from deeprnn.config import ModelConfig, RunConfig, presets, read_options
 
 ISSUED = shlex.split("""
 --layers --hidden-size --embedding-size --cell --activation --dropout --init --corpus --max-chars --split --unit
@@ -124,6 +124,64 @@ def test_the_book_to_the_letter():
     assert {name: run[name] for name in protocol} == protocol
     assert resolved("--layers", "2", "--preset", "book").model.layers == 2
     said = read_options(PROJECT / "configs" / "book.yaml")
-    assert {field.name for field in fields(ModelConfig)} - set(said) == {"backend"}, (
-        "a default of ours, which may change"
+    assert {field.name for field in fields(ModelConfig)} - set(said) == {"backend", "plugin"}, (
+        "these are not the book's"
     )
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_has_no_types_and_no_markup(command, capsys):
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    shown = capsys.readouterr().out
+    for noise in (
+        "type:",
+        "<class",
+        "Optional",
+        "Literal",
+        "`",
+        "**",
+        "null",
+        "(required)",
+        "show this",
+        "{true,false}])",
+    ):
+        assert noise not in shown
+    assert re.search("Show this help message and exit", shown)
+    for name in (field.name for parts in COMMANDS.values() for part in parts for field in fields(part)):
+        assert "_" not in name or name not in shown, f"{name} instead of a flag"
+    for block in re.split(r"^  (?=--)", shown, flags=re.MULTILINE)[1:]:
+        sentence = " ".join(block.split("\n\n")[0].split())
+        assert re.search(r"[.)]$", sentence), f"no sentence: {sentence}"
+
+
+@pytest.mark.parametrize(
+    "message, shown",
+    [
+        ("layers must be at least 1, got 0", "--layers must be at least 1, got 0"),
+        ("hidden_size must be at least 1", "--hidden-size must be at least 1"),
+        ("corpus a.txt: the file is empty", "--corpus a.txt: the file is empty"),
+        ("the text of layers, data and seed", "the text of layers, data and seed"),
+        ("backend='gluon' has no residual=True; use residual=False", None),
+        ("resume: the run in out has split=1,0,0", "--resume: the run in out has --split 1,0,0"),
+        ("batch_size=8 and seq_len=10 need 88 symbols", "--batch-size 8 and --seq-len 10 need 88 symbols"),
+        ("train on the whole text (split=1,0,0)", "train on the whole text (--split 1,0,0)"),
+        ("a/hidden_size.txt and hidden_size.txt", "a/hidden_size.txt and hidden_size.txt"),
+        ("out a=b holds a run; use max_chars=None", "--out a=b holds a run; use --max-chars null"),
+        ("try lr=0.005, or clip=1.", "try --lr 0.005, or --clip 1."),
+        ("--lr 1 stays --lr 1", "--lr 1 stays --lr 1"),
+    ],
+)
+def test_the_library_names_arguments_and_the_command_line_flags(message, shown):
+    expected = "--backend gluon has no --residual true; use --residual false" if shown is None else shown
+    assert in_flags(message) == expected
+
+
+def test_no_module_of_the_library_names_a_flag():
+    """The command line translates in one place."""
+    package = PROJECT / "src" / "deeprnn"
+    for path in package.rglob("*.py"):
+        if "cli" not in path.parts and path.name != "arguments.py":
+            found = re.findall(r"(?<![\w<!-])--[a-z][a-z-]+", path.read_text(encoding="utf-8"))
+            allowed = {"--hidden-size", "--max-chars"} if path.name == "fields.py" else set()
+            assert not set(found) - allowed, f"{path}: {found}"

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from commands import TINY, diagnoses, losses, python, symbols
 
-from deeprnn.cli import train as train_command
+from deeprnn.cli.console import ProgressLine
 from deeprnn.cli.main import main
-from deeprnn.train import checkpoint, loop
+from deeprnn.train import checkpoint, loop, progress
 
 
 def test_the_book_runs(tmp_path, capsys):
@@ -70,7 +70,12 @@ def test_what_is_said(train, tmp_path):
     assert code == 0
     assert "\r" not in said.out + said.err  # nothing is drawn over where no one looks on
     assert (
-        len(re.findall(r"^epoch \d/2  train [\d.]+ nats, perplexity [\d.]+  valid", said.out, flags=re.MULTILINE)) == 2
+        len(
+            re.findall(
+                r"^epoch \d/2  running train [\d.]+ nats, perplexity [\d.]+  valid", said.out, flags=re.MULTILINE
+            )
+        )
+        == 2
     )
     assert said.out.count("\n    day") == said.out.count("\n    out") == 2
     assert re.search(r"^test loss [\d.]+ nats per token, perplexity [\d.]+$", said.out, flags=re.MULTILINE)
@@ -80,7 +85,7 @@ def test_what_is_said(train, tmp_path):
 def test_the_command_that_is_shown_works(train):
     code, said = train("--epochs", "1")
     assert code == 0
-    program, *arguments = shlex.split(re.search("write more: (.*)", said.out)[1])
+    program, *arguments = shlex.split(re.search("generate more: (.*)", said.out)[1])
     assert os.path.abspath(program) == sys.executable
     done = python(*arguments, "--length", "20")
     assert (done.returncode, done.stderr) == (0, "")
@@ -96,7 +101,7 @@ def test_no_held_out_text_gives_nulls(train, tmp_path):
     assert "valid" not in (tmp_path / "run" / "metrics.jsonl").read_text().replace('"valid_loss": null', "").replace(
         '"valid_perplexity": null', ""
     )
-    assert "train loss" in said.out
+    assert "running train loss" in said.out
 
 
 @pytest.mark.parametrize(
@@ -128,7 +133,7 @@ def test_seeds(train, tmp_path):
 def test_interrupted_and_taken_up_again(train, tmp_path, monkeypatch, more):
     assert train("--epochs", "3", *more, out=tmp_path / "whole")[0] == 0
 
-    shown = train_command.Progress.epoch
+    shown = ProgressLine.epoch
 
     def interrupt(progress, report):
         shown(progress, report)
@@ -136,14 +141,14 @@ def test_interrupted_and_taken_up_again(train, tmp_path, monkeypatch, more):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_command.Progress, "epoch", interrupt)
+        patch.setattr(ProgressLine, "epoch", interrupt)
         code, said = train("--epochs", "3", *more)
     assert code == 130
     assert said.err.count("\n") == 1
-    assert "interrupted; epoch 2 is saved; go on with: " in said.err
+    assert "interrupted; epoch 2 is saved; continue with: " in said.err
     assert not (tmp_path / "run" / "summary.json").exists()
 
-    command = shlex.split(said.err.partition("go on with: ")[2])
+    command = shlex.split(said.err.partition("continue with: ")[2])
     assert main(command[command.index("train") :]) == 0
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
     summaries = [json.loads((tmp_path / run / "summary.json").read_text()) for run in ("run", "whole")]
@@ -190,7 +195,7 @@ def test_disk_full(train, monkeypatch):
     code, said = train()
     assert code == 1
     assert said.err.count("\n") == 1
-    assert said.err.startswith("deeprnn: error: last.json: No space left on device; go on with: ")
+    assert said.err.startswith("deeprnn: error: last.json: No space left on device; continue with: ")
 
 
 def test_a_fault_of_ours_is_not_the_users(train, monkeypatch):
@@ -216,7 +221,7 @@ def test_stopped_early(train, tmp_path):
     code, said = train("--patience", "1", "--epochs", "9", "--lr", "1e-30", "--optimizer", "sgd")
     assert code == 0
     assert len(losses(tmp_path / "run")) == 2
-    assert "stopped: no better validation loss for 1 epochs" in said.out
+    assert "stopped: no better validation loss for 1 epoch\n" in said.out
 
 
 def test_weights_of_another_run(trained, train, tmp_path):
@@ -259,20 +264,22 @@ class Terminal:
 def test_live_line(train, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(loop, "FIRST_REPORT", 0)
+    monkeypatch.setattr(progress, "FIRST_REPORT", 0)
     code, said = train("--batch-size", "2")
     assert code == 0
     assert re.search(
-        r"\repoch 1/2  loss [\d.]+ nats, perplexity [\d.]+, [\d,]+ tokens/s, \d\d:\d\d left", terminal.shown
+        r"\repoch 1/2  running train [\d.]+ nats, perplexity [\d.]+  [\d,]+ tokens/s, \d\d:\d\d left", terminal.shown
     )
-    assert "epoch 1/2  train" in said.out and "\r" not in said.out
+    assert "epoch 1/2  running train" in said.out and "\r" not in said.out
 
 
 def test_plain_lines_within_an_epoch(train, monkeypatch):
-    monkeypatch.setattr(loop, "FIRST_REPORT", 0)
+    monkeypatch.setattr(progress, "FIRST_REPORT", 0)
     code, said = train("--batch-size", "2")
     assert code == 0
-    assert len(re.findall("^epoch 1/2  loss .* left$", said.out, flags=re.MULTILINE)) == 1  # the next is 10 s later
+    assert (
+        len(re.findall("^epoch 1/2  running train .* left$", said.out, flags=re.MULTILINE)) == 1
+    )  # the next is 10 s later
 
 
 def test_ctrl_c(interrupted, text, tmp_path):
@@ -283,7 +290,7 @@ def test_ctrl_c(interrupted, text, tmp_path):
 
     code, error = interrupted("-m", "deeprnn", "train", *arguments, ready=trains, within=30)
     assert code == 130
-    assert re.fullmatch(r"deeprnn: error: interrupted; epoch \d+ is saved; go on with: .* --resume\n", error)
+    assert re.fullmatch(r"deeprnn: error: interrupted; epoch \d+ is saved; continue with: .* --resume\n", error)
 
 
 def test_diagnose_tells_what_is_wrong_and_keeps_it(train, tmp_path):
@@ -296,8 +303,8 @@ def test_diagnose_tells_what_is_wrong_and_keeps_it(train, tmp_path):
     assert rows[0]["layers"][0]["ratio"] is None and 0 < rows[2]["layers"][0]["ratio"] < 1
     assert len(rows[0]["layers"][0]["back"]) == 10
     sick = rows[0]["sentences"]
-    assert "layer 1 receives" in sick[0] and sick[0].endswith("try init=deep, residual=True")
-    assert sick[0] in said.out
+    assert "layer 1 receives" in sick[0] and sick[0].endswith("; try init=deep, residual=True")
+    assert f"{sick[0].partition('; try')[0]}; try --init deep, --residual true\n" in said.out
     assert said.out.count("update/weight") == 2  # the table, at the beginning and at the end
 
 
@@ -320,4 +327,46 @@ def test_no_gpu(train):
     if mx.context.num_gpus():
         pytest.skip("there is one")
     code, said = train("--ctx", "gpu")
-    assert (code, said.err) == (2, "deeprnn: error: --ctx gpu: mxnet finds no GPU here; use --ctx cpu\n")
+    assert (code, said.err) == (2, "deeprnn: error: --ctx gpu: MXNet finds no GPU here; use --ctx cpu\n")
+
+
+def test_a_presets_prefix_that_the_text_lacks_is_left_out(train, tmp_path):
+    book = ["--preset", "book", "--hidden-size", "8", "--epochs", "1", "--sample-length", "5"]
+    code, said = train(*book)
+    assert code == 0
+    note = "preset's --sample-prefix '分开', '不分开' left out, as it has symbols that the text lacks"
+    assert f"{note}; generated texts start from the most frequent symbol instead\n" in said.out
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["sample_prefix"] == ""
+    code, said = train(*book, "--sample-prefix", "分开|over", out=tmp_path / "given")
+    assert code == 2 and said.err.startswith("deeprnn: error: --sample-prefix '分开': not in the vocabulary of")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("sample_prefix: 分开\n", encoding="utf-8")
+    code, said = train(*book, "--config", str(mine), out=tmp_path / "given")
+    assert code == 2 and said.err.startswith("deeprnn: error: --sample-prefix '分开': not in the vocabulary of")
+
+
+def test_the_order_of_the_output(train):
+    code, said = train("--epochs", "1")
+    assert code == 0
+    places = [
+        said.out.index(part) for part in ("{corpus: ", "vocabulary ", "parameters, ", "epoch 1/1  running train ")
+    ]
+    assert places == sorted(places) and places[0] == 0
+
+
+def test_a_text_in_another_encoding(train, tmp_path, capsys):
+    song = tmp_path / "song.txt"
+    song.write_bytes(("想要有直升机 想要和你飞到宇宙去\n" * 60).encode("gb18030"))
+    code, said = train("--corpus", str(song), "--epochs", "1")
+    assert code == 2 and "it looks like GB18030: give --encoding gb18030\n" in said.err
+    assert train("--corpus", str(song), "--encoding", "gb18030", "--epochs", "1")[0] == 0
+    assert main(["evaluate", str(tmp_path / "run")]) == 0  # by the encoding of the run
+
+
+def test_diagnose_does_not_advise_what_is_done_already(train, tmp_path):
+    sick = ["--diagnose", "--layers", "3", "--activation", "relu", "--optimizer", "sgd", "--lr", "1e-9"]
+    code, said = train(*sick, "--init", "normal")
+    assert code == 0 and "try --init deep" in said.out and "--residual true" not in said.out
+    code, said = train(*sick, "--init", "deep", out=tmp_path / "deep")
+    assert code == 0 and "--init deep" not in said.out
+    assert "--layers 1" not in said.out
