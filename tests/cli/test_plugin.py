@@ -61,8 +61,8 @@ def test_a_cell_in_one_file_trains_resumes_generates_and_is_evaluated(train, tmp
         forget_registered()
         assert main(command) == 2
         assert error_of(capsys) == (
-            f"the run in {run} uses the cell 'mgu' of the plugin {MGU}; it holds code, so it is loaded only if you name "
-            f"it again: --plugin {MGU}"
+            f"the run in {run} uses the cell 'mgu' of the plugin {MGU}; it holds code, so it is loaded only if you "
+            f"name it again: --plugin {MGU}"
         )
         assert "mgu" not in language_model.cells()
         assert main([*command, "--plugin", str(MGU)]) == 0
@@ -84,10 +84,10 @@ def test_a_configuration_file_does_not_load_code(train, tmp_path):
 
 
 def test_a_class_of_a_file_or_a_module(train, monkeypatch):
-    assert train("--cell", "mine", "--plugin", f"{MGU}:DeepMGU", "--epochs", "1")[0] == 0
+    assert train("--cell", "mine", "--plugin", f"{MGU}:MGUCell", "--epochs", "1")[0] == 0
     assert "mine" in language_model.cells()
     monkeypatch.syspath_prepend(str(MGU.parent))
-    load_plugin("mgu:DeepMGU", "again")
+    load_plugin("mgu:MGUCell", "again")
     assert "again" in language_model.cells()
 
 
@@ -96,7 +96,7 @@ def test_a_class_of_a_file_or_a_module(train, monkeypatch):
     [
         (
             "x = 1",
-            "does not register the cell 'mgu': call deeprnn.models.register_cell('mgu', stack) in it, or name the",
+            "does not register the cell 'mgu': call deeprnn.models.register_cell('mgu', Class) in it, or name the",
         ),
         ("def f(:", "cannot be loaded: SyntaxError: "),
         ("raise KeyError('x')", "cannot be loaded: KeyError: 'x'"),
@@ -107,15 +107,15 @@ def test_a_class_of_a_file_or_a_module(train, monkeypatch):
         ),
         (
             "from deeprnn.models import register_cell as r; r('mgu', 3)",
-            "TypeError: stack must be a class or a function",
+            "TypeError: cell must be a RecurrentCell or a class or",
         ),
-        ("from deeprnn.models import register_cell as r; r('mgu', dict)", "the stack of 'mgu' cannot be built: "),
+        ("from deeprnn.models import register_cell as r; r('mgu', dict)", "layers of 'mgu' cannot be made: "),
         (
             "from mxnet import gluon; from deeprnn.models import register_cell as r\n"
             "class Stack(gluon.nn.HybridSequential):\n"
             "    def __init__(self, *args, **kwargs): super().__init__()\n"
             "r('mgu', Stack)",
-            "the stack of 'mgu' has no begin_state and no state_info",
+            "the layers of 'mgu' have no begin_state and no state_info",
         ),
         (
             "from deeprnn import DeepRNN; from deeprnn.models import register_cell as r\n"

@@ -104,7 +104,7 @@ def language_model(config: ModelConfig, vocab_size: int, plugin: Optional[str] =
     Raises
     ------
     ValueError
-        If the plugin cannot be loaded, or the stack that it registers cannot be built or used.
+        If the plugin cannot be loaded, or layers of its cell cannot be made.
     """
     from ..models.language_model import LanguageModel
 
@@ -132,10 +132,10 @@ def language_model(config: ModelConfig, vocab_size: int, plugin: Optional[str] =
     try:
         net = build()
     except Exception as error:  # whatever the user's code raises
-        raise ValueError(f"plugin {plugin}: the stack of {config.cell!r} cannot be built: {error}") from error
+        raise ValueError(f"plugin {plugin}: layers of {config.cell!r} cannot be made: {error}") from error
     lacking = [name for name in ("begin_state", "state_info") if not hasattr(net.stack, name)]
     if lacking:
-        raise ValueError(f"plugin {plugin}: the stack of {config.cell!r} has no {' and no '.join(lacking)}")
+        raise ValueError(f"plugin {plugin}: the layers of {config.cell!r} have no {' and no '.join(lacking)}")
     return net
 
 

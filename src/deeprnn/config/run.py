@@ -73,7 +73,7 @@ class DataConfig:
     unit
         What a symbol is: a character or a word.
     unknown
-        Add a symbol to the vocabulary that stands for everything that is not in the training part.
+        Add a symbol to the vocabulary that replaces everything that is not in the training part.
     batch_size
         Sequences in a batch.
     seq_len

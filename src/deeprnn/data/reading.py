@@ -27,7 +27,7 @@ BUILT_IN = "pydoc"
 """The text that is part of every Python installation."""
 
 MULTI_BYTE = ("gb18030", "big5", "cp932", "euc_jp", "euc_kr", "utf_16", "utf_16_le", "utf_16_be", "utf_32")
-"""Encodings that can be told from the bytes. (Those with one byte per character fit almost any bytes.)"""
+"""Encodings that can be recognized by the bytes. (Those with one byte per character fit almost any bytes.)"""
 
 SAMPLE = 1 << 16
 """Bytes that the encoding is guessed from."""
@@ -53,7 +53,7 @@ def load_text(
         precedence: write ./name for a file that is called like a corpus. A copy of a named download is recognized by
         its checksum, wherever it is, and read in the same way.
     encoding : str
-        Of the file, by Python's name. Named texts are UTF-8 whatever this says.
+        Of the file, by Python's name. Named texts are always UTF-8.
     max_chars : int, optional
         Number of characters to keep, from the beginning.
     cache : path, optional

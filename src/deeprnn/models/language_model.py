@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Callable, Optional, Union
 
 import mxnet as mx
@@ -12,11 +13,12 @@ from mxnet.ndarray import NDArray
 from .._util.checks import check_choice, check_dtype, check_size
 from .._util.types import Operators, Tensor
 from ..nn.arrays import Kind, classic, complete_states
-from ..nn.cells import ACTIVATIONS
+from ..nn.cells import ACTIVATIONS, RecurrentCell
 from ..nn.context import Trace
 from ..nn.graphs import AnyLength
 from ..nn.initializers import DepthScaled
 from ..nn.layers import DeepGRU, DeepLSTM, DeepRNN
+from ..nn.stack import RecurrentStack
 
 __all__ = ["BACKENDS", "CELLS", "STACKS", "LanguageModel", "cells", "register_cell"]
 
@@ -36,36 +38,43 @@ def cells() -> tuple[str, ...]:
     return tuple(STACKS["deeprnn"])
 
 
-def register_cell(name: str, stack: Stack) -> None:
+def register_cell(name: str, cell: Stack) -> None:
     """Make a cell available to `LanguageModel` as ``cell=name``.
 
     Parameters
     ----------
     name
-        An identifier; not that of a built-in cell. Registering a name again replaces its stack.
-    stack
-        Class of the recurrent layers, or a function that makes them. It is called as
-        ``stack(hidden_size, num_layers, dropout=..., input_size=..., dtype=...)``, and with ``residual``,
-        ``layer_norm`` and ``zoneout`` if they are used. The result is a block with the interface of `DeepRNN`: called
-        with ``(T, N, C)`` and states, it returns ``(T, N, H)`` and states; it has `state_info` and `begin_state`.
+        An identifier; not that of a built-in cell. Registering a name again replaces its cell.
+    cell
+        A subclass of `RecurrentCell`, of which layers are made. Or, for layers of another kind, a class or function
+        that makes them. It is called as ``cell(hidden_size, num_layers, dropout=..., input_size=..., dtype=...)``, and
+        with ``residual``, ``layer_norm`` and ``zoneout`` if they are used. The result is a block with the interface of
+        `DeepRNN`: called with inputs ``(T, N, C)`` and states, it returns ``(T, N, H)`` and states; it has `state_info`
+        and `begin_state`.
 
     Raises
     ------
     ValueError, TypeError
-        For a name that is built in or no identifier, and for a stack that cannot be called.
+        For a name that is built in or no identifier, and for a cell that cannot be called.
 
     Examples
     --------
-    >>> register_cell("mgu", DeepMGU)
+    >>> register_cell("mgu", MGUCell)
     >>> net = LanguageModel(vocab_size=65, hidden_size=256, num_layers=2, cell="mgu")
     """
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"name must be an identifier, got {name!r}")
     if name in CELLS:
         raise ValueError(f"name must not be that of a built-in cell ({', '.join(CELLS)}), got {name!r}")
-    if not callable(stack):
-        raise TypeError(f"stack must be a class or a function that makes a stack, got {stack!r}")
-    STACKS["deeprnn"][name] = stack
+    if not callable(cell):
+        raise TypeError(f"cell must be a RecurrentCell or a class or function that makes layers, got {cell!r}")
+    if isinstance(cell, type) and issubclass(cell, RecurrentCell):
+        cell = partial(_layers_of, cell)
+    STACKS["deeprnn"][name] = cell
+
+
+def _layers_of(cell: type[RecurrentCell], hidden_size: int, num_layers: int, **options: Any) -> RecurrentStack:
+    return RecurrentStack(partial(cell, hidden_size), num_layers, **options)
 
 
 class LanguageModel(AnyLength):

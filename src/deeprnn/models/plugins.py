@@ -19,8 +19,8 @@ def load_plugin(plugin: str, cell: str) -> None:
     Parameters
     ----------
     plugin
-        A Python file that calls `register_cell`, such as ``mgu.py``; or a class that makes the stack of `cell`, as
-        ``mgu.py:DeepMGU`` or ``package.module:DeepMGU``; or a module that calls `register_cell`.
+        A Python file or a module that calls `register_cell`, such as ``mgu.py`` or ``package.module``; or a class to be
+        registered as `cell`, such as ``mgu.py:MGUCell`` or ``package.module:MGUCell``.
     cell
         Name of the cell.
 
@@ -32,17 +32,17 @@ def load_plugin(plugin: str, cell: str) -> None:
     source, _, attribute = plugin.partition(":")
     module = _executed(source, plugin)
     if attribute:
-        stack = getattr(module, attribute, None)
-        if stack is None:
+        found = getattr(module, attribute, None)
+        if found is None:
             raise ValueError(f"plugin {plugin}: {source} has no {attribute}")
         try:
-            register_cell(cell, stack)
+            register_cell(cell, found)
         except (TypeError, ValueError) as error:
             raise ValueError(f"plugin {plugin}: {error}") from error
     if cell not in cells():
         raise ValueError(
-            f"plugin {plugin} does not register the cell {cell!r}: call deeprnn.models.register_cell({cell!r}, stack) "
-            f"in it, or name the class of the stack, as {source}:Class"
+            f"plugin {plugin} does not register the cell {cell!r}: call deeprnn.models.register_cell({cell!r}, Class) "
+            f"in it, or name the class, as {source}:Class"
         )
 
 

@@ -1,8 +1,8 @@
 """The training loop: truncated back-propagation through time over batches of text, with a `gluon.Trainer`.
 
 It knows no particular model: a network is called with `(data, states)`, returns `(logits, states)`, has a `begin_state`
-and an attribute `draws_random`, which says whether its training graph draws random numbers. Progress is reported
-through callbacks.
+and an attribute `draws_random`: whether its training graph draws random numbers. Progress is reported through
+callbacks.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def fit(
     Diverged
         If a loss or gradient norm is NaN or infinite; within `report_every` seconds, or at the end of the epoch.
     ValueError
-        If `trainer` has not made as many updates as `start` says, or no epoch is left after `start`.
+        If `trainer` has not made as many updates as `start`, or no epoch is left after `start`.
 
     Examples
     --------
