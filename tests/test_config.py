@@ -49,7 +49,7 @@ def test_every_option_is_described(part):
 
 
 @pytest.mark.parametrize(
-    "options, said",
+    "options, expected",
     [
         ({"layers": 0}, "layers must be at least 1, got 0"),
         ({"layers": -1}, "layers must be at least 1, got -1"),
@@ -126,10 +126,10 @@ def test_every_option_is_described(part):
         ({"model": {}}, "unknown option 'model'"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(options, said):
+def test_what_cannot_be_is_refused_by_name(options, expected):
     with pytest.raises((ValueError, TypeError)) as caught:
         RunConfig.from_mapping(options)
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
 
 

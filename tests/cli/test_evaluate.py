@@ -14,8 +14,8 @@ from deeprnn.cli.main import main
 @pytest.mark.parametrize("part", ["train", "valid", "test"])
 def test_evaluate(trained, capsys, part):
     assert main(["evaluate", str(trained), "--part", part]) == 0
-    said = capsys.readouterr().out
-    match = re.fullmatch(rf"{part} loss ([\d.]+) nats per token, perplexity ([\d.]+), [\d,]+ tokens\n", said)
+    output = capsys.readouterr().out
+    match = re.fullmatch(rf"{part} loss ([\d.]+) nats per token, perplexity ([\d.]+), [\d,]+ tokens\n", output)
     if part != "train":  # measured as the weights changed there
         expected = json.loads((trained / "summary.json").read_text())[f"{part}_loss"]
         assert float(match[1]) == pytest.approx(expected, abs=1e-4)

@@ -49,7 +49,7 @@ def bad(tmp_path, text, trained, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "line, said",
+    "line, expected",
     [
         ("--layers 0", "--layers must be at least 1, got 0"),
         ("--layers -2", "--layers must be at least 1, got -2"),
@@ -144,7 +144,7 @@ def bad(tmp_path, text, trained, monkeypatch):
         ("--init-from trained --unit word", "--init-from trained was trained with --unit char"),
     ],
 )
-def test_bad_input(bad, capsys, line, said):
+def test_bad_input(bad, capsys, line, expected):
     before = sorted(path.name for path in bad.iterdir())
     first = [] if line.startswith("--corpus") else ["--corpus", "ducks.txt"]
     out = [] if "--out" in line else ["--out", "new"]
@@ -152,13 +152,13 @@ def test_bad_input(bad, capsys, line, said):
     shown = capsys.readouterr()
     assert shown.out == ""  # the configuration is printed after everything has been checked
     error = shown.err
-    assert error.startswith(f"deeprnn: error: {said}")
+    assert error.startswith(f"deeprnn: error: {expected}")
     assert error.count("\n") == 1 and error.endswith("\n")
     assert sorted(path.name for path in bad.iterdir()) == before
 
 
 @pytest.mark.parametrize(
-    "line, said",
+    "line, expected",
     [
         ("", "a command is missing: train, generate, evaluate, or --help"),
         ("trian", "argument COMMAND: invalid choice: 'trian'"),
@@ -193,10 +193,10 @@ def test_bad_input(bad, capsys, line, said):
         ("evaluate nothing", "nothing is not the folder of a run"),
     ],
 )
-def test_bad_commands(bad, capsys, line, said):
+def test_bad_commands(bad, capsys, line, expected):
     assert main(shlex.split(line)) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"deeprnn: error: {said}")
+    assert error.startswith(f"deeprnn: error: {expected}")
     assert error.count("\n") == 1 and error.endswith("\n")
 
 
@@ -219,7 +219,7 @@ def test_the_text_has_changed(train, tmp_path, capsys):
     copy.write_text(TEXT, encoding="utf-8")
     assert train("--corpus", str(copy), "--epochs", "1")[0] == 0
     copy.write_text(TEXT.replace("hills", "lakes"), encoding="utf-8")
-    code, said = train("--corpus", str(copy), "--epochs", "3", "--resume")
-    assert code == 2 and "is not what it was" in said.err
+    code, shown = train("--corpus", str(copy), "--epochs", "3", "--resume")
+    assert code == 2 and "is not what it was" in shown.err
     assert main(["evaluate", str(tmp_path / "run")]) == 2
     assert "is not what it was" in capsys.readouterr().err

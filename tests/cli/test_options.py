@@ -10,6 +10,7 @@ import pytest
 import yaml
 from commands import PROJECT, resolved
 
+from deeprnn._util.arguments import Parser
 from deeprnn.cli.main import main
 from deeprnn.cli.options import COMMANDS, in_flags
 from deeprnn.config import ModelConfig, RunConfig, presets, read_options
@@ -25,10 +26,10 @@ def test_help_names_every_flag(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["train", "--help"])
     assert ended.value.code == 0
-    said = capsys.readouterr().out
-    flags = re.findall(r"^  (?:-h, )?(--[a-z-]+)", said, flags=re.MULTILINE)
+    shown = capsys.readouterr().out
+    flags = re.findall(r"^  (?:-h, )?(--[a-z-]+)", shown, flags=re.MULTILINE)
     assert set(ISSUED) <= set(flags)
-    for block in re.split(r"^  (?=--)", said, flags=re.MULTILINE)[1:]:
+    for block in re.split(r"^  (?=--)", shown, flags=re.MULTILINE)[1:]:
         assert re.search(r"\s{2,}[A-Z0-9a-z].*[a-z]{2}", block), f"no help: {block}"
 
 
@@ -123,8 +124,8 @@ def test_the_book_to_the_letter():
     }
     assert {name: run[name] for name in protocol} == protocol
     assert resolved("--layers", "2", "--preset", "book").model.layers == 2
-    said = read_options(PROJECT / "configs" / "book.yaml")
-    assert {field.name for field in fields(ModelConfig)} - set(said) == {"backend", "plugin"}, (
+    shown = read_options(PROJECT / "configs" / "book.yaml")
+    assert {field.name for field in fields(ModelConfig)} - set(shown) == {"backend", "plugin"}, (
         "these are not the book's"
     )
 
@@ -185,3 +186,37 @@ def test_no_module_of_the_library_names_a_flag():
             found = re.findall(r"(?<![\w<!-])--[a-z][a-z-]+", path.read_text(encoding="utf-8"))
             allowed = {"--hidden-size", "--max-chars"} if path.name == "fields.py" else set()
             assert not set(found) - allowed, f"{path}: {found}"
+
+
+def test_the_other_scripts_speak_the_same_dialect(capsys):
+    parser = Parser(prog="x.py")
+    parser.add_argument("--layers", type=int, default=2, help="recurrent layers (default %(default)s)")
+    parser.add_argument("--share", default="80", help="at 80 %% of `the` size, or %(default)s")
+    parser.add_argument("--fast", action="store_true", help="be fast")
+    parser.add_argument("--json", metavar="FILE", help="Write all numbers there.")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    shown = capsys.readouterr().out
+    for line in (
+        "-h, --help       Show this help message and exit.",
+        "--layers LAYERS  Recurrent layers. (default: 2)",
+        "--share SHARE    At 80 % of the size, or 80. (default: 80)",
+        "--fast           Be fast.",
+        "--json FILE      Write all numbers there.",
+    ):
+        assert f"  {line}\n" in shown
+
+
+def test_the_other_scripts_translate_arguments(capsys):
+    parser = Parser(prog="x.py")
+    parser.add_argument("--hidden-size")
+    parser.add_argument("--cell")
+
+    def work():
+        raise ValueError("activation='relu' is for cell='rnn', and hidden_size must be")
+
+    with pytest.raises(SystemExit) as ended:
+        parser.call(work)
+    assert ended.value.code == 2
+    error = "x.py: error: activation='relu' is for --cell rnn, and --hidden-size must be\n"
+    assert capsys.readouterr().err == error

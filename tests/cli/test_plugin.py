@@ -92,7 +92,7 @@ def test_a_class_of_a_file_or_a_module(train, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "expected"),
     [
         (
             "x = 1",
@@ -126,12 +126,12 @@ def test_a_class_of_a_file_or_a_module(train, monkeypatch):
         ),
     ],
 )
-def test_what_a_plugin_lacks_is_reported_before_any_work(train, plugin, tmp_path, code, said):
+def test_what_a_plugin_lacks_is_reported_before_any_work(train, plugin, tmp_path, code, expected):
     path = plugin(code)
     exit_code, shown = train("--cell", "mgu", "--plugin", path)
     assert exit_code == 2 and shown.out == ""
     assert shown.err.count("\n") == 1 and shown.err.startswith(f"deeprnn: error: --plugin {path}")
-    assert said in shown.err
+    assert expected in shown.err
     assert not (tmp_path / "run").exists()
 
 

@@ -101,7 +101,7 @@ def test_max_chars_cuts_before_the_split(write):
         load_text(path, max_chars=0)
 
 
-def test_byte_order_mark_and_carriage_returns_are_handled_and_said(write):
+def test_byte_order_mark_and_carriage_returns_are_handled_and_noted(write):
     text, _, notes = load_text(write("a.txt", b"\xef\xbb\xbfone\r\ntwo\rthree\n"))
     assert text == "one\ntwo\nthree\n"
     assert notes == ["byte-order mark removed", "2 carriage returns (CR LF or CR) read as newlines"]
@@ -119,7 +119,7 @@ def test_a_file_called_like_a_corpus_is_not_that_corpus(write):
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "said"),
+    ("name", "data", "expected"),
     [
         ("a.txt", b"", "is empty"),
         ("a.txt", b"\xef\xbb\xbf", "is empty"),
@@ -136,9 +136,9 @@ def test_a_file_called_like_a_corpus_is_not_that_corpus(write):
     ],
     ids=lambda value: value if isinstance(value, str) else "",  # archives hold the time
 )
-def test_a_text_that_cannot_be_used_says_why(write, name, data, said):
+def test_a_text_that_cannot_be_used_says_why(write, name, data, expected):
     path = write(name, data)
-    with pytest.raises(ValueError, match=said) as error:
+    with pytest.raises(ValueError, match=expected) as error:
         load_text(path)
     assert f"corpus {path}" in one_line(error)
 
@@ -305,7 +305,7 @@ def test_a_server_without_ranges_sends_it_all_again(server, cache):
     assert files(cache) == ["novel.txt"]
 
 
-def test_a_wrong_download_is_deleted_and_said(server, cache):
+def test_a_wrong_download_is_deleted_and_reported(server, cache):
     server.body = b"another text"
     with pytest.raises(OSError, match="wrong checksum, deleted") as error:
         load_text("novel", cache=cache)

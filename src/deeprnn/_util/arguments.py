@@ -12,7 +12,8 @@ __all__ = ["HelpFormatter", "Parser", "as_flags", "flag", "help_text"]
 
 def help_text(action: argparse.Action) -> str:
     """The help of an argument as all scripts show it: a sentence, without mark-up, with the default if there is one."""
-    text = re.sub(r"\s+", " ", (action.help or "").replace("`", ""))
+    text = re.sub(r"\s*\(default:? %\(default\)s\)", "", action.help or "")
+    text = re.sub(r"\s+", " ", text.replace("%(default)s", str(action.default)).replace("%%", "%").replace("`", ""))
     if not text:
         return ""
     text = text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")

@@ -64,8 +64,7 @@ class Training:
         from ..nn.diagnostics import Watched
         from ..train.loop import Diverged, fit
 
-        plugin = ["--plugin", self.run.model.plugin] if self.run.model.plugin else []
-        again = f"continue with: {command('train', '--out', str(self.folder), '--resume', *plugin)}"
+        again = f"continue with: {command('train', '--out', str(self.folder), '--resume', *self.plugin_flags)}"
         progress = ProgressLine(self.run.train.epochs, len(self.train), self.start.epoch if self.start else 0)
 
         train = Watched(self.net, self.train) if self.run.train.diagnose else self.train
@@ -178,8 +177,12 @@ class Training:
         part, loss = ("running train", best["train_loss"]) if test_loss is None else ("test", test_loss)
         show(f"{part} loss {loss:.4f} nats per token, perplexity {perplexity(loss):.4g}")
         show(f"{seconds:.0f} s of training, {shape(self.run)}; the run is in {self.folder}")
-        plugin = ["--plugin", self.run.model.plugin] if self.run.model.plugin else []
-        show("generate more: " + command("generate", str(self.folder), *plugin))
+        show("generate more: " + command("generate", str(self.folder), *self.plugin_flags))
+
+    @property
+    def plugin_flags(self) -> list[str]:
+        """The flags that load the run's plugin again, if it has one."""
+        return ["--plugin", self.run.model.plugin] if self.run.model.plugin else []
 
     def samples_are_due(self, epoch: int) -> bool:
         """Whether texts are generated after this epoch."""
