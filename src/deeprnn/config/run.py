@@ -67,7 +67,7 @@ class DataConfig:
     encoding
         Encoding of the file, such as utf-8, gb18030 or utf-16.
     max_chars
-        Use only the first characters of the text, this many (default: the whole text).
+        Number of characters to use, from the beginning of the text (default: all).
     split
         Shares of the text for training, validation and test, in this order; a share may be 0.
     unit

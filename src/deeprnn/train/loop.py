@@ -21,7 +21,7 @@ from mxnet.ndarray import NDArray
 from .._util.wording import counted
 from ..config import TrainConfig
 from .loss import CrossEntropy, perplexity, token_losses
-from .progress import IN_FLIGHT, Diverged, EpochReport, Progress, StepReport, advice
+from .progress import IN_FLIGHT, Diverged, EpochReport, Progress, StepReport, divergence
 from .schedule import learning_rate_schedule
 
 __all__ = [
@@ -148,7 +148,7 @@ def fit(
             train_loss, grad_norm, tokens_per_second = progress.end_epoch()
             valid_loss = evaluate(net, valid, ctx)
             if valid_loss is not None and not math.isfinite(valid_loss):
-                raise Diverged(advice(f"the validation loss is {valid_loss} after", progress.step, epoch, config))
+                raise Diverged(divergence(f"the validation loss is {valid_loss} after", progress.step, epoch, config))
             loss = train_loss if valid_loss is None else valid_loss
             if loss < best_loss:
                 best_epoch, best_loss = epoch, loss

@@ -16,7 +16,7 @@ from mxnet.ndarray import NDArray
 from ..config import TrainConfig
 from .loss import perplexity
 
-__all__ = ["FIRST_REPORT", "IN_FLIGHT", "Diverged", "EpochReport", "Progress", "StepReport", "advice"]
+__all__ = ["FIRST_REPORT", "IN_FLIGHT", "Diverged", "EpochReport", "Progress", "StepReport", "divergence"]
 
 IN_FLIGHT = 4
 """Steps that Python may be ahead of the device. With fewer the device is idle now and then; without a limit a whole
@@ -194,13 +194,13 @@ class Progress:
             loss, norm = float(loss.asscalar()), float(norm.asscalar())
             for name, value in (("loss", loss), ("norm of the gradient", norm)):
                 if not math.isfinite(value):
-                    raise Diverged(advice(f"the {name} is {value} at", step, self._epoch, self._config))
+                    raise Diverged(divergence(f"the {name} is {value} at", step, self._epoch, self._config))
             self._tokens += tokens
             self._loss_sum += loss * tokens
             self._norms.append(norm)
 
 
-def advice(what: str, step: int, epoch: int, config: TrainConfig) -> str:
+def divergence(what: str, step: int, epoch: int, config: TrainConfig) -> str:
     """The message of `Diverged`: what is not finite, where, and what to try."""
     clipping = (
         f"stricter clipping (clip={config.clip:g} now)" if config.clip > 0 else "clipping (clip=1; it is off now)"
