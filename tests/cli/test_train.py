@@ -174,11 +174,15 @@ def test_a_run_can_be_made_longer(train, tmp_path):
     assert "epoch 3/3" in shown.out and "epoch 2/3" not in shown.out
 
 
-def test_diverged(train):
+def test_diverged(train, tmp_path):
     code, shown = train("--optimizer", "sgd", "--lr", "1e38", "--clip", "0", "--activation", "relu")
     assert code == 1
     assert shown.err.count("\n") == 1
     assert re.match(r"deeprnn: error: the (loss|norm of the gradient) is (nan|inf) at step \d+ .*--lr", shown.err)
+    state = json.loads((tmp_path / "run" / "state.json").read_text())
+    assert state["state"] == "diverged" and re.match(r"the (loss|norm of the gradient) is (nan|inf)", state["reason"])
+    assert train()[0] == 0  # another attempt in the same folder
+    assert not (tmp_path / "run" / "state.json").exists()
 
 
 def test_a_loss_beyond_all_perplexity(train, tmp_path):

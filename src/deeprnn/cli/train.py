@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 __all__ = ["build_train"]
 
+STATE = "state.json"
+"""In the folder of a run that diverged: ``{"state": "diverged", "reason": ...}``, for programs that start trainings."""
+
 
 @dataclass(frozen=True, eq=False)
 class Training:
@@ -98,6 +101,7 @@ class Training:
                         show(f"stopped: no better validation loss for {counted(self.run.train.patience, 'epoch')}")
             self.finish()
         except Diverged as error:
+            write_json_atomic(self.folder / STATE, {"state": "diverged", "reason": str(error)})
             return failed(in_flags(str(error)), 1)
         except OSError as error:
             return failed(f"{one_line(error)}; {again}", 1)
@@ -274,6 +278,7 @@ def build_train(given: Mapping[str, Any]) -> Callable[[], int]:
         events = EventWriter(folder) if run.train.tensorboard else None
         folder.mkdir(parents=True, exist_ok=True)
         write_text_atomic(folder / "config.yaml", as_yaml(run.to_mapping()))
+        (folder / STATE).unlink(missing_ok=True)  # of an earlier attempt
     except OSError as error:
         raise ValueError(f"out {folder} cannot be written: {one_line(error)}") from error
     show(as_yaml(run.to_mapping(), flow=True).strip())
