@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure a trained model on a part of its text: `deeprnn evaluate`."""
+"""Evaluate a trained model on a text; the same as `deeprnn evaluate`."""
 
 import sys
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write text with a trained model: `deeprnn generate`."""
+"""Generate text with a trained model; the same as `deeprnn generate`."""
 
 import sys
 

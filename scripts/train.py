@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train a language model on a text: `deeprnn train`."""
+"""Train a language model on a text; the same as `deeprnn train`."""
 
 import sys
 

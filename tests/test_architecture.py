@@ -16,13 +16,15 @@ PACKAGE = Path(deeprnn.__file__).parent
 PROJECT = Path(__file__).parent.parent
 
 FLOORS = {
-    "_util.arguments": 0, "_util.checks": 0, "_util.files": 0, "_util.machine": 0, "_util.types": 0, "config": 1,
+    "_util.arguments": 0, "_util.checks": 0, "_util.files": 0, "_util.machine": 0, "_util.types": 0, "_util.wording": 0,
+    "config.fields": 1, "config.run": 1, "config.commands": 1, "config.resolution": 1, "config": 1,
     "nn.context": 1,
-    "nn.cells": 2, "nn.initializers": 2, "data.download": 2, "data.text": 2,
+    "nn.cells": 2, "nn.initializers": 2, "data.download": 2, "data.reading": 2, "data.text": 2,
     "nn.unroll": 3, "nn.bptt": 3, "data.batches": 3,
     "nn.graphs": 4, "nn.layers": 4,
-    "models.language_model": 5, "testing": 5,
-    "train.schedule": 6, "train.loop": 6, "train.checkpoint": 6, "nn.diagnostics": 6, "generation": 6,
+    "models.language_model": 5, "models.plugins": 5, "testing": 5,
+    "train.schedule": 6, "train.loss": 6, "train.progress": 6, "train.loop": 6,
+    "train.storage": 6, "train.checkpoint": 6, "nn.diagnostics": 6, "generation": 6,
     "train.reports": 7,
     "cli.console": 8, "cli.options": 8, "cli.runs": 8, "cli.train": 8, "cli.generate": 8, "cli.evaluate": 8,
     "cli.main": 8,
@@ -30,10 +32,10 @@ FLOORS = {
 }  # fmt: skip
 """A room imports rooms below its floor; on its own floor, as long as no circle comes of it."""
 
-TEXT = {"data.download", "data.text", "data.batches"}
+TEXT = {"data.download", "data.reading", "data.text", "data.batches"}
 MODEL = {
     *("nn.context", "nn.cells", "nn.initializers", "nn.unroll", "nn.bptt", "nn.graphs", "nn.layers"),
-    *("models.language_model", "testing"),
+    *("models.language_model", "models.plugins", "testing"),
 }
 GRAPH = ["nn.cells", "nn.unroll", "nn.bptt", "nn.layers", "nn.graphs", "models.language_model"]
 

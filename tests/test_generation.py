@@ -158,17 +158,17 @@ def test_symbols_come_as_often_as_they_should(sampler):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"temperature": 0}, ValueError, "--temperature must be above 0 and finite, got 0; --greedy takes"),
-        ({"temperature": -1.0}, ValueError, "--temperature must be above 0"),
-        ({"temperature": float("nan")}, ValueError, "--temperature must be above 0"),
-        ({"temperature": float("inf")}, ValueError, "--temperature must be above 0"),
-        ({"temperature": "hot"}, TypeError, "--temperature must be a number, got 'hot'"),
-        ({"top_k": -1}, ValueError, "--top-k must be at least 0, got -1"),
-        ({"top_k": 1.5}, TypeError, "--top-k must be a whole number, got 1.5"),
-        ({"top_p": 0.0}, ValueError, "--top-p must be above 0 and at most 1, got 0.0"),
-        ({"top_p": 1.01}, ValueError, "--top-p must be above 0 and at most 1"),
-        ({"top_p": float("nan")}, ValueError, "--top-p must be above 0"),
-        ({"top_p": True}, TypeError, "--top-p must be a number, got True"),
+        ({"temperature": 0}, ValueError, "temperature must be above 0 and finite, got 0; greedy=True takes"),
+        ({"temperature": -1.0}, ValueError, "temperature must be above 0"),
+        ({"temperature": float("nan")}, ValueError, "temperature must be above 0"),
+        ({"temperature": float("inf")}, ValueError, "temperature must be above 0"),
+        ({"temperature": "hot"}, TypeError, "temperature must be a number, got 'hot'"),
+        ({"top_k": -1}, ValueError, "top_k must be at least 0, got -1"),
+        ({"top_k": 1.5}, TypeError, "top_k must be a whole number, got 1.5"),
+        ({"top_p": 0.0}, ValueError, "top_p must be above 0 and at most 1, got 0.0"),
+        ({"top_p": 1.01}, ValueError, "top_p must be above 0 and at most 1"),
+        ({"top_p": float("nan")}, ValueError, "top_p must be above 0"),
+        ({"top_p": True}, TypeError, "top_p must be a number, got True"),
     ],
 )
 def test_bad_options_are_named(options, error, message):
@@ -225,20 +225,20 @@ def test_short_ones():
 
 
 def test_what_cannot_be_generated():
-    with pytest.raises(ValueError, match="--prefix is empty"):
+    with pytest.raises(ValueError, match="prefix is empty"):
         generate(Chain(CYCLE), [], 5, sampler=Sampler(), rng=rng())
-    with pytest.raises(ValueError, match="--length must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="length must be at least 0, got -1"):
         generate(Chain(CYCLE), [0], -1, sampler=Sampler(), rng=rng())
 
 
 @pytest.mark.parametrize("sampler", [Sampler(), Sampler(greedy=True), Sampler(top_k=2), Sampler(top_p=0.5)], ids=str)
 def test_what_is_never_to_be_chosen_is_not(sampler):
     logits = np.array([5.0, 3.0, 2.0, 1.0])
-    probabilities = sampler.probabilities(logits, never=[0])
+    probabilities = sampler.probabilities(logits, banned=[0])
     assert probabilities[0] == 0 and probabilities.sum() == pytest.approx(1)
     assert probabilities[1:] == pytest.approx(sampler.probabilities(logits[1:]))
     assert logits[0] == 5  # the caller's array is left alone
-    assert 1 not in generate(Chain(ANY), [0], 200, sampler=sampler, rng=rng(), never=[1])
+    assert 1 not in generate(Chain(ANY), [0], 200, sampler=sampler, rng=rng(), banned=[1])
 
 
 # -- repetition
@@ -294,12 +294,12 @@ def test_the_prefix_counts_as_text():
 
 @pytest.mark.parametrize("value", [-0.1, float("inf"), float("nan")])
 def test_a_penalty_out_of_range(value):
-    with pytest.raises(ValueError, match=r"--repetition-penalty must be at least 0 and finite"):
+    with pytest.raises(ValueError, match=r"repetition_penalty must be at least 0 and finite"):
         Sampler(repetition_penalty=value)
 
 
 def test_a_repetition_length_out_of_range():
-    with pytest.raises(ValueError, match=r"--repetition-length must be at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"repetition_length must be at least 0, got -1"):
         Sampler(repetition_length=-1)
-    with pytest.raises(TypeError, match=r"--repetition-penalty must be a number, got 'much'"):
+    with pytest.raises(TypeError, match=r"repetition_penalty must be a number, got 'much'"):
         Sampler(repetition_penalty="much")

@@ -1,4 +1,4 @@
-"""`python -m deeprnn`: the command line."""
+"""Run the command line with `python -m deeprnn`."""
 
 import sys
 

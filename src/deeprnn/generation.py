@@ -1,4 +1,4 @@
-"""A network and a prefix in, new symbols out: how the next symbol is chosen, and the loop that feeds it back."""
+"""Generation: choosing the next symbol from logits, and the loop that feeds it back into the network."""
 
 from __future__ import annotations
 
@@ -18,36 +18,40 @@ Ids = Union[Sequence[int], np.ndarray]
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a symbol is chosen from a network's logits: drawn from ``softmax(logits / temperature)``, or the largest.
+    """Sampling of the next symbol from a network's logits.
 
     Parameters
     ----------
     temperature
-        Below 1 the likely becomes likelier, above 1 the unlikely does; towards 0 only the largest logit is left.
+        Divides the logits. Below 1, probable symbols become more probable; above 1, less.
     top_k
-        Draw from the `top_k` most probable symbols alone; 0: from all.
+        Sample from the top_k most probable symbols only; 0: from all.
     top_p
-        Draw from the fewest most probable symbols that have at least this probability together (Holtzman et al.
-        2020), after `top_k`; 1: from all. One symbol is always left.
+        Sample from the smallest set of most probable symbols with at least this total probability (nucleus sampling),
+        after top_k; 1: from all. At least one symbol is kept.
     greedy
-        Take the symbol with the largest logit, and of several the one with the lowest id.
+        Take the most probable symbol instead of sampling; of equal ones, the one with the lowest id.
     repetition_penalty
-        Nats off the logit of a symbol that would make a repeat of the text so far, for each symbol that this is longer
-        than `repetition_length`; 0: none. Before all else, so greedy too does not go round in circles.
+        If a symbol would extend a repetition of earlier text, subtract this many nats from its logit for each symbol by
+        which the repetition exceeds repetition_length; 0: no penalty. Applied before everything else, also with greedy.
     repetition_length
-        Symbols that may be repeated freely.
-
-    Notes
-    -----
-    Keskar et al. 2019 (arXiv:1909.05858) penalise every symbol that was there before. Words bear that; of characters
-    all were there before, and must come again. What must not is a long row of them, so the row's length counts, as in
-    the DRY sampler (p-e-w 2024, oobabooga/text-generation-webui #5677), whose penalty grows exponentially with it,
-    made for rows of few long tokens; in proportion is enough for many short ones.
+        Length of a repetition, in symbols, that is not penalized.
 
     Raises
     ------
     TypeError, ValueError
-        For an option out of its range, by its flag.
+        For an argument that is out of range, by its name.
+
+    Notes
+    -----
+    Nucleus sampling: Holtzman et al. 2020. The penalty of Keskar et al. 2019 (arXiv:1909.05858) applies to every symbol
+    that has occurred before. That suits words, but of characters all have occurred. Here the length of the repetition
+    counts, as in the DRY sampler (p-e-w 2024, oobabooga/text-generation-webui #5677). Its penalty grows exponentially
+    with the length, for repetitions of few long tokens; a linear one is enough for many short symbols.
+
+    Examples
+    --------
+    >>> Sampler(temperature=0.8, top_p=0.9).choose(logits, np.random.default_rng(0))    # logits: (V,)
     """
 
     temperature: float = 1.0
@@ -59,35 +63,40 @@ class Sampler:
 
     def __post_init__(self) -> None:
         for name, value in (
-            ("--temperature", self.temperature),
-            ("--top-p", self.top_p),
-            ("--repetition-penalty", self.repetition_penalty),
+            ("temperature", self.temperature),
+            ("top_p", self.top_p),
+            ("repetition_penalty", self.repetition_penalty),
         ):
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(f"{name} must be a number, got {value!r}")
         if not (0 < self.temperature < math.inf):
             raise ValueError(
-                f"--temperature must be above 0 and finite, got {self.temperature}; "
-                "--greedy takes the most probable symbol"
+                f"temperature must be above 0 and finite, got {self.temperature}; "
+                "greedy=True takes the most probable symbol"
             )
-        check_size("--top-k", self.top_k, minimum=0)
+        check_size("top_k", self.top_k, minimum=0)
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"--top-p must be above 0 and at most 1, got {self.top_p}")
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if not 0 <= self.repetition_penalty < math.inf:
-            raise ValueError(f"--repetition-penalty must be at least 0 and finite, got {self.repetition_penalty}")
-        check_size("--repetition-length", self.repetition_length, minimum=0)
+            raise ValueError(f"repetition_penalty must be at least 0 and finite, got {self.repetition_penalty}")
+        check_size("repetition_length", self.repetition_length, minimum=0)
 
-    def probabilities(self, logits: np.ndarray, never: Sequence[int] = (), text: Ids = ()) -> np.ndarray:
-        """The probability `(V,)`, in float64, of each symbol.
+    def probabilities(self, logits: np.ndarray, banned: Sequence[int] = (), text: Ids = ()) -> np.ndarray:
+        """The probability of each symbol, float64 of shape `(V,)`.
 
         Parameters
         ----------
         logits
             `(V,)`.
-        never
-            Ids that are not chosen.
+        banned
+            Ids with probability 0.
         text
-            All ids so far; for the repetition penalty.
+            All ids so far, for the repetition penalty.
+
+        Raises
+        ------
+        ValueError
+            Unless the logits are one row of finite numbers.
         """
         logits = np.array(logits, dtype=np.float64)
         if logits.ndim != 1 or not np.isfinite(logits).all():
@@ -95,12 +104,12 @@ class Sampler:
         if self.repetition_penalty:
             beyond = repeat_lengths(text, logits.size) - self.repetition_length
             logits -= self.repetition_penalty * np.maximum(beyond, 0)
-        logits[list(never)] = -np.inf
+        logits[list(banned)] = -np.inf
         if self.greedy:
             return np.eye(1, logits.size, int(logits.argmax()))[0]
-        with np.errstate(over="ignore"):  # to -inf, whose exponential is the 0 that it should be
+        with np.errstate(over="ignore"):  # an overflow to -inf gives probability 0, as it should
             weights = np.exp((logits - logits.max()) / self.temperature)
-        order = np.argsort(-logits, kind="stable")  # equal ones by id
+        order = np.argsort(-logits, kind="stable")  # ties by id
         keep = self.top_k or logits.size
         if self.top_p < 1:
             share = np.cumsum(weights[order[:keep]])
@@ -112,33 +121,38 @@ class Sampler:
         self,
         logits: np.ndarray,
         rng: np.random.Generator,
-        never: Sequence[int] = (),
+        banned: Sequence[int] = (),
         text: Ids = (),
     ) -> int:
-        """One symbol's id, drawn with its `probabilities`."""
-        return int(rng.choice(len(logits), p=self.probabilities(logits, never, text)))
+        """The id of a symbol, drawn from `probabilities`."""
+        return int(rng.choice(len(logits), p=self.probabilities(logits, banned, text)))
 
 
 def repeat_lengths(text: Ids, vocab_size: int) -> np.ndarray:
-    """For each symbol, as the next one: how long the longest row that it ends is, of those that are in `text` already.
+    """For each symbol, the length of the longest repetition of earlier text that it would complete as the next symbol.
 
     Parameters
     ----------
     text
-        Ids.
+        The ids so far.
     vocab_size
-        V; the lengths are `(V,)`, 0 for a symbol that is not in `text`.
+        V.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64 of shape `(V,)`; 0 for a symbol that is not in `text`.
 
     Examples
     --------
-    After ``abcab`` an ``a`` would end a row of 1 that was there, ``b`` too, and ``c`` one of 3, ``abc``.
+    After ``abcab``, ``c`` would complete a repetition of ``abc``, while ``a`` and ``b`` would only repeat themselves:
 
     >>> repeat_lengths([0, 1, 2, 0, 1], 3)
     array([1, 1, 3])
     """
     ids = np.asarray(text, dtype=np.int64)
     lengths = np.zeros(vocab_size, dtype=np.int64)
-    ends = np.arange(len(ids))  # of the earlier rows, each as long as `length`, that the text's own end begins
+    ends = np.arange(len(ids))  # where the last `length - 1` symbols of the text occurred before
     for length in range(1, len(ids) + 1):
         lengths[ids[ends]] = length
         ends = ends[ends >= length]
@@ -155,38 +169,49 @@ def generate(
     *,
     sampler: Sampler,
     rng: np.random.Generator,
-    never: Sequence[int] = (),
+    banned: Sequence[int] = (),
     ctx: Any = None,
 ) -> list[int]:
-    """Go on after `prefix`: the ids of `length` new symbols, each chosen knowing all before it.
+    """Generate `length` symbols after `prefix`.
 
-    The prefix goes in as one sequence; from there on it is one step, with the states of the step before, for each
-    symbol.
+    The prefix is one sequence; after that, each symbol is one step from the states of the step before.
 
     Parameters
     ----------
     net
-        Called with ids `(T, 1)` and states, returns logits `(T, 1, V)` and states; makes its `begin_state`.
+        Called with ids `(T, 1)` and states, it returns logits `(T, 1, V)` and states; it has a `begin_state`.
     prefix
-        Ids, at least one.
+        At least one id.
     length
-        Symbols to generate; they alone are returned.
+        Number of symbols to generate.
+    sampler
+        Chooses each symbol.
     rng
-        The same state of the generator gives the same text. (MXNet's own can be seeded only, not saved.)
-    never
-        Ids that are not chosen, such as that of the unknown token, which stands for no text.
+        Random numbers; a generator in the same state gives the same text. (MXNet's state cannot be saved.)
+    banned
+        Ids that are never generated, such as that of the unknown token.
     ctx : mx.Context, optional
-        Where `net` is; by default MXNet's current context.
+        Device of `net`; by default MXNet's current context.
+
+    Returns
+    -------
+    list of int
+        The new ids, without the prefix.
 
     Raises
     ------
     ValueError
         For an empty prefix, a negative length, or logits that are not finite.
+
+    Examples
+    --------
+    >>> ids = generate(net, encode(vocab, "The "), 200, sampler=Sampler(top_p=0.9), rng=np.random.default_rng(0))
+    >>> decode(vocab, ids)
     """
     if len(prefix) == 0:
-        raise ValueError("--prefix is empty: give at least one symbol to go on from")
-    check_size("--length", length, minimum=0)
-    import mxnet as mx  # here, so that a `Sampler` can be made from flags before mxnet is loaded
+        raise ValueError("prefix is empty: give at least one symbol")
+    check_size("length", length, minimum=0)
+    import mxnet as mx  # only here, so that a `Sampler` can be made, and its arguments checked, without loading MXNet
 
     ctx = ctx or mx.current_context()
     states = net.begin_state(1, ctx=ctx)
@@ -196,6 +221,6 @@ def generate(
     for end in range(len(prefix), len(text)):
         ids = mx.nd.array(text[begin:end], ctx=ctx, dtype="int32").reshape((-1, 1))
         logits, states = net(ids, states)
-        text[end] = sampler.choose(logits[-1, 0].asnumpy(), rng, never, text[:end])
+        text[end] = sampler.choose(logits[-1, 0].asnumpy(), rng, banned, text[:end])
         begin = end
     return text[len(prefix) :].tolist()

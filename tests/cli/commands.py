@@ -1,4 +1,4 @@
-"""What the tests of the commands share: a text, small options, and what a run left."""
+"""Shared by the tests of the commands: a text, small options, the files of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import deeprnn
-from deeprnn.cli.options import command_line, resolve
+from deeprnn.cli.options import train_config
 
 PROJECT = Path(__file__).parents[2]
 SOURCES = str(Path(deeprnn.__file__).parents[1])
@@ -43,5 +43,4 @@ def python(*arguments, **options):
 
 
 def resolved(*arguments):
-    given = command_line().parse_args(["train", *arguments], defaults=False)
-    return resolve(given[given.command])
+    return train_config(arguments)

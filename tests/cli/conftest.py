@@ -1,4 +1,4 @@
-"""A text, a run that is over, and a way to train, for the tests of the commands."""
+"""Fixtures of the commands: a text, a finished run, and a way to train."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deeprnn.cli.main import main
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch):
-    """The command line sets it; after each test it is what it was."""
+    """Restore what the command line sets."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
@@ -24,7 +24,7 @@ def text(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(text, tmp_path_factory):
-    """A run that is over, for the tests that only read it."""
+    """A finished run, for tests that only read it."""
     folder = tmp_path_factory.mktemp("runs") / "ducks"
     assert main(["train", "--corpus", text, "--out", str(folder), *TINY]) == 0
     return folder
@@ -32,7 +32,7 @@ def trained(text, tmp_path_factory):
 
 @pytest.fixture
 def train(text, tmp_path, capsys, monkeypatch):
-    """Train, by default into tmp_path / "run"; what comes back is the exit code and what was said."""
+    """Train, by default into tmp_path / "run"; gives the exit code and the output."""
     monkeypatch.setattr(train_command, "curves", lambda *_, **__: None)  # half of the time of so small a run
 
     def call(*arguments, out=None):

@@ -14,8 +14,8 @@ from deeprnn.cli.main import main
 @pytest.mark.parametrize("part", ["train", "valid", "test"])
 def test_evaluate(trained, capsys, part):
     assert main(["evaluate", str(trained), "--part", part]) == 0
-    said = capsys.readouterr().out
-    match = re.fullmatch(rf"{part} loss ([\d.]+) nats per token, perplexity ([\d.]+), [\d,]+ tokens\n", said)
+    output = capsys.readouterr().out
+    match = re.fullmatch(rf"{part} loss ([\d.]+) nats per token, perplexity ([\d.]+), [\d,]+ tokens\n", output)
     if part != "train":  # measured as the weights changed there
         expected = json.loads((trained / "summary.json").read_text())[f"{part}_loss"]
         assert float(match[1]) == pytest.approx(expected, abs=1e-4)
@@ -26,3 +26,28 @@ def test_a_part_without_text(train, tmp_path, capsys):
     assert train("--split", "1,0,0", "--epochs", "1")[0] == 0
     assert main(["evaluate", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err == "deeprnn: error: --part test has no text: the run has --split 1,0,0\n"
+
+
+def test_another_text_with_the_vocabulary_of_the_run(trained, tmp_path, capsys):
+    other = tmp_path / "other.txt"
+    other.write_text("over the hills and far away; 3 little ducks.\n" * 20, encoding="utf-8")
+    assert main(["evaluate", str(trained), "--corpus", str(other)]) == 0
+    shown = capsys.readouterr()
+    match = re.fullmatch(r"other\.txt loss ([\d.]+) nats per token, perplexity ([\d.]+), ([\d,]+) tokens\n", shown.out)
+    assert float(match[2]) == pytest.approx(math.exp(float(match[1])), rel=1e-3)
+    assert 0 <= 20 * 45 - 1 - int(match[3]) < 8  # all but what the last batch leaves
+    assert shown.err == ""
+    other.write_bytes("想要有直升机 a\n".encode("gb18030") * 30)
+    assert main(["evaluate", str(trained), "--corpus", str(other), "--encoding", "gb18030"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("other.txt loss ")
+    assert re.search(r"^warning: most of the text \(\d+%\) is unknown", shown.err, flags=re.MULTILINE)
+
+
+def test_a_text_with_symbols_that_a_run_without_an_unknown_token_lacks(train, tmp_path, capsys):
+    assert train("--split", "1,0,0", "--unknown", "false", "--epochs", "1")[0] == 0
+    other = tmp_path / "other.txt"
+    other.write_text("é over the hills", encoding="utf-8")
+    assert main(["evaluate", str(tmp_path / "run"), "--corpus", str(other)]) == 2
+    error = capsys.readouterr().err
+    assert "1 of 16 symbols not in the vocabulary: 'é' (U+00E9); it has no unknown token\n" in error

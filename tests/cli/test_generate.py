@@ -13,9 +13,9 @@ from deeprnn.cli.main import main
 
 def generated(trained, capsys, *arguments):
     assert main(["generate", str(trained), "--length", "30", *arguments]) == 0
-    said = capsys.readouterr()
-    assert said.err == ""
-    return said.out
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    return shown.out
 
 
 def test_generate(trained, capsys):

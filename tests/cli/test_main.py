@@ -68,8 +68,8 @@ print(ctypes.CDLL("libgomp.so.1").omp_get_max_threads())
 
 
 def test_threads_by_default(monkeypatch):
-    digest = "deeprnn._util.machine._digest"
-    monkeypatch.setattr(digest, lambda _: pytest.fail("read all sources: a record alone needs that"))
+    digest = "deeprnn._util.machine.source_digest"
+    monkeypatch.setattr(digest, lambda _: pytest.fail("reads all sources, which only a record needs"))
     use_threads(0)
     assert os.environ["OMP_NUM_THREADS"] == "1"  # as it was
     monkeypatch.delenv("OMP_NUM_THREADS")

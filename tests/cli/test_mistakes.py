@@ -13,6 +13,9 @@ BAD_TEXTS = {
     "empty.txt": b"",
     "latin.txt": "caf\xe9 ".encode("latin-1") * 500,
     "short.txt": b"too short",
+    "one.txt": b"a",
+    "gb.txt": "想要有直升机 想要和你飞到宇宙去 想要和你融化在一起\n".encode("gb18030") * 20,
+    "wide.txt": "想要有直升机 想要和你飞到宇宙去 想要和你融化在一起\n".encode("utf-16") * 20,
     "broken.gz": b"no gzip",
     "broken.zip": b"no zip",
 }
@@ -46,7 +49,7 @@ def bad(tmp_path, text, trained, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "line, said",
+    "line, expected",
     [
         ("--layers 0", "--layers must be at least 1, got 0"),
         ("--layers -2", "--layers must be at least 1, got -2"),
@@ -71,6 +74,10 @@ def bad(tmp_path, text, trained, monkeypatch):
         ("--split a,b,c", "--split must be three shares of at least 0 with sum 1"),
         ("--split 0,0.5,0.5", "--split 0,0.5,0.5 leaves nothing to train on"),
         ("--cell rnm", "--cell must be one of 'rnn', 'gru', 'lstm', got 'rnm'; did you mean 'rnn'?"),
+        ("--cell qrnn-x", "--cell must be one of 'rnn', 'gru', 'lstm', got 'qrnn-x'"),
+        ("--plugin mgu.py", "--cell rnn is built in: name the cell that --plugin mgu.py registers"),
+        ("--plugin none.py --cell mgu", "--plugin none.py: no such file"),
+        ("--plugin nowhere --cell mgu", "--plugin nowhere cannot be loaded: No module named 'nowhere'"),
         ("--activation sigmoid", "--activation must be one of 'tanh', 'relu', got 'sigmoid'"),
         ("--unit letter", "--unit must be one of 'char', 'word', got 'letter'"),
         ("--sampling sorted", "--sampling must be one of 'consecutive', 'random', got 'sorted'"),
@@ -78,7 +85,7 @@ def bad(tmp_path, text, trained, monkeypatch):
         ("--ctx tpu", "--ctx must be one of 'cpu', 'gpu', got 'tpu'"),
         ("--sample-greedy maybe", "--sample-greedy must be true or false, got 'maybe'"),
         ("--backend gluon --residual false --dropout 0.5", "--backend gluon ignores --dropout 0.5 on the CPU"),
-        ("--backend gluon --residual false --dropout 0 --diagnose", "--diagnose looks into the layers of "),
+        ("--backend gluon --residual false --dropout 0 --diagnose", "--diagnose true needs --backend deeprnn: "),
         ("--cell gru --activation relu", "--activation relu is for --cell rnn; gru has its own"),
         ("--hiden-size 3", "unrecognized arguments: --hiden-size 3 (did you mean --hidden-size?)"),
         ("--layer 3", "unrecognized arguments: --layer 3 (did you mean --layers?)"),
@@ -89,58 +96,75 @@ def bad(tmp_path, text, trained, monkeypatch):
         ("--config .", ".: Is a directory"),
         ("--config unknown.yaml", "unknown.yaml: unknown option 'layrs' (did you mean 'layers'?)"),
         ("--config dashes.yaml", "dashes.yaml: unknown option 'hidden-size' (did you mean 'hidden_size'?)"),
-        ("--config type.yaml", "type.yaml: --layers must be a whole number, got 'two'"),
-        ("--config fraction.yaml", "fraction.yaml: --layers must be a whole number, got 2.5"),
-        ("--config switch.yaml", "switch.yaml: --sample-greedy must be true or false, got 1"),
-        ("--config choice.yaml", "choice.yaml: --cell must be one of 'rnn', 'gru', 'lstm', got 'elman'"),
-        ("--config bound.yaml", "bound.yaml: --epochs must be at least 1, got 0"),
-        ("--config list.yaml", "list.yaml: expected options such as layers: 2, one a line, got ['layers']"),
-        ("--config word.yaml", "word.yaml: expected options such as layers: 2, one a line, got 'layers'"),
+        ("--config type.yaml", "type.yaml: layers must be a whole number, got 'two'"),
+        ("--config fraction.yaml", "fraction.yaml: layers must be a whole number, got 2.5"),
+        ("--config switch.yaml", "switch.yaml: sample_greedy must be true or false, got 1"),
+        ("--config choice.yaml", "choice.yaml: cell must be one of 'rnn', 'gru', 'lstm', got 'elman'"),
+        ("--config bound.yaml", "bound.yaml: epochs must be at least 1, got 0"),
+        ("--config list.yaml", "list.yaml: expected options such as layers: 2, one per line, got ['layers']"),
+        ("--config word.yaml", "word.yaml: expected options such as layers: 2, one per line, got 'layers'"),
         ("--config nested.yaml", "nested.yaml: unknown option 'model'"),
         ("--config broken.yaml", "broken.yaml is not YAML: "),
         ("--config object.yaml", "object.yaml is not YAML: "),
         ("--config latin.yaml", "latin.yaml is not UTF-8"),
         ("--corpus missing.txt", "--corpus missing.txt: no such file"),
-        ("--corpus timemachin", "--corpus 'timemachin' is no corpus and no file; did you mean 'timemachine'?"),
+        (
+            "--corpus timemachin",
+            "--corpus 'timemachin' is neither a known text nor a file; did you mean 'timemachine'?",
+        ),
         ("--corpus .", "--corpus . is a folder"),
         ("--corpus empty.txt", "--corpus empty.txt: the file is empty"),
-        ("--corpus latin.txt", "--corpus latin.txt: not UTF-8"),
+        (
+            "--corpus latin.txt",
+            "--corpus latin.txt: not UTF-8 (byte 0xE9 at offset 3); give its encoding, perhaps --encoding ",
+        ),
+        (
+            "--corpus gb.txt",
+            "--corpus gb.txt: not UTF-8 (byte 0xCF at offset 0); it looks like GB18030: give --encoding gb18",
+        ),
+        (
+            "--corpus wide.txt",
+            "--corpus wide.txt: not UTF-8 (byte 0xFF at offset 0); it looks like UTF-16: give --encoding u",
+        ),
+        ("--encoding utf8x", "--encoding must be an encoding such as 'utf-8' or 'gb18030', got 'utf8x'"),
         ("--corpus broken.gz", "--corpus broken.gz: damaged"),
         ("--corpus broken.zip", "--corpus broken.zip: damaged"),
         ("--corpus short.txt", "the text is shorter than one batch: --batch-size 8 and --seq-len 10 need 88 symbols"),
         ("--max-chars 20", "the text is shorter than one batch"),
         ("--unknown false --max-chars 300", "test: 1 of 30 symbols not in the vocabulary: "),
         ("--sample-prefix day|né", "--sample-prefix 'né': not in the vocabulary of"),
-        ("--out trained", "--out trained holds a run already: choose another folder, or go on with it by --resume"),
+        ("--out trained", "--out trained holds a run already: choose another folder, or continue that run by --resume"),
         ("--out file", "--out file cannot be written: "),
         ("--out file/run", "--out file/run cannot be written: "),
-        ("--resume --out nothing", "--resume: there is no run to go on with in nothing"),
+        ("--resume --out nothing", "--resume: there is no run in nothing"),
         ("--resume --out trained --layers 3", "--resume: the run in trained has --layers 2, got 3"),
-        ("--resume --out trained --init-from trained", "--resume goes on with the run's own weights"),
+        ("--resume --out trained --init-from trained", "--resume continues with the run's own weights"),
         ("--init-from nothing", "nothing/checkpoints/best.json is missing"),
         ("--init-from trained --hidden-size 9", "parameter "),
-        ("--init-from trained --unit word", "--init-from trained reads text by --unit char"),
+        ("--init-from trained --unit word", "--init-from trained was trained with --unit char"),
     ],
 )
-def test_bad_input(bad, capsys, line, said):
+def test_bad_input(bad, capsys, line, expected):
     before = sorted(path.name for path in bad.iterdir())
     first = [] if line.startswith("--corpus") else ["--corpus", "ducks.txt"]
     out = [] if "--out" in line else ["--out", "new"]
     assert main(["train", *first, *out, *TINY, *shlex.split(line)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"deeprnn: error: {said}")
+    shown = capsys.readouterr()
+    assert shown.out == ""  # the configuration is printed after everything has been checked
+    error = shown.err
+    assert error.startswith(f"deeprnn: error: {expected}")
     assert error.count("\n") == 1 and error.endswith("\n")
     assert sorted(path.name for path in bad.iterdir()) == before
 
 
 @pytest.mark.parametrize(
-    "line, said",
+    "line, expected",
     [
-        ("", 'expected "command" to be one of {train,generate,evaluate}'),
+        ("", "a command is missing: train, generate, evaluate, or --help"),
         ("trian", "argument COMMAND: invalid choice: 'trian'"),
-        ("train --resume", "--resume needs --out, the folder of the run to go on with"),
+        ("train --resume", "--resume needs --out FOLDER, that of the run to be continued"),
         ("generate", "the following arguments are required: run"),
-        ("generate nothing", "nothing is no folder of a run"),
+        ("generate nothing", "nothing is not the folder of a run"),
         ("generate .", "checkpoints/best.json is missing"),
         ("generate trained --prefix né", "--prefix 'né': not in the vocabulary of"),
         ("generate trained --length 0", "--length must be at least 1, got 0"),
@@ -151,14 +175,28 @@ def test_bad_input(bad, capsys, line, said):
         ("generate trained --top-p 1.5", "--top-p must be above 0 and at most 1, got 1.5"),
         ("generate trained --seed -1", "--seed must be at least 0, got -1"),
         ("generate trained --len 5", "unrecognized arguments: --len 5"),
+        (
+            "generate trained --corpus a",
+            "unrecognized arguments: --corpus a (a flag of deeprnn train and deeprnn evaluate)",
+        ),
+        ("generate trained --layers 5", "unrecognized arguments: --layers 5 (a flag of deeprnn train)"),
+        ("train --temperature 1", "unrecognized arguments: --temperature 1 (a flag of deeprnn generate)"),
+        ("train --part test", "unrecognized arguments: --part test (a flag of deeprnn evaluate)"),
+        ("evaluate trained --part test --corpus ducks.txt", "--part test is a part of the run's own text"),
+        ("evaluate trained --corpus empty.txt", "--corpus empty.txt: the file is empty"),
+        ("evaluate trained --corpus one.txt", "--corpus one.txt is too short: 1 symbol, and 2 are needed"),
+        (
+            "generate trained --plugin mgu.py",
+            "--plugin mgu.py is not needed: the run in trained uses the built-in cell",
+        ),
         ("evaluate trained --part all", "--part must be one of 'train', 'valid', 'test', got 'all'"),
-        ("evaluate nothing", "nothing is no folder of a run"),
+        ("evaluate nothing", "nothing is not the folder of a run"),
     ],
 )
-def test_bad_commands(bad, capsys, line, said):
+def test_bad_commands(bad, capsys, line, expected):
     assert main(shlex.split(line)) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"deeprnn: error: {said}")
+    assert error.startswith(f"deeprnn: error: {expected}")
     assert error.count("\n") == 1 and error.endswith("\n")
 
 
@@ -181,7 +219,7 @@ def test_the_text_has_changed(train, tmp_path, capsys):
     copy.write_text(TEXT, encoding="utf-8")
     assert train("--corpus", str(copy), "--epochs", "1")[0] == 0
     copy.write_text(TEXT.replace("hills", "lakes"), encoding="utf-8")
-    code, said = train("--corpus", str(copy), "--epochs", "3", "--resume")
-    assert code == 2 and "is not what it was" in said.err
+    code, shown = train("--corpus", str(copy), "--epochs", "3", "--resume")
+    assert code == 2 and "is not what it was" in shown.err
     assert main(["evaluate", str(tmp_path / "run")]) == 2
     assert "is not what it was" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The flags, and the run that they describe with presets and files."""
+"""The flags, and the run that they describe together with presets and files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 import yaml
 from commands import PROJECT, resolved
 
+from deeprnn._util.arguments import Parser
 from deeprnn.cli.main import main
-from deeprnn.cli.options import presets, read_options
-from deeprnn.config import ModelConfig, RunConfig
+from deeprnn.cli.options import COMMANDS, in_flags
+from deeprnn.config import ModelConfig, RunConfig, presets, read_options
 
 ISSUED = shlex.split("""
 --layers --hidden-size --embedding-size --cell --activation --dropout --init --corpus --max-chars --split --unit
@@ -25,10 +26,10 @@ def test_help_names_every_flag(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["train", "--help"])
     assert ended.value.code == 0
-    said = capsys.readouterr().out
-    flags = re.findall(r"^  (?:-h, )?(--[a-z-]+)", said, flags=re.MULTILINE)
+    shown = capsys.readouterr().out
+    flags = re.findall(r"^  (?:-h, )?(--[a-z-]+)", shown, flags=re.MULTILINE)
     assert set(ISSUED) <= set(flags)
-    for block in re.split(r"^  (?=--)", said, flags=re.MULTILINE)[1:]:
+    for block in re.split(r"^  (?=--)", shown, flags=re.MULTILINE)[1:]:
         assert re.search(r"\s{2,}[A-Z0-9a-z].*[a-z]{2}", block), f"no help: {block}"
 
 
@@ -123,7 +124,99 @@ def test_the_book_to_the_letter():
     }
     assert {name: run[name] for name in protocol} == protocol
     assert resolved("--layers", "2", "--preset", "book").model.layers == 2
-    said = read_options(PROJECT / "configs" / "book.yaml")
-    assert {field.name for field in fields(ModelConfig)} - set(said) == {"backend"}, (
-        "a default of ours, which may change"
+    shown = read_options(PROJECT / "configs" / "book.yaml")
+    assert {field.name for field in fields(ModelConfig)} - set(shown) == {"backend", "plugin"}, (
+        "these are not the book's"
     )
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_has_no_types_and_no_markup(command, capsys):
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    shown = capsys.readouterr().out
+    for noise in (
+        "type:",
+        "<class",
+        "Optional",
+        "Literal",
+        "`",
+        "**",
+        "null",
+        "(required)",
+        "show this",
+        "{true,false}])",
+    ):
+        assert noise not in shown
+    assert re.search("Show this help message and exit", shown)
+    for name in (field.name for parts in COMMANDS.values() for part in parts for field in fields(part)):
+        assert "_" not in name or name not in shown, f"{name} instead of a flag"
+    for block in re.split(r"^  (?=--)", shown, flags=re.MULTILINE)[1:]:
+        sentence = " ".join(block.split("\n\n")[0].split())
+        assert re.search(r"[.)]$", sentence), f"no sentence: {sentence}"
+
+
+@pytest.mark.parametrize(
+    "message, shown",
+    [
+        ("layers must be at least 1, got 0", "--layers must be at least 1, got 0"),
+        ("hidden_size must be at least 1", "--hidden-size must be at least 1"),
+        ("corpus a.txt: the file is empty", "--corpus a.txt: the file is empty"),
+        ("the text of layers, data and seed", "the text of layers, data and seed"),
+        ("backend='gluon' has no residual=True; use residual=False", None),
+        ("resume: the run in out has split=1,0,0", "--resume: the run in out has --split 1,0,0"),
+        ("batch_size=8 and seq_len=10 need 88 symbols", "--batch-size 8 and --seq-len 10 need 88 symbols"),
+        ("train on the whole text (split=1,0,0)", "train on the whole text (--split 1,0,0)"),
+        ("a/hidden_size.txt and hidden_size.txt", "a/hidden_size.txt and hidden_size.txt"),
+        ("out a=b holds a run; use max_chars=None", "--out a=b holds a run; use --max-chars null"),
+        ("try lr=0.005, or clip=1.", "try --lr 0.005, or --clip 1."),
+        ("--lr 1 stays --lr 1", "--lr 1 stays --lr 1"),
+    ],
+)
+def test_the_library_names_arguments_and_the_command_line_flags(message, shown):
+    expected = "--backend gluon has no --residual true; use --residual false" if shown is None else shown
+    assert in_flags(message) == expected
+
+
+def test_no_module_of_the_library_names_a_flag():
+    """The command line translates in one place."""
+    package = PROJECT / "src" / "deeprnn"
+    for path in package.rglob("*.py"):
+        if "cli" not in path.parts and path.name != "arguments.py":
+            found = re.findall(r"(?<![\w<!-])--[a-z][a-z-]+", path.read_text(encoding="utf-8"))
+            allowed = {"--hidden-size", "--max-chars"} if path.name == "fields.py" else set()
+            assert not set(found) - allowed, f"{path}: {found}"
+
+
+def test_the_other_scripts_speak_the_same_dialect(capsys):
+    parser = Parser(prog="x.py")
+    parser.add_argument("--layers", type=int, default=2, help="recurrent layers (default %(default)s)")
+    parser.add_argument("--share", default="80", help="at 80 %% of `the` size, or %(default)s")
+    parser.add_argument("--fast", action="store_true", help="be fast")
+    parser.add_argument("--json", metavar="FILE", help="Write all numbers there.")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    shown = capsys.readouterr().out
+    for line in (
+        "-h, --help       Show this help message and exit.",
+        "--layers LAYERS  Recurrent layers. (default: 2)",
+        "--share SHARE    At 80 % of the size, or 80. (default: 80)",
+        "--fast           Be fast.",
+        "--json FILE      Write all numbers there.",
+    ):
+        assert f"  {line}\n" in shown
+
+
+def test_the_other_scripts_translate_arguments(capsys):
+    parser = Parser(prog="x.py")
+    parser.add_argument("--hidden-size")
+    parser.add_argument("--cell")
+
+    def work():
+        raise ValueError("activation='relu' is for cell='rnn', and hidden_size must be")
+
+    with pytest.raises(SystemExit) as ended:
+        parser.call(work)
+    assert ended.value.code == 2
+    error = "x.py: error: activation='relu' is for --cell rnn, and --hidden-size must be\n"
+    assert capsys.readouterr().err == error

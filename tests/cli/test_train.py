@@ -1,4 +1,4 @@
-"""`deeprnn train`: what is said, what is left on disk, and the exit code."""
+"""`deeprnn train`: what is shown, what is left on disk, and the exit code."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 import yaml
 from commands import TINY, diagnoses, losses, python, symbols
 
-from deeprnn.cli import train as train_command
+from deeprnn.cli.console import ProgressLine
 from deeprnn.cli.main import main
-from deeprnn.train import checkpoint, loop
+from deeprnn.train import checkpoint, loop, progress
 
 
 def test_the_book_runs(tmp_path, capsys):
@@ -23,9 +23,9 @@ def test_the_book_runs(tmp_path, capsys):
     song.write_text("我们分开 又不分开 雨下了整夜 " * 100, encoding="utf-8")
     book = ["--preset", "book", "--corpus", str(song), "--layers", "2", "--hidden-size", "8", "--epochs", "1"]
     assert main(["train", *book, "--out", str(tmp_path / "run")]) == 0
-    said = capsys.readouterr().out
-    assert "    分开" in said and "    不分开" in said
-    assert "vocabulary 12" in said  # the symbols alone
+    shown = capsys.readouterr().out
+    assert "    分开" in shown and "    不分开" in shown
+    assert "vocabulary 12" in shown  # the symbols alone
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_loss"] is None
 
 
@@ -54,33 +54,38 @@ def test_what_a_run_leaves(trained, text):
 
 
 def test_the_configuration_is_shown_saved_and_can_be_given_back(train, tmp_path, capsys):
-    code, said = train("--seed", "3", "--schedule", "constant")
+    code, shown = train("--seed", "3", "--schedule", "constant")
     assert code == 0
     saved = tmp_path / "run" / "config.yaml"
     options = yaml.safe_load(saved.read_text(encoding="utf-8"))
     assert options["seed"] == 3 and options["layers"] == 2 and "out" not in options
-    assert yaml.safe_load(said.out.partition("}")[0] + "}") == options
+    assert yaml.safe_load(shown.out.partition("}")[0] + "}") == options
     assert main(["train", "--config", str(saved), "--out", str(tmp_path / "again")]) == 0
     assert losses(tmp_path / "again") == losses(tmp_path / "run")
     assert (tmp_path / "again" / "config.yaml").read_text() == saved.read_text()
 
 
-def test_what_is_said(train, tmp_path):
-    code, said = train("--sample-every", "1", "--sample-prefix", "day|out")
+def test_the_output(train, tmp_path):
+    code, shown = train("--sample-every", "1", "--sample-prefix", "day|out")
     assert code == 0
-    assert "\r" not in said.out + said.err  # nothing is drawn over where no one looks on
+    assert "\r" not in shown.out + shown.err  # nothing is drawn over where no one looks on
     assert (
-        len(re.findall(r"^epoch \d/2  train [\d.]+ nats, perplexity [\d.]+  valid", said.out, flags=re.MULTILINE)) == 2
+        len(
+            re.findall(
+                r"^epoch \d/2  running train [\d.]+ nats, perplexity [\d.]+  valid", shown.out, flags=re.MULTILINE
+            )
+        )
+        == 2
     )
-    assert said.out.count("\n    day") == said.out.count("\n    out") == 2
-    assert re.search(r"^test loss [\d.]+ nats per token, perplexity [\d.]+$", said.out, flags=re.MULTILINE)
-    assert str(tmp_path / "run") in said.out
+    assert shown.out.count("\n    day") == shown.out.count("\n    out") == 2
+    assert re.search(r"^test loss [\d.]+ nats per token, perplexity [\d.]+$", shown.out, flags=re.MULTILINE)
+    assert str(tmp_path / "run") in shown.out
 
 
 def test_the_command_that_is_shown_works(train):
-    code, said = train("--epochs", "1")
+    code, shown = train("--epochs", "1")
     assert code == 0
-    program, *arguments = shlex.split(re.search("write more: (.*)", said.out)[1])
+    program, *arguments = shlex.split(re.search("generate more: (.*)", shown.out)[1])
     assert os.path.abspath(program) == sys.executable
     done = python(*arguments, "--length", "20")
     assert (done.returncode, done.stderr) == (0, "")
@@ -88,7 +93,7 @@ def test_the_command_that_is_shown_works(train):
 
 
 def test_no_held_out_text_gives_nulls(train, tmp_path):
-    code, said = train("--split", "1,0,0")
+    code, shown = train("--split", "1,0,0")
     assert code == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     for name in ("test_loss", "test_perplexity", "valid_loss", "valid_perplexity"):
@@ -96,7 +101,7 @@ def test_no_held_out_text_gives_nulls(train, tmp_path):
     assert "valid" not in (tmp_path / "run" / "metrics.jsonl").read_text().replace('"valid_loss": null', "").replace(
         '"valid_perplexity": null', ""
     )
-    assert "train loss" in said.out
+    assert "running train loss" in shown.out
 
 
 @pytest.mark.parametrize(
@@ -125,25 +130,25 @@ def test_seeds(train, tmp_path):
 
 
 @pytest.mark.parametrize("more", [[], ["--dropout", "0.3", "--sampling", "random"]], ids=["plain", "random"])
-def test_interrupted_and_taken_up_again(train, tmp_path, monkeypatch, more):
+def test_interrupted_and_resumed(train, tmp_path, monkeypatch, more):
     assert train("--epochs", "3", *more, out=tmp_path / "whole")[0] == 0
 
-    shown = train_command.Progress.epoch
+    original = ProgressLine.epoch
 
     def interrupt(progress, report):
-        shown(progress, report)
+        original(progress, report)
         if report.epoch == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_command.Progress, "epoch", interrupt)
-        code, said = train("--epochs", "3", *more)
+        patch.setattr(ProgressLine, "epoch", interrupt)
+        code, shown = train("--epochs", "3", *more)
     assert code == 130
-    assert said.err.count("\n") == 1
-    assert "interrupted; epoch 2 is saved; go on with: " in said.err
+    assert shown.err.count("\n") == 1
+    assert "interrupted; epoch 2 is saved; continue with: " in shown.err
     assert not (tmp_path / "run" / "summary.json").exists()
 
-    command = shlex.split(said.err.partition("go on with: ")[2])
+    command = shlex.split(shown.err.partition("continue with: ")[2])
     assert main(command[command.index("train") :]) == 0
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
     summaries = [json.loads((tmp_path / run / "summary.json").read_text()) for run in ("run", "whole")]
@@ -153,8 +158,8 @@ def test_interrupted_and_taken_up_again(train, tmp_path, monkeypatch, more):
 def test_interrupted_before_anything_is_saved(train, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_epoch", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        code, said = train()
-    assert (code, said.err) == (
+        code, shown = train()
+    assert (code, shown.err) == (
         130,
         "deeprnn: error: interrupted before the end of the first epoch: nothing is saved\n",
     )
@@ -163,17 +168,21 @@ def test_interrupted_before_anything_is_saved(train, monkeypatch):
 
 def test_a_run_can_be_made_longer(train, tmp_path):
     assert train("--schedule", "constant")[0] == 0
-    code, said = train("--schedule", "constant", "--resume", "--epochs", "3", "--sample-every", "1")
+    code, shown = train("--schedule", "constant", "--resume", "--epochs", "3", "--sample-every", "1")
     assert code == 0
     assert len(losses(tmp_path / "run")) == 3
-    assert "epoch 3/3" in said.out and "epoch 2/3" not in said.out
+    assert "epoch 3/3" in shown.out and "epoch 2/3" not in shown.out
 
 
-def test_diverged(train):
-    code, said = train("--optimizer", "sgd", "--lr", "1e38", "--clip", "0", "--activation", "relu")
+def test_diverged(train, tmp_path):
+    code, shown = train("--optimizer", "sgd", "--lr", "1e38", "--clip", "0", "--activation", "relu")
     assert code == 1
-    assert said.err.count("\n") == 1
-    assert re.match(r"deeprnn: error: the (loss|norm of the gradient) is (nan|inf) at step \d+ .*--lr", said.err)
+    assert shown.err.count("\n") == 1
+    assert re.match(r"deeprnn: error: the (loss|norm of the gradient) is (nan|inf) at step \d+ .*--lr", shown.err)
+    state = json.loads((tmp_path / "run" / "state.json").read_text())
+    assert state["state"] == "diverged" and re.match(r"the (loss|norm of the gradient) is (nan|inf)", state["reason"])
+    assert train()[0] == 0  # another attempt in the same folder
+    assert not (tmp_path / "run" / "state.json").exists()
 
 
 def test_a_loss_beyond_all_perplexity(train, tmp_path):
@@ -187,10 +196,10 @@ def test_disk_full(train, monkeypatch):
         raise OSError(28, "No space left on device", "last.json")
 
     monkeypatch.setattr(checkpoint, "save", full)
-    code, said = train()
+    code, shown = train()
     assert code == 1
-    assert said.err.count("\n") == 1
-    assert said.err.startswith("deeprnn: error: last.json: No space left on device; go on with: ")
+    assert shown.err.count("\n") == 1
+    assert shown.err.startswith("deeprnn: error: last.json: No space left on device; continue with: ")
 
 
 def test_a_fault_of_ours_is_not_the_users(train, monkeypatch):
@@ -200,9 +209,9 @@ def test_a_fault_of_ours_is_not_the_users(train, monkeypatch):
 
 
 def test_the_best_network_is_the_one_that_is_measured(train, tmp_path, monkeypatch, capsys):
-    said = iter([1.0, 2.0])  # of the validation text, after the first epoch and the second
+    shown = iter([1.0, 2.0])  # of the validation text, after the first epoch and the second
     evaluate = loop.evaluate
-    monkeypatch.setattr(loop, "evaluate", lambda *arguments: next(said, None) or evaluate(*arguments))
+    monkeypatch.setattr(loop, "evaluate", lambda *arguments: next(shown, None) or evaluate(*arguments))
     assert train()[0] == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["best_epoch"], summary["epochs"]) == (1, 2)
@@ -213,10 +222,10 @@ def test_the_best_network_is_the_one_that_is_measured(train, tmp_path, monkeypat
 
 
 def test_stopped_early(train, tmp_path):
-    code, said = train("--patience", "1", "--epochs", "9", "--lr", "1e-30", "--optimizer", "sgd")
+    code, shown = train("--patience", "1", "--epochs", "9", "--lr", "1e-30", "--optimizer", "sgd")
     assert code == 0
     assert len(losses(tmp_path / "run")) == 2
-    assert "stopped: no better validation loss for 1 epochs" in said.out
+    assert "stopped: no better validation loss for 1 epoch\n" in shown.out
 
 
 def test_weights_of_another_run(trained, train, tmp_path):
@@ -229,9 +238,9 @@ def test_weights_of_another_run(trained, train, tmp_path):
 def test_vocabulary_of_another_run(trained, train, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text("out over the hills, é " * 100, encoding="utf-8")
-    code, said = train("--init-from", str(trained), "--corpus", str(other))
+    code, shown = train("--init-from", str(trained), "--corpus", str(other))
     assert code == 0
-    assert "'é' (U+00E9)" in said.out and "<unk>" in said.out
+    assert "'é' (U+00E9)" in shown.out and "<unk>" in shown.out
 
 
 def test_tensorboard(train, tmp_path):
@@ -259,20 +268,22 @@ class Terminal:
 def test_live_line(train, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(loop, "FIRST_REPORT", 0)
-    code, said = train("--batch-size", "2")
+    monkeypatch.setattr(progress, "FIRST_REPORT", 0)
+    code, shown = train("--batch-size", "2")
     assert code == 0
     assert re.search(
-        r"\repoch 1/2  loss [\d.]+ nats, perplexity [\d.]+, [\d,]+ tokens/s, \d\d:\d\d left", terminal.shown
+        r"\repoch 1/2  running train [\d.]+ nats, perplexity [\d.]+  [\d,]+ tokens/s, \d\d:\d\d left", terminal.shown
     )
-    assert "epoch 1/2  train" in said.out and "\r" not in said.out
+    assert "epoch 1/2  running train" in shown.out and "\r" not in shown.out
 
 
 def test_plain_lines_within_an_epoch(train, monkeypatch):
-    monkeypatch.setattr(loop, "FIRST_REPORT", 0)
-    code, said = train("--batch-size", "2")
+    monkeypatch.setattr(progress, "FIRST_REPORT", 0)
+    code, shown = train("--batch-size", "2")
     assert code == 0
-    assert len(re.findall("^epoch 1/2  loss .* left$", said.out, flags=re.MULTILINE)) == 1  # the next is 10 s later
+    assert (
+        len(re.findall("^epoch 1/2  running train .* left$", shown.out, flags=re.MULTILINE)) == 1
+    )  # the next is 10 s later
 
 
 def test_ctrl_c(interrupted, text, tmp_path):
@@ -283,11 +294,11 @@ def test_ctrl_c(interrupted, text, tmp_path):
 
     code, error = interrupted("-m", "deeprnn", "train", *arguments, ready=trains, within=30)
     assert code == 130
-    assert re.fullmatch(r"deeprnn: error: interrupted; epoch \d+ is saved; go on with: .* --resume\n", error)
+    assert re.fullmatch(r"deeprnn: error: interrupted; epoch \d+ is saved; continue with: .* --resume\n", error)
 
 
-def test_diagnose_tells_what_is_wrong_and_keeps_it(train, tmp_path):
-    code, said = train("--diagnose", "--init", "normal", "--residual", "false", "--layers", "3", "--sample-every", "0")
+def test_diagnose_shows_and_saves_what_is_wrong(train, tmp_path):
+    code, shown = train("--diagnose", "--init", "normal", "--residual", "false", "--layers", "3", "--sample-every", "0")
     assert code == 0
     rows = diagnoses(tmp_path / "run")
     assert [row["epoch"] for row in rows] == [0, 1, 2]
@@ -296,20 +307,20 @@ def test_diagnose_tells_what_is_wrong_and_keeps_it(train, tmp_path):
     assert rows[0]["layers"][0]["ratio"] is None and 0 < rows[2]["layers"][0]["ratio"] < 1
     assert len(rows[0]["layers"][0]["back"]) == 10
     sick = rows[0]["sentences"]
-    assert "layer 1 receives" in sick[0] and sick[0].endswith("try init=deep, residual=True")
-    assert sick[0] in said.out
-    assert said.out.count("update/weight") == 2  # the table, at the beginning and at the end
+    assert "layer 1 receives" in sick[0] and sick[0].endswith("; try init=deep, residual=True")
+    assert f"{sick[0].partition('; try')[0]}; try --init deep, --residual true\n" in shown.out
+    assert shown.out.count("update/weight") == 2  # the table, at the beginning and at the end
 
 
 def test_diagnose_finds_a_healthy_stack_healthy_and_changes_nothing(train, tmp_path):
     healthy = ("--layers", "3", "--embedding-size", "8", "--lr", "0.002")
-    code, said = train("--diagnose", *healthy)
-    assert code == 0 and "    nothing is wrong with the layers\n" in said.out
+    code, shown = train("--diagnose", *healthy)
+    assert code == 0 and "    nothing is wrong with the layers\n" in shown.out
     assert train(*healthy, out=tmp_path / "other")[0] == 0
     assert losses(tmp_path / "run") == losses(tmp_path / "other")
 
 
-def test_diagnose_goes_on_with_a_run(train, tmp_path):
+def test_diagnose_in_a_resumed_run(train, tmp_path):
     assert train("--diagnose", "--epochs", "1")[0] == 0
     assert train("--diagnose", "--epochs", "2", "--resume")[0] == 0
     assert [row["epoch"] for row in diagnoses(tmp_path / "run")] == [0, 1, 2]
@@ -319,5 +330,47 @@ def test_no_gpu(train):
     mx = pytest.importorskip("mxnet")
     if mx.context.num_gpus():
         pytest.skip("there is one")
-    code, said = train("--ctx", "gpu")
-    assert (code, said.err) == (2, "deeprnn: error: --ctx gpu: mxnet finds no GPU here; use --ctx cpu\n")
+    code, shown = train("--ctx", "gpu")
+    assert (code, shown.err) == (2, "deeprnn: error: --ctx gpu: MXNet finds no GPU here; use --ctx cpu\n")
+
+
+def test_a_presets_prefix_that_the_text_lacks_is_left_out(train, tmp_path):
+    book = ["--preset", "book", "--hidden-size", "8", "--epochs", "1", "--sample-length", "5"]
+    code, shown = train(*book)
+    assert code == 0
+    note = "preset's --sample-prefix '分开', '不分开' left out, as it has symbols that the text lacks"
+    assert f"{note}; generated texts start from the most frequent symbol instead\n" in shown.out
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["sample_prefix"] == ""
+    code, shown = train(*book, "--sample-prefix", "分开|over", out=tmp_path / "given")
+    assert code == 2 and shown.err.startswith("deeprnn: error: --sample-prefix '分开': not in the vocabulary of")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("sample_prefix: 分开\n", encoding="utf-8")
+    code, shown = train(*book, "--config", str(mine), out=tmp_path / "given")
+    assert code == 2 and shown.err.startswith("deeprnn: error: --sample-prefix '分开': not in the vocabulary of")
+
+
+def test_the_order_of_the_output(train):
+    code, shown = train("--epochs", "1")
+    assert code == 0
+    places = [
+        shown.out.index(part) for part in ("{corpus: ", "vocabulary ", "parameters, ", "epoch 1/1  running train ")
+    ]
+    assert places == sorted(places) and places[0] == 0
+
+
+def test_a_text_in_another_encoding(train, tmp_path, capsys):
+    song = tmp_path / "song.txt"
+    song.write_bytes(("想要有直升机 想要和你飞到宇宙去\n" * 60).encode("gb18030"))
+    code, shown = train("--corpus", str(song), "--epochs", "1")
+    assert code == 2 and "it looks like GB18030: give --encoding gb18030\n" in shown.err
+    assert train("--corpus", str(song), "--encoding", "gb18030", "--epochs", "1")[0] == 0
+    assert main(["evaluate", str(tmp_path / "run")]) == 0  # by the encoding of the run
+
+
+def test_diagnose_does_not_advise_what_is_done_already(train, tmp_path):
+    sick = ["--diagnose", "--layers", "3", "--activation", "relu", "--optimizer", "sgd", "--lr", "1e-9"]
+    code, shown = train(*sick, "--init", "normal")
+    assert code == 0 and "try --init deep" in shown.out and "--residual true" not in shown.out
+    code, shown = train(*sick, "--init", "deep", out=tmp_path / "deep")
+    assert code == 0 and "--init deep" not in shown.out
+    assert "--layers 1" not in shown.out

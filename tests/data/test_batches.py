@@ -149,7 +149,7 @@ def test_a_text_shorter_than_one_batch_says_what_is_needed(batch_size, seq_len, 
     with pytest.raises(ValueError) as error:
         Batches(np.arange(needed - 1), batch_size, seq_len, sampling)
     message = str(error.value)
-    assert "\n" not in message and f"--batch-size {batch_size} and --seq-len {seq_len}" in message
+    assert "\n" not in message and f"batch_size={batch_size} and seq_len={seq_len}" in message
     assert f"{needed} symbols" in message and f"got {needed - 1};" in message
 
 
@@ -160,7 +160,7 @@ def test_an_empty_part_has_nothing_to_score():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         ((np.arange(100), 0, 5), "batch_size must be at least 1, got 0"),
         ((np.arange(100), 4, -1), "seq_len must be at least 1, got -1"),
@@ -169,8 +169,8 @@ def test_an_empty_part_has_nothing_to_score():
         ((np.ones(100), 4, 5), "ids must be integers .* got float64"),
     ],
 )
-def test_bad_arguments(arguments, said):
-    with pytest.raises(ValueError, match=said):
+def test_bad_arguments(arguments, expected):
+    with pytest.raises(ValueError, match=expected):
         Batches(*arguments)
 
 

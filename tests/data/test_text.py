@@ -19,9 +19,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deeprnn.data import download as downloads
-from deeprnn.data import text as room
 from deeprnn.data.download import Download
-from deeprnn.data.text import decode, encode, load_corpus, load_text, vocabulary
+from deeprnn.data.reading import load_text, suggested_encoding
+from deeprnn.data.text import (
+    count_vocabulary,
+    decode,
+    encode,
+    load_corpus,
+    split_parts,
+    split_symbols,
+    vocabulary,
+)
 
 CHUNK = 1 << 13  # of a download
 TEXT = "the cat sat on the mat\nand the dog sat on the log\n" * 20
@@ -89,11 +97,11 @@ def test_max_chars_cuts_before_the_split(write):
     assert (len(corpus.train), len(corpus.valid), len(corpus.test)) == (50, 25, 25)
     assert corpus.sha256 == hashlib.sha256(TEXT[:100].encode()).hexdigest()
     assert load_text(path, max_chars=10**9)[0] == TEXT
-    with pytest.raises(ValueError, match="--max-chars must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="max_chars must be at least 1, got 0"):
         load_text(path, max_chars=0)
 
 
-def test_byte_order_mark_and_carriage_returns_are_handled_and_said(write):
+def test_byte_order_mark_and_carriage_returns_are_handled_and_noted(write):
     text, _, notes = load_text(write("a.txt", b"\xef\xbb\xbfone\r\ntwo\rthree\n"))
     assert text == "one\ntwo\nthree\n"
     assert notes == ["byte-order mark removed", "2 carriage returns (CR LF or CR) read as newlines"]
@@ -111,14 +119,14 @@ def test_a_file_called_like_a_corpus_is_not_that_corpus(write):
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "said"),
+    ("name", "data", "expected"),
     [
         ("a.txt", b"", "is empty"),
         ("a.txt", b"\xef\xbb\xbf", "is empty"),
         ("a.txt.gz", gzip.compress(b""), "is empty"),
         ("a.txt", b"abc\xffdef", r"not UTF-8 \(byte 0xFF at offset 3\)"),
         ("a.txt", b"abc\xe4\xbd", r"not UTF-8 \(byte 0xE4 at offset 3\)"),
-        ("a.txt", "abc".encode("utf-16-le"), r"no text \(byte 0x00 at offset 1\)"),
+        ("a.txt", "abc".encode("utf-16-le"), r"not a text in UTF-8 \(byte 0x00 at offset 1\)"),
         ("a.txt.gz", gzip.compress(BODY)[:100], "damaged"),
         ("a.txt.gz", b"plain", "damaged, or no .gz archive"),
         ("a.zip", b"plain", "damaged, or no .zip archive"),
@@ -128,11 +136,11 @@ def test_a_file_called_like_a_corpus_is_not_that_corpus(write):
     ],
     ids=lambda value: value if isinstance(value, str) else "",  # archives hold the time
 )
-def test_a_text_that_cannot_be_used_says_why(write, name, data, said):
+def test_a_text_that_cannot_be_used_says_why(write, name, data, expected):
     path = write(name, data)
-    with pytest.raises(ValueError, match=said) as error:
+    with pytest.raises(ValueError, match=expected) as error:
         load_text(path)
-    assert f"--corpus {path}" in one_line(error)
+    assert f"corpus {path}" in one_line(error)
 
 
 def test_an_encrypted_archive_is_named_as_such(write):
@@ -297,7 +305,7 @@ def test_a_server_without_ranges_sends_it_all_again(server, cache):
     assert files(cache) == ["novel.txt"]
 
 
-def test_a_wrong_download_is_deleted_and_said(server, cache):
+def test_a_wrong_download_is_deleted_and_reported(server, cache):
     server.body = b"another text"
     with pytest.raises(OSError, match="wrong checksum, deleted") as error:
         load_text("novel", cache=cache)
@@ -367,11 +375,11 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     for name in ("DEEPRNN_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert downloads._cache() == tmp_path / ".cache" / "deeprnn"
+    assert downloads.cache_folder() == tmp_path / ".cache" / "deeprnn"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert downloads._cache() == tmp_path / "xdg" / "deeprnn"
+    assert downloads.cache_folder() == tmp_path / "xdg" / "deeprnn"
     monkeypatch.setenv("DEEPRNN_CACHE", str(tmp_path / "mine"))
-    assert downloads._cache() == tmp_path / "mine"
+    assert downloads.cache_folder() == tmp_path / "mine"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "novel.txt").write_bytes(BODY)
     novel = Download("novel.txt", (), {"sha256": hashlib.sha256(BODY).hexdigest()})
@@ -420,7 +428,9 @@ def test_the_vocabulary_is_that_of_the_training_part(write):
     assert corpus.unknown == {"train": 0, "valid": 2, "test": 2}
     assert corpus.notes == [
         "valid: 2 of 2 symbols not in the vocabulary: 'x' (U+0078), 'y' (U+0079); read as <unk>",
+        "warning: most of the valid part (100%) is unknown: is it in the same language?",
         "test: 2 of 2 symbols not in the vocabulary: 'z' (U+007A); read as <unk>",
+        "warning: most of the test part (100%) is unknown: is it in the same language?",
     ]
     assert corpus.valid.tolist() == [0, 0]
     assert corpus.train.dtype == corpus.valid.dtype == corpus.test.dtype == np.int32
@@ -432,7 +442,8 @@ def test_without_an_unknown_token_the_symbols_are_alone(write):
     assert corpus.vocab.idx_to_token == ["c", "b", "z", "a", "x", "y"]  # by count, then by code point
     assert corpus.vocab.unknown_token is None
     with pytest.raises(
-        ValueError, match=r"valid: 2 of 2 .* 'x' \(U\+0078\), 'y' \(U\+0079\); keep an unknown"
+        ValueError,
+        match=r"valid: 2 of 2 .* 'x' \(U\+0078\), 'y' \(U\+0079\); give unknown=True or train on the whole text",
     ) as error:
         load_corpus(path, split=(0.6, 0.2, 0.2), unknown=False)
     one_line(error)
@@ -453,7 +464,7 @@ def test_parts_may_be_empty_but_not_the_training_part(write):
     assert corpus.valid.dtype == np.int32
     corpus = load_corpus(path, split=(0.5, 0, 0.5))
     assert (len(corpus.valid), len(corpus.test)) == (0, len(TEXT) // 2)
-    with pytest.raises(ValueError, match="--split: the training part"):
+    with pytest.raises(ValueError, match="split: the training part"):
         load_corpus(path, split=(0, 0.5, 0.5))
     vocab = load_corpus(path).vocab
     assert len(load_corpus(path, split=(0, 0, 1), vocab=vocab).test) == len(TEXT)
@@ -461,7 +472,7 @@ def test_parts_may_be_empty_but_not_the_training_part(write):
 
 @pytest.mark.parametrize("split", [(0.5, 0.5), (0.5, 0.4, 0.2), (1.5, -0.5, 0), (float("nan"), 0.5, 0.5), (0, 0, 0)])
 def test_fractions_that_are_none_are_refused(write, split):
-    with pytest.raises(ValueError, match="--split must be three fractions") as error:
+    with pytest.raises(ValueError, match="split must be three fractions") as error:
         load_corpus(write("a.txt", TEXT.encode()), split=split)
     one_line(error)
 
@@ -470,7 +481,7 @@ def test_words_and_newlines(write):
     corpus = load_corpus(write("a.txt", b"the cat\n\nsat  on\tthe mat \n"), unit="word", split=(1, 0, 0))
     assert corpus.vocab.idx_to_token == ["<unk>", "\n", "the", "cat", "mat", "on", "sat"]
     assert decode(corpus.vocab, corpus.train, "word") == "the cat\n\nsat on the mat\n"
-    with pytest.raises(ValueError, match="--unit must be one of 'char', 'word', got 'byte'"):
+    with pytest.raises(ValueError, match="unit must be one of 'char', 'word', got 'byte'"):
         load_corpus(write("a.txt", b"abc"), unit="byte")
 
 
@@ -510,7 +521,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6
 
 @given(texts, st.booleans())
 def test_a_vocabulary_survives_saving(text, unknown):
-    vocab = room._vocab(list(text), "<unk>" if unknown else None)
+    vocab = count_vocabulary(list(text), "<unk>" if unknown else None)
     again = vocabulary(list(vocab.idx_to_token), vocab.unknown_token)
     assert again.idx_to_token == vocab.idx_to_token and dict(again.token_to_idx) == dict(vocab.token_to_idx)
     assert len(vocab) == len(set(text)) + unknown
@@ -523,24 +534,94 @@ def test_a_vocabulary_survives_saving(text, unknown):
 
 @given(texts)
 def test_characters_come_back(text):
-    vocab = room._vocab(list(text), None)
+    vocab = count_vocabulary(list(text), None)
     assert decode(vocab, encode(vocab, text)) == text
 
 
 @given(texts)
 def test_words_come_back_but_for_their_spacing(text):
-    tokens = room._tokens(text, "word")
-    vocab = room._vocab(tokens, "<unk>")
+    tokens = split_symbols(text, "word")
+    vocab = count_vocabulary(tokens, "<unk>")
     once = decode(vocab, encode(vocab, text, "word"), "word")
-    assert room._tokens(once, "word") == tokens
+    assert split_symbols(once, "word") == tokens
     assert decode(vocab, encode(vocab, once, "word"), "word") == once
 
 
 @given(st.text("ab", max_size=50), st.lists(st.integers(0, 10), min_size=3, max_size=3).filter(any))
 def test_the_parts_are_the_text(text, shares):
     fractions = [share / sum(shares) for share in shares]
-    parts = room._split(list(text), fractions)
+    parts = split_parts(list(text), fractions)
     assert "".join(token for part in parts for token in part) == text
     for part, fraction in zip(parts, fractions):
         assert abs(len(part) - fraction * len(text)) <= 1
         assert fraction or not part
+
+
+# Encodings
+
+CHINESE = "想要有直升机\n想要和你飞到宇宙去\n想要和你融化在一起\n融化在银河里\n" * 30
+JAPANESE = "これは日本語のテキストです。\n" * 30
+
+
+@pytest.mark.parametrize("encoding", ["gb18030", "gbk", "utf-16", "big5"])
+def test_a_text_in_another_encoding_is_read_and_has_the_same_hash(write, encoding):
+    plain = "天地玄黃\n宇宙洪荒\n" * 30 if encoding == "big5" else CHINESE
+    path = write(f"{encoding}.txt", plain.encode(encoding))
+    assert load_text(path, encoding=encoding)[0] == plain
+    corpus = load_corpus(path, encoding=encoding)
+    assert corpus.sha256 == load_corpus(write("utf-8.txt", plain.encode())).sha256
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "named"),
+    [
+        (CHINESE, "gb18030", "gb18030"),
+        (CHINESE, "gbk", "gb18030"),
+        ("<b>deeprnn</b> 是 MXNet 的循环神经网络, see README.md\n" * 30, "gb18030", "gb18030"),
+        (CHINESE * 100, "gb18030", "gb18030"),  # longer than the sample
+        (CHINESE, "utf-16", "utf_16"),
+        (JAPANESE, "shift_jis", "cp932"),
+        (JAPANESE, "euc_jp", "euc_jp"),
+    ],
+)
+def test_the_encoding_is_named_if_it_can_be_told(write, text, encoding, named):
+    with pytest.raises(ValueError, match="it looks like") as error:
+        load_text(write("a.txt", text.encode(encoding)))
+    assert f"give encoding={named!r}" in one_line(error)
+
+
+def test_an_8_bit_encoding_is_a_guess(write):
+    data = ("Größe, Übermut und Äußeres; café à la carte. " * 30).encode("latin-1")
+    with pytest.raises(ValueError, match=r"perhaps encoding='.*' .*hard to tell apart") as error:
+        load_text(write("a.txt", data))
+    one_line(error)
+
+
+@pytest.mark.parametrize("data", [b"abc\xffdef", bytes(range(128, 256)) * 40], ids=["short", "no text"])
+def test_no_encoding_is_made_up(write, data):
+    encoding, certain = suggested_encoding(data)
+    assert not certain
+    with pytest.raises(ValueError, match="not UTF-8") as error:
+        load_text(write("a.txt", data))
+    assert encoding or "convert it to UTF-8, or give its encoding=NAME" in one_line(error)
+
+
+def test_a_wrong_encoding_is_an_error(write):
+    with pytest.raises(ValueError, match=r"not ASCII \(byte 0x") as error:
+        load_text(write("a.txt", CHINESE.encode("gb18030")), encoding="ascii")
+    assert "encoding='gb18030'" in one_line(error)
+    with pytest.raises(ValueError, match="encoding must be an encoding such as"):
+        load_text(write("a.txt", b"abc"), encoding="utf9")
+
+
+def test_a_named_text_is_utf_8_whatever_the_encoding(server, cache):
+    assert load_text("novel", cache=cache, encoding="utf-16")[0] == BODY.decode()
+
+
+def test_a_text_that_is_mostly_unknown_is_warned_of(write):
+    vocab = load_corpus(write("a.txt", TEXT.encode())).vocab
+    notes = load_corpus(write("b.txt", CHINESE.encode()), split=(0, 0, 1), vocab=vocab).notes
+    assert re.match(r"900 of 1,020 symbols not in the vocabulary: .*; read as <unk>", notes[0])
+    assert re.fullmatch(r"warning: most of the text \(\d+%\) is unknown: is it in the same language\?", notes[1])
+    notes = load_corpus(write("c.txt", b"the cat sat on a \xc3\xa9"), split=(0, 0, 1), vocab=vocab).notes
+    assert len(notes) == 1  # one symbol is not most of it

@@ -47,6 +47,25 @@ def test_the_books_weights_shrink_signal_and_gradient():
     assert spreads == sorted(spreads, reverse=True)
 
 
+def test_advice_that_is_followed_already_is_not_given():
+    diagnosis = seen(stack(init=mx.init.Normal(0.01)))
+    assert not any("init=deep" in sentence for sentence in diagnosis.sentences(followed=["init=deep"]))
+    assert diagnosis.sentences(followed=["init=deep"])[0].endswith("; try residual=True")
+    residual = seen(stack(init=mx.init.Normal(1.0), residual=True))
+    for sentence in residual.sentences(followed=["init=deep", "cell=gru"]):
+        assert "init=deep" not in sentence and "residual=True" not in sentence and "cell=gru" not in sentence
+    assert [each.partition(";")[0] for each in residual.sentences()] == [
+        each.partition(";")[0] for each in residual.sentences(followed=["init=deep", "cell=gru"])
+    ]
+    layer = stack(1)
+    layer.l0_h2h_weight.set_data(layer.l0_h2h_weight.data() * 0.01)
+    (sentence,) = seen(layer).sentences(followed=["init=deep"])
+    assert sentence.endswith("longer dependencies are not learnt; try cell=gru or lstm")
+    (sentence,) = seen(layer).sentences(followed=["init=deep", "cell=lstm"])
+    assert sentence.endswith("longer dependencies are not learnt")
+    assert seen(layer).sentences()[0].endswith("; try init=deep, or cell=gru or lstm")
+
+
 def test_large_weights_saturate_and_explode():
     said = " ".join(seen(stack(init=mx.init.Normal(1.0))).sentences())
     assert "grow the signal 8-fold a layer" in said

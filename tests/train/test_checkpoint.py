@@ -12,7 +12,7 @@ import pytest
 from mxnet import autograd, gluon
 
 from deeprnn._util import files
-from deeprnn.train import checkpoint
+from deeprnn.train import checkpoint, storage
 
 STATE = {
     "epoch": 3,
@@ -339,7 +339,7 @@ def test_a_file_cut_short_is_found(saved, keep):
 def test_a_missing_manifest(saved, tmp_path):
     with pytest.raises(ValueError, match=re.escape(f"{saved / 'newest.json'} is missing: there is best, last")):
         checkpoint.load(saved, "newest")
-    with pytest.raises(ValueError, match="is missing: no checkpoint is there"):
+    with pytest.raises(ValueError, match="is missing: the folder has no checkpoint"):
         checkpoint.load(tmp_path / "elsewhere", "last")
 
 
@@ -354,18 +354,18 @@ def test_a_pickle_is_not_read(saved):
     """Even with every hash right: arrays of objects would run whatever their maker wrote into them."""
     path = saved / "evil.npz"
     np.savez(path, **{"0.weight": np.array([print], dtype=object)})
-    manifest = checkpoint._read_manifest(saved / "last.json")
-    manifest["files"]["parameters"] = {"file": path.name, "sha256": checkpoint._sha256(path.read_bytes())}
+    manifest = storage.read_manifest(saved / "last.json")
+    manifest["files"]["parameters"] = {"file": path.name, "sha256": storage.sha256(path.read_bytes())}
     del manifest["sha256"]
-    (saved / "last.json").write_bytes(checkpoint._sealed(manifest))
-    with pytest.raises(ValueError, match=r"evil\.npz does not hold plain arrays: .*allow_pickle=False") as raised:
+    storage.write_manifest(saved / "last.json", manifest)
+    with pytest.raises(ValueError, match=r"evil\.npz does not contain plain arrays: .*allow_pickle=False") as raised:
         checkpoint.load(saved, "last")
     one_line(raised)
 
 
 def test_another_format(saved, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
-    with pytest.raises(ValueError, match="has format 1, and this version of deeprnn reads format 2"):
+    monkeypatch.setattr(storage, "FORMAT", 2)
+    with pytest.raises(ValueError, match="has format 1, but this version of deeprnn reads format 2"):
         checkpoint.load(saved, "last")
 
 
@@ -384,14 +384,14 @@ def test_another_model_names_the_parameter(saved):
     net = make_net()
     net.add(gluon.nn.Dense(3, in_units=3))
     net.initialize(mx.init.Normal(1), force_reinit=True)
-    with pytest.raises(ValueError, match=r"has no parameter '12\.weight', and the network has"):
+    with pytest.raises(ValueError, match=r"has no parameter '12\.weight', and the network has one"):
         checkpoint.load(saved, "last").restore(net)
     net = gluon.nn.Dense(3)
     net.initialize()
-    with pytest.raises(ValueError, match="has no parameter 'weight', and the network has"):
+    with pytest.raises(ValueError, match="has no parameter 'weight', and the network has one"):
         checkpoint.load(saved, "last").restore(net)
     net = gluon.nn.HybridSequential()
-    with pytest.raises(ValueError, match=r"has a parameter '0.weight', and the network none"):
+    with pytest.raises(ValueError, match=r"has a parameter '0.weight', and the network has none"):
         checkpoint.load(saved, "last").restore(net)
 
 
@@ -414,7 +414,9 @@ def test_another_vocabulary(saved):
 def test_another_optimizer(saved):
     net = make_net(seed=5)
     before = values(net)
-    with pytest.raises(ValueError, match="with the optimizer adam, and this one is sgd: go on with --optimizer adam"):
+    with pytest.raises(
+        ValueError, match="with the optimizer adam, and this one is sgd: continue with optimizer='adam'"
+    ):
         checkpoint.load(saved, "last").restore(net, make_trainer(net, "sgd"))
     assert_same(values(net), before)
 
@@ -422,12 +424,12 @@ def test_another_optimizer(saved):
 def test_a_checkpoint_without_an_optimizer(tmp_path):
     net = make_net()
     checkpoint.save(tmp_path, "best", net, None, STATE)
-    with pytest.raises(ValueError, match="holds no optimizer"):
+    with pytest.raises(ValueError, match="has no optimizer state"):
         checkpoint.load(tmp_path, "best").restore(net, make_trainer(net))
 
 
 def test_a_state_that_lacks_something(tmp_path):
-    with pytest.raises(ValueError, match="must hold epoch, seed"):
+    with pytest.raises(ValueError, match="must have the keys epoch, seed"):
         state = {key: value for key, value in STATE.items() if key not in ("epoch", "seed")}
         checkpoint.save(tmp_path, "last", make_net(), None, state)
     assert names(tmp_path) == []

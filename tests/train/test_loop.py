@@ -17,7 +17,7 @@ from mxnet import autograd, gluon
 from deeprnn.config import TrainConfig
 from deeprnn.data.batches import Batches
 from deeprnn.testing import distance
-from deeprnn.train import checkpoint, loop
+from deeprnn.train import checkpoint, loop, loss, progress
 
 CPU = mx.cpu()
 VOCABULARY = 7
@@ -384,7 +384,7 @@ def test_progress_by_the_clock():
 
 
 def test_the_first_report_comes_soon(monkeypatch):
-    monkeypatch.setattr(loop, "FIRST_REPORT", 0.1)
+    monkeypatch.setattr(progress, "FIRST_REPORT", 0.1)
     reports = []
     batches = Slow(pairs(*[(3, 2)] * 60), 0.01)
     loop.fit(make_net(), batches, None, config(epochs=1), ctx=CPU, on_step=reports.append, report_every=60)
@@ -398,10 +398,10 @@ def test_reports_add_up_to_the_epoch():
     report = loop.fit(
         net, batches, None, config(epochs=1, lr=1e-9), ctx=CPU, on_step=reports.append, report_every=0
     ).epochs[0]
-    assert [each.step for each in reports] == list(range(loop.IN_FLIGHT + 1, 31))
+    assert [each.step for each in reports] == list(range(progress.IN_FLIGHT + 1, 31))
     # Each report is of one step here, the one IN_FLIGHT before; all are in the epoch's mean.
     losses = [float(loop.evaluate(net, Listed([pair]), CPU)) for pair in batches.batches]
-    assert [each.loss for each in reports] == pytest.approx(losses[: -loop.IN_FLIGHT], rel=1e-4)
+    assert [each.loss for each in reports] == pytest.approx(losses[: -progress.IN_FLIGHT], rel=1e-4)
     assert report.train_loss == pytest.approx(np.mean(losses), rel=1e-4)
 
 
@@ -458,7 +458,7 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step(at, report_every):
         loop.fit(net, batches, None, config(epochs=2), ctx=CPU, report_every=report_every)
     message = str(raised.value)
     assert f"the loss is nan at step {at} (epoch {(at - 1) // 12 + 1}):" in message
-    for hint in ("--lr than 0.02", "--clip than 1", "--init"):
+    for hint in ("lr=0.02 now", "clip=1 now", "another initialization"):
         assert hint in message
     assert "\n" not in message
 
@@ -476,7 +476,7 @@ def test_a_symbol_that_is_not_finite_is_found_though_the_loss_is():
 def test_a_gradient_that_is_not_finite_is_found_too():
     net = make_net()
     net.decoder.weight.set_data(net.decoder.weight.data() * 1e30)
-    with pytest.raises(loop.Diverged, match=r"norm of the gradient is (inf|nan) at step 1 .*--clip 1, which is off"):
+    with pytest.raises(loop.Diverged, match=r"norm of the gradient is (inf|nan) at step 1 .*clip=1; it is off now"):
         loop.fit(net, Listed(pairs((3, 2))), None, config(epochs=1, clip=0), ctx=CPU)
 
 
@@ -575,7 +575,7 @@ def test_only_networks_that_draw_are_reseeded(monkeypatch):
 
 def test_a_start_without_its_trainer_is_refused():
     history = loop.fit(make_net(), make_batches(), None, config(epochs=1), ctx=CPU)
-    with pytest.raises(ValueError, match="the trainer has done 0 updates, and training goes on after 15"):
+    with pytest.raises(ValueError, match="the trainer has made 0 updates, but training continues after 15"):
         loop.fit(make_net(), make_batches(), None, config(epochs=2), ctx=CPU, start=history.epochs[-1])
 
 
@@ -583,7 +583,7 @@ def test_a_used_trainer_without_its_start_is_refused():
     net = make_net()
     trainer = loop.make_trainer(net, config(), steps=30)
     loop.fit(net, make_batches(), None, config(), ctx=CPU, trainer=trainer)
-    with pytest.raises(ValueError, match="the trainer has done 30 updates, and training goes on after 0"):
+    with pytest.raises(ValueError, match="the trainer has made 30 updates, but training continues after 0"):
         loop.fit(net, make_batches(), None, config(), ctx=CPU, trainer=trainer)
 
 
@@ -596,7 +596,7 @@ def test_another_dtype_is_refused():
 
 def test_nothing_left_to_train():
     history = loop.fit(make_net(), make_batches(), None, config(epochs=2), ctx=CPU)
-    with pytest.raises(ValueError, match="epoch 2 is done, and --epochs is 2"):
+    with pytest.raises(ValueError, match="epoch 2 is done, of epochs=2"):
         loop.fit(make_net(), make_batches(), None, config(epochs=2), ctx=CPU, start=history.epochs[-1])
 
 
@@ -611,7 +611,7 @@ def test_the_norm_is_the_global_one():
 
 def test_the_loss_and_its_gradient_are_gluons():
     """At every shape that comes, and what was given out stays as it was."""
-    cross_entropy, given = loop._CrossEntropy(), []
+    cross_entropy, given = loss.CrossEntropy(), []
     cross_entropy.hybridize(static_alloc=True, static_shape=True)
     for shape in ((5, 4), (5, 4), (3, 4), (5, 4)):
         logits = mx.nd.random.normal(0, 3, shape=(*shape, 7))

@@ -69,7 +69,7 @@ def test_a_torn_last_line_is_left_out_and_replaced(path):
     assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2, 3]
 
 
-def test_a_run_taken_up_again_replaces_what_it_does_once_more(path):
+def test_a_resumed_run_replaces_the_epochs_that_it_repeats(path):
     for number in range(1, 7):
         reports.append_metrics(path, epoch(number))
     reports.append_metrics(path, epoch(4, train_loss=9.0))
@@ -83,7 +83,7 @@ def test_damage_elsewhere_is_named(path):
         reports.append_metrics(path, epoch(number))
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1][:-9], lines[2]]) + "\n")
-    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2 is no JSON"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2 is not JSON"):
         reports.read_metrics(path)
 
 
@@ -121,14 +121,18 @@ def test_the_picture(path, tmp_path, monkeypatch):
     assert upper.lines[0].get_ydata().tolist() == [row["train_perplexity"] for row in rows]
     assert upper.lines[1].get_ydata().tolist() == [row["valid_perplexity"] for row in rows]
     assert lower.lines[0].get_ydata().tolist() == [1e-3] * 12
-    assert labels(figure) == ["training, 1.396 at the end", "validation, 1.542 at the end", "best, 1.822 at epoch 8"]
+    assert labels(figure) == [
+        "running training, 1.396 at the end",
+        "validation, 1.542 at the end",
+        "best, 1.822 at epoch 8",
+    ]
 
 
 def test_a_picture_without_validation_and_with_a_gap(tmp_path, monkeypatch):
     rows = [vars(epoch(n, valid_loss=None, valid_perplexity=None, train_perplexity=5.0 + n)) for n in (1, 2, 3)]
     rows[1] = {**rows[1], "train_perplexity": None}
     figure, _ = drawn(monkeypatch, tmp_path / "curves.png", rows)
-    assert labels(figure) == ["training, 8 at the end"]
+    assert labels(figure) == ["running training, 8 at the end"]
     assert figure.axes[0].get_yscale() == "linear"
     assert math.isnan(figure.axes[0].lines[0].get_ydata()[1])
 

@@ -1,1 +1,1 @@
-"""What every part may use: checks, files, the machine, types."""
+"""Helpers that every part of the package may use: checks, files, machine, types, wording."""

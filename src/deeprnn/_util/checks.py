@@ -1,4 +1,8 @@
-"""Arguments, looked at before the engine is: each check names the argument, what was expected and what came."""
+"""Checks of arguments, made before MXNet is called.
+
+Each error names the argument, what was expected and what was given. The library names its arguments as Python does
+(``hidden_size``, ``split=1,0,0``); the command line turns these names into flags, see `arguments.as_flags`.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,21 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["DTYPES", "check_activation", "check_choice", "check_dtype", "check_fraction", "check_size"]
+__all__ = [
+    "DTYPES",
+    "check_activation",
+    "check_choice",
+    "check_dtype",
+    "check_encoding",
+    "check_fraction",
+    "check_size",
+]
 
 DTYPES = ("float32", "float64", "float16")
 
 
 def check_size(name: str, value: Any, minimum: int = 1) -> int:
-    """A whole number, at least `minimum`."""
+    """Return `value` if it is a whole number of at least `minimum`; raise TypeError or ValueError otherwise."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     if value < minimum:
@@ -24,7 +36,7 @@ def check_size(name: str, value: Any, minimum: int = 1) -> int:
 
 
 def check_fraction(name: str, value: Any) -> float:
-    """A share from 0 up to, but not including, 1."""
+    """Return `value` as a float if it is in [0, 1); raise TypeError or ValueError otherwise."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {value!r}")
     if not 0 <= value < 1:
@@ -33,9 +45,9 @@ def check_fraction(name: str, value: Any) -> float:
 
 
 def check_dtype(dtype: Any) -> str:
-    """The name of a dtype that layers can have."""
+    """Return the name of `dtype` if layers support it; raise TypeError or ValueError otherwise."""
     if str(dtype) == "bfloat16":
-        raise TypeError("dtype bfloat16 is not one that MXNet's arrays have; use float32")
+        raise TypeError("dtype bfloat16 is not supported by MXNet arrays; use float32")
     try:
         name = np.dtype(dtype).name
     except TypeError:
@@ -44,13 +56,22 @@ def check_dtype(dtype: Any) -> str:
 
 
 def check_activation(cell: str, activation: str) -> None:
-    """Only an rnn's non-linearity can be another than tanh."""
+    """Raise ValueError if a cell other than ``rnn`` is given an activation other than tanh."""
     if cell != "rnn" and activation != "tanh":
-        raise ValueError(f"--activation {activation} is for --cell rnn; {cell} has its own")
+        raise ValueError(f"activation={activation!r} is for cell='rnn'; {cell} has its own non-linearities")
+
+
+def check_encoding(name: str, value: str) -> str:
+    """Return `value` if Python knows a text encoding of that name; raise ValueError otherwise."""
+    try:
+        "a".encode(value)  # which "hex", a codec but not one of text, refuses
+    except (LookupError, UnicodeError):
+        raise ValueError(f"{name} must be an encoding such as 'utf-8' or 'gb18030', got {value!r}") from None
+    return value
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
-    """One of `choices`; where it is nearly one of them, the error says which."""
+    """Return `value` if it is one of `choices`; the ValueError otherwise suggests a close match."""
     if value in choices:
         return str(value)
     close = difflib.get_close_matches(str(value), choices, n=1)

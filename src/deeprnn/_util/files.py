@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed into it."""
+"""Atomic writing of files: a temporary file in the same folder is renamed into place."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 
 def check_folders(*paths: Optional[Path]) -> None:
-    """Before any work: where a file is to be written, its folder is there.
+    """Check, before any work, that the folder of each file to be written exists; None is skipped.
 
     Raises
     ------
     FileNotFoundError
-        If it is not.
+        If a folder is missing.
     """
     for path in paths:
         if path and not path.parent.is_dir():
-            raise FileNotFoundError(f"there is no folder {path.parent} for {path}: make it first")
+            raise FileNotFoundError(f"the folder {path.parent} of {path} does not exist: create it first")
 
 
 def write_bytes_atomic(path: PathLike, content: bytes) -> None:
-    """Put `content` at `path` such that a reader, or a crash, meets the old file or the new one and no third thing."""
+    """Write `content` to `path`; a concurrent reader or a crash sees the old file or the new one, never a mixture."""
     path = Path(path)
     beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -41,23 +41,23 @@ def write_bytes_atomic(path: PathLike, content: bytes) -> None:
 
 
 def write_text_atomic(path: PathLike, text: str) -> None:
-    """`write_bytes_atomic` of `text` in UTF-8."""
+    """Write `text` in UTF-8, see `write_bytes_atomic`."""
     write_bytes_atomic(path, text.encode("utf-8"))
 
 
 def write_json_atomic(path: PathLike, content: Any) -> None:
-    """`write_bytes_atomic` of `content` as indented JSON.
+    """Write `content` as indented JSON, see `write_bytes_atomic`.
 
     Raises
     ------
     ValueError
-        For NaN and infinity, which JSON cannot hold: write None.
+        If `content` has NaN or infinity, which JSON cannot represent; use None.
     """
     write_text_atomic(path, json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the rename itself reach the disk, not the file's content alone."""
+    """Flush the folder entry, so that the rename survives a power failure too."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""What a number was measured on: processor, cores, instruction set, versions; and the memory of this process."""
+"""The machine that a measurement was made on (processor, cores, instruction set, versions), and its allocator."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Optional
 
-__all__ = ["cores", "keep_freed_memory", "machine", "versions"]
+__all__ = ["cores", "keep_freed_memory", "machine", "source_digest", "versions"]
 
 INSTRUCTION_SETS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sse4_2": "SSE4.2"}
-"""From the kernel's name of a processor flag to what the set is called, the widest first."""
+"""Instruction sets by the kernel's name of the processor flag, widest first."""
 
 
 def machine() -> dict[str, Any]:
-    """Processor model, usable cores, instruction set, and versions, as they stand in every record of a measurement.
+    """Describe this machine, for the record of a measurement.
 
     Returns
     -------
     dict
         ``processor``, ``cores``, ``instruction_set``, ``threads`` (what ``OMP_NUM_THREADS`` allows; None: all cores),
-        ``python``, ``mxnet``, ``numpy``, ``deeprnn``, and ``code``, a digest of this package's sources, as one version
-        has many of them while it is written. What cannot be found out is None.
+        ``python``, ``mxnet``, ``numpy``, ``deeprnn`` (versions), and ``code``, a digest of this package's sources,
+        which differ within one version during development. A value that cannot be determined is None.
     """
     name, flags = _processor()
     return {
@@ -34,18 +34,18 @@ def machine() -> dict[str, Any]:
         "instruction_set": next((title for flag, title in INSTRUCTION_SETS.items() if flag in flags), None),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         **versions(),
-        "code": _digest(Path(__file__).parent.parent),
+        "code": source_digest(Path(__file__).parent.parent),
     }
 
 
 def cores() -> Optional[int]:
-    """How many cores this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def versions() -> dict[str, Optional[str]]:
-    """Of Python, and of the packages that a result depends on."""
-    from .. import __version__  # here, so that the front door may import this room
+    """Versions of Python and of the packages that a result depends on."""
+    from .. import __version__  # a module-level import would be circular
 
     return {
         "python": platform.python_version(),
@@ -56,27 +56,28 @@ def versions() -> dict[str, Optional[str]]:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what is freed, for the next array, instead of giving it back to the system.
+    """Let glibc reuse freed memory instead of returning it to the system; does nothing with another C library.
 
-    MXNet has no pool for the CPU. glibc gives arrays above 128 KB back at once, and takes them anew, page by page, at
-    every step of training: a tenth of the time of a small language model. Elsewhere than in glibc nothing is done.
+    MXNet has no memory pool for the CPU. By default glibc returns every array above 128 KB to the system when it is
+    freed and requests it again, page by page, at the next training step. For a small language model that takes a tenth
+    of the time.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL("libc.so.6")
-    trim_threshold, mmap_threshold = -1, -3  # the numbers of the two settings in <malloc.h>
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in <malloc.h>
     libc.mallopt(mmap_threshold, 1 << 30)
     libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
-def _digest(folder: Path) -> str:
-    """The first digits of the SHA-256 of all Python files, in the order of their names."""
+def source_digest(folder: Path) -> str:
+    """First 12 digits of the SHA-256 of all Python files below `folder`, sorted by name."""
     files = sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix())
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
 def _processor() -> tuple[str, set[str]]:
-    """The processor's name, and its flags in the kernel's spelling."""
+    """Name of the processor, and its flags as the kernel spells them."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         lines = (line.partition(":") for line in info.read_text(errors="replace").splitlines())

@@ -1,4 +1,4 @@
-"""The two-faced tensor: what `hybrid_forward` gets is an array when eager and a symbol when a graph is drawn."""
+"""Types of `hybrid_forward`: its tensors are arrays in eager mode and symbols while a graph is traced."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The command line: `main` reads the flags and calls a command; each command has a file of its own."""
+"""The command line: `main` parses the arguments and runs a command; each command is a module."""

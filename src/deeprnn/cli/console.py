@@ -1,4 +1,4 @@
-"""What is shown: lines that stay, errors in one line, commands to type."""
+"""Terminal output: lines, the progress of a training, one-line errors, commands to copy."""
 
 from __future__ import annotations
 
@@ -7,32 +7,36 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-__all__ = ["failed", "reason", "say", "typed"]
+if TYPE_CHECKING:
+    from ..train.progress import EpochReport, StepReport
+
+__all__ = ["ProgressLine", "command", "failed", "one_line", "show"]
 
 
-def say(text: str) -> None:
-    """Show lines that stay, above the live one."""
+def show(text: str) -> None:
+    """Print lines above the progress line."""
     with tqdm.external_write_mode():
         print(text, flush=True)
 
 
 def failed(error: object, code: int) -> int:
-    """Say in one line what went wrong, and return the exit code."""
-    print("deeprnn: error:", reason(error), file=sys.stderr)
+    """Print an error in one line to standard error; returns the exit code."""
+    print("deeprnn: error:", one_line(error), file=sys.stderr)
     return code
 
 
-def reason(error: object) -> str:
-    """An error in one line."""
+def one_line(error: object) -> str:
+    """The message of an error in one line."""
     text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
     return " ".join(line.strip() for line in text.splitlines())
 
 
-def typed(*arguments: str) -> str:
-    """What to type for a command of this program, in the environment that it is running in."""
+def command(*arguments: str) -> str:
+    """A command line that runs this program in the current environment, for example ``deeprnn generate runs/a``."""
     environment = Path(sys.executable).parent
     if shutil.which("deeprnn") == str(environment / "deeprnn"):
         program = ["deeprnn"]
@@ -40,3 +44,60 @@ def typed(*arguments: str) -> str:
         inside = Path.cwd() in environment.parents
         program = [os.path.relpath(sys.executable) if inside else sys.executable, "-m", "deeprnn"]
     return shlex.join([*program, *arguments])
+
+
+class ProgressLine:
+    """Progress of a training: a line per epoch, and within an epoch a live line.
+
+    If standard error is not a terminal, a plain line every ten seconds replaces the live one.
+
+    Parameters
+    ----------
+    epochs, updates
+        Epochs of the run, and updates of an epoch.
+    epochs_done
+        Epochs that a resumed run has done before.
+    """
+
+    def __init__(self, epochs: int, updates: int, epochs_done: int) -> None:
+        self.epochs = epochs
+        self.epochs_done = epochs_done
+        self._bar = tqdm(
+            total=epochs * updates,
+            initial=epochs_done * updates,
+            disable=not sys.stderr.isatty(),
+            leave=False,
+            bar_format="{desc} |{bar}| {percentage:.0f} %",
+        )
+        self.report_every = 10.0 if self._bar.disable else 1.0  # seconds
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def step(self, report: StepReport) -> None:
+        """Show the progress within an epoch."""
+        line = (
+            f"epoch {report.epoch}/{report.epochs}  running train {report.loss:.4f} nats, "
+            f"perplexity {report.perplexity:.4g}  {report.tokens_per_second:,.0f} tokens/s, "
+            f"{tqdm.format_interval(report.seconds_left)} left"
+        )
+        if self._bar.disable:
+            show(line)
+        else:
+            self._bar.n = report.step
+            self._bar.set_description_str(line)
+
+    def epoch(self, report: EpochReport) -> None:
+        """Show the results of an epoch."""
+        self.epochs_done = report.epoch
+        line = f"epoch {report.epoch}/{self.epochs}"
+        for part, loss, perplexity in (
+            ("running train", report.train_loss, report.train_perplexity),
+            ("valid", report.valid_loss, report.valid_perplexity),
+        ):
+            if loss is not None:
+                line += f"  {part} {loss:.4f} nats, perplexity {perplexity:.4g}"
+        show(f"{line}  {report.tokens_per_second:,.0f} tokens/s, {report.seconds:.1f} s")

@@ -1,21 +1,20 @@
-"""The flags of all commands, and the run that they describe with presets and files."""
+"""Flags: those of all commands, made from the configuration, and those in error messages."""
 
 from __future__ import annotations
 
 import difflib
 import re
-import time
-from collections.abc import Mapping
-from dataclasses import fields, replace
-from pathlib import Path
-from typing import Any
+import sys
+from argparse import Action
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, Literal, Optional, get_args, get_origin, get_type_hints
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 from jsonargparse.typing import register_type
 
 from .. import __version__
-from .._util.checks import check_choice
+from .._util.arguments import as_flags, flag, help_text
 from ..config import (
     DataConfig,
     EvaluateConfig,
@@ -24,138 +23,187 @@ from ..config import (
     RunConfig,
     Split,
     TrainConfig,
-    chosen,
-    flag,
+    presets,
+    read_options,
+    resolve,
+    select,
 )
+from ..config.resolution import ACTIONS
 from ..generation import Sampler
 
-__all__ = ["PRESETS", "command_line", "in_yaml", "presets", "read_options", "resolve", "told"]
+__all__ = ["advice_in_flags", "in_flags", "parse", "train_config"]
+__all__ += ["command_line", "presets", "read_options", "resolve", "told"]  # for the tools, see the end
 
-PRESETS = Path(__file__).parent.parent / "configs"
+COMMANDS: dict[str, tuple[type, ...]] = {
+    "train": (RunConfig, DataConfig, ModelConfig, TrainConfig),
+    "generate": (GenerateConfig, Sampler),
+    "evaluate": (EvaluateConfig,),
+}
+"""The dataclasses whose fields are the flags of each command."""
 
-ACTS = ("preset", "config", "resume", "init_from")
-"""Flags that say what to do, not what the run is: they are not saved with it."""
+NOT_FLAGS = {"data", "model", "train"}
+"""Fields of `RunConfig` that are no option but a part."""
 
-OPTIONS = (RunConfig, DataConfig, ModelConfig, TrainConfig, GenerateConfig, Sampler, EvaluateConfig)
-"""Where the flags come from."""
+OTHERS = {"train": ACTIONS, "generate": ("plugin",), "evaluate": ("plugin",)}
+"""Flags that are not made from a dataclass."""
 
-MAY_CHANGE = (
-    *("out", "corpus", "epochs", "patience", "threads", "ctx", "tensorboard"),
-    *("sample_every", "sample_length", "sample_prefix", "sample_greedy", "diagnose"),
-)
-"""Options that need not be what they were when a run is taken up again; of the text, its SHA-256 is compared."""
+METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", Split: "TRAIN,VALID,TEST"}
+SPECIAL = {"out": "FOLDER", "plugin": "FILE", "encoding": "NAME", "cell": "NAME", "corpus": "TEXT"}
+"""Placeholders for values in the help, by type and by option."""
 
 
-class Parser(ArgumentParser):
-    """Spells options with dashes and takes a switch alone for true; raises what is wrong."""
+class HelpFormatter(DefaultHelpFormatter):
+    """Help in the form of all scripts, with flags in place of names; types are not shown."""
+
+    def _get_help_string(self, action: Action) -> str:
+        return in_flags(help_text(action))
+
+    def _format_action(self, action: Action) -> str:
+        parts = list(self._iter_indented_subactions(action))
+        if parts and not action.option_strings:  # the commands, without jsonargparse's heading
+            return self._join_parts([self._format_action(part) for part in parts])
+        return super()._format_action(action)
+
+
+class FlagParser(ArgumentParser):
+    """A parser whose flags have dashes, whose switches need no value, and which raises errors."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(exit_on_error=False, allow_abbrev=False, **options)
-        self.add_argument("--version", action="version", version=f"deeprnn {__version__}", help="Print the version.")
+        super().__init__(exit_on_error=False, allow_abbrev=False, formatter_class=HelpFormatter, **options)
+        self.add_argument(
+            "--version", action="version", version=f"deeprnn {__version__}", help="Show the version and exit."
+        )
 
     def add_argument(self, *names: str, **options: Any) -> Any:
         if options.get("type") is bool:
             options.update(nargs="?", const=True)
         return super().add_argument(*(flag(name[2:]) if name.startswith("--") else name for name in names), **options)
 
+    def add_options(self, part: type, **options: Any) -> None:
+        """Add the fields of a dataclass as flags."""
+        self.add_class_arguments(part, **options)
+        hints = get_type_hints(part)
+        for action in self._actions:
+            if action.dest in hints:
+                action.metavar = SPECIAL.get(action.dest) or _placeholder(hints[action.dest])
 
-def command_line() -> Parser:
-    """The flags of all commands; what one means, and may be, is said by the dataclass field that it sets."""
+
+def _placeholder(kind: Any) -> Optional[str]:
+    kinds = [kind, *get_args(kind)]  # Optional[int] has int among its arguments
+    for each in kinds:
+        if get_origin(each) is Literal:
+            return "{" + ",".join(get_args(each)) + "}"
+    return next((METAVARS[each] for each in kinds if each in METAVARS), None)
+
+
+def command_line() -> FlagParser:
+    """The parser of all commands. Names, types, defaults and help come from the dataclasses of the configuration."""
     register_type(Split, serializer=list, deserializer=Split.parse)
-    parser = Parser(prog="deeprnn", description="Deep recurrent networks for MXNet Gluon.")
-    commands = parser.add_subcommands(dest="command", metavar="COMMAND", title="commands")
+    parser = FlagParser(
+        prog="deeprnn", description="Deep recurrent networks for MXNet Gluon.", usage="deeprnn COMMAND ..."
+    )
+    commands = parser.add_subcommands(
+        dest="command",
+        metavar="COMMAND",
+        title="commands",
+        description="Their options: deeprnn COMMAND --help",
+    )
 
-    train = Parser(description="Train a language model on a text.", usage="deeprnn train [options]")
-    train.add_argument("--preset", metavar="NAME", help=f"Take the options of a preset: {', '.join(presets())}.")
-    train.add_argument("--config", metavar="FILE", help="Take the options in a YAML file; they go before a preset's.")
-    train.add_class_arguments(RunConfig, as_group=False, skip={"data", "model", "train"})
-    train.add_argument("--resume", action="store_true", help="Go on with the run in --out.")
-    train.add_argument("--init-from", metavar="RUN", help="Begin with another run's weights and vocabulary.")
-    for part in (DataConfig, ModelConfig, TrainConfig):
-        train.add_class_arguments(part)
+    train = FlagParser(description="Train a language model on a text.", usage="deeprnn train [options]")
+    train.add_argument("--preset", metavar="NAME", help=f"Use the options of a preset: {', '.join(presets())}.")
+    train.add_argument("--config", metavar="FILE", help="Use the options of a YAML file; they override a preset.")
+    train.add_options(RunConfig, as_group=False, skip=NOT_FLAGS)
+    train.add_argument("--resume", action="store_true", help="Continue the run in --out.")
+    train.add_argument("--init-from", metavar="RUN", help="Start with the weights and the vocabulary of another run.")
+    for options in COMMANDS["train"][1:]:
+        train.add_options(options)
     commands.add_subcommand("train", train, help=train.description)
 
-    generate = Parser(description="Write text with a trained model.", usage="deeprnn generate RUN [options]")
-    generate.add_argument("run", metavar="RUN", help="Folder of the run.")
-    generate.add_class_arguments(GenerateConfig)
-    generate.add_class_arguments(Sampler)
-    commands.add_subcommand("generate", generate, help=generate.description)
-
-    evaluate = Parser(description="Measure a trained model.", usage="deeprnn evaluate RUN [options]")
-    evaluate.add_argument("run", metavar="RUN", help="Folder of the run.")
-    evaluate.add_class_arguments(EvaluateConfig)
-    commands.add_subcommand("evaluate", evaluate, help=evaluate.description)
+    for name, description in (
+        ("generate", "Generate text with a trained model."),
+        ("evaluate", "Evaluate a trained model on a text."),
+    ):
+        command = FlagParser(description=description, usage=f"deeprnn {name} RUN [options]")
+        command.add_argument("run", metavar="RUN", help="Folder of the run.")
+        command.add_argument(
+            "--plugin",
+            metavar="FILE",
+            help="Python file, or module:class, that registers the run's cell. It is executed, so name only code that "
+            "you trust.",
+        )
+        for options in COMMANDS[name]:
+            command.add_options(options)
+        commands.add_subcommand(name, command, help=description)
     return parser
 
 
-def told(error: ArgumentError) -> str:
-    """The parser's error: in the configuration's words if it has any, and with the flag that may have been meant."""
+def parse(argv: Optional[Sequence[str]] = None) -> Namespace:
+    """Parse a command line, by default that of the process, without filling in defaults.
+
+    Raises
+    ------
+    ValueError
+        For arguments that cannot be parsed: with the flag, and with one that may have been meant.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments:
+        raise ValueError(f"a command is missing: {', '.join(COMMANDS)}, or --help")
+    try:
+        return command_line().parse_args(arguments, defaults=False)
+    except ArgumentError as error:
+        raise ValueError(_explained(error, arguments[0] if arguments else "")) from error
+
+
+def train_config(flags: Sequence[str]) -> RunConfig:
+    """The run that ``deeprnn train`` with these flags would be.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        As `parse` and `config.resolve`.
+    """
+    return resolve(vars(parse(["train", *flags])["train"]))
+
+
+def in_flags(message: str) -> str:
+    """A message of the library with flags in place of its arguments: ``layers=2`` -> ``--layers 2``."""
+    return as_flags(message, {name for command in COMMANDS for name in _names(command)})
+
+
+def advice_in_flags(sentence: str) -> str:
+    """A sentence of a diagnosis, in which only ``name=value`` is an option: "layers 1 to 3" is not."""
+    return as_flags(sentence, ("init", "residual", "cell", "activation"))
+
+
+def _names(command: str) -> list[str]:
+    names = [field.name for part in COMMANDS[command] for field in fields(part)]
+    return [name for name in [*OTHERS[command], *names] if name not in NOT_FLAGS]
+
+
+def _explained(error: ArgumentError, command: str) -> str:
+    """The parser's error in the words of the configuration, or with a suggestion."""
     text = " ".join(str(error).split())
     wrong = re.match(r'Parser key "(\w+)": .*[Vv]alue: (.*)', text)
     stray = re.match(r"unrecognized arguments: (--[\w-]+)", text)
     if wrong:
-        for part in OPTIONS:
+        for part in COMMANDS.get(command, ()):
             try:
-                chosen(part, {wrong[1]: wrong[2]})
+                select(part, {wrong[1]: wrong[2]})
             except (TypeError, ValueError) as ours:
                 return str(ours)
     if stray:
-        known = [*ACTS, *(field.name for part in OPTIONS for field in fields(part))]
-        close = difflib.get_close_matches(stray[1], map(flag, known), n=1)
-        return f"{text} (did you mean {close[0]}?)" if close else text
+        return text + _suggestion(stray[1], command)
     return re.sub(r'^Parser key "\w+": Not of type \w+: |\b\w+\.(?=run$)', "", text)
 
 
-def presets() -> list[str]:
-    """The names of the presets, in order."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+def _suggestion(stray: str, command: str) -> str:
+    owners = [f"deeprnn {name}" for name in COMMANDS if name != command and stray in map(flag, _names(name))]
+    if owners:
+        return f" (a flag of {' and '.join(owners)})"
+    close = difflib.get_close_matches(stray, map(flag, _names(command) if command in COMMANDS else ()), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
-def read_options(path: Path) -> dict[str, Any]:
-    """The options in a YAML file, each one checked, so that the error can say which file it is in."""
-    try:
-        options = get_loader("yaml")(path.read_text(encoding="utf-8"))
-        if options is None:
-            return {}
-        if not isinstance(options, dict):
-            raise ValueError(f"expected options such as layers: 2, one a line, got {options!r}")
-        RunConfig.from_mapping(options)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from error
-    return options
-
-
-def resolve(given: Namespace) -> RunConfig:
-    """The defaults, what the run began with (--resume), --preset, --config, the flags: the last of them counts."""
-    begun = read_options(Path(given.out) / "config.yaml") if given.get("resume") else {}
-    options = dict(begun)
-    if given.get("preset"):
-        options |= read_options(PRESETS / f"{check_choice('--preset', given.preset, presets())}.yaml")
-    if given.get("config"):
-        options |= read_options(Path(given.config))
-    options |= {name: value for name, value in vars(given).items() if name not in ACTS}
-    run = RunConfig.from_mapping(options)
-    now, then = run.to_mapping(), RunConfig.from_mapping(begun).to_mapping()
-    for name in begun:
-        if name not in MAY_CHANGE and now[name] != then[name]:
-            raise ValueError(f"--resume: the run in {run.out} has {flag(name)} {then[name]}, got {now[name]}")
-    return run if run.out else replace(run, out=default_folder(run))
-
-
-def default_folder(run: RunConfig) -> str:
-    """What tells runs apart: text, model, time."""
-    text = re.sub(r"[^\w-]+", "-", Path(run.data.corpus).name.split(".")[0]) or "text"
-    model = f"{run.model.cell}-{run.model.layers}x{run.model.hidden_size}"
-    return f"runs/{text}-{model}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def in_yaml(options: Mapping[str, Any], flow: bool = False) -> str:
-    """Options as --config reads them, one a line or many; without the folder, so that another run can have them."""
-    options = {name: value for name, value in options.items() if name != "out"}
-    return yaml.safe_dump(
-        options, default_flow_style=flow or None, width=110 if flow else 80, sort_keys=False, allow_unicode=True
-    )
+def told(error: ArgumentError) -> str:
+    """For the tools, until they call `train_config` and import the other names from `config`."""
+    return in_flags(_explained(error, "train"))

@@ -1,10 +1,10 @@
-"""What the commands share: a run opened, its network and vocabulary, a text written by it."""
+"""Shared by the commands: the network and vocabulary of a run, threads and device, generated text."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Optional, Union
 
 from .._util.machine import cores, keep_freed_memory
 from ..config import ModelConfig, RunConfig
@@ -19,83 +19,156 @@ if TYPE_CHECKING:
     from ..train.checkpoint import Checkpoint
 
 __all__ = [
-    "context",
+    "device",
+    "generated",
     "holds_a_run",
     "language_model",
     "open_run",
     "parameter_count",
     "prefix_ids",
     "saved_vocabulary",
+    "try_plugin",
     "use_threads",
-    "write",
 ]
 
 
 def holds_a_run(folder: Union[str, Path]) -> bool:
-    """Whether an epoch is saved there."""
+    """Whether `folder` has a run with at least one saved epoch."""
     return (Path(folder) / "checkpoints" / "last.json").exists()
 
 
-def open_run(folder: Path) -> tuple[LanguageModel, gluonnlp.Vocab, RunConfig, Checkpoint]:
-    """The best network of a run, with its vocabulary and configuration."""
+def open_run(folder: Path, plugin: Optional[str] = None) -> tuple[LanguageModel, gluonnlp.Vocab, RunConfig, Checkpoint]:
+    """The best network of a run, with its vocabulary, configuration and checkpoint.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    plugin
+        Code that registers the run's cell; must be given if the run was trained with a plugin, as code is never loaded
+        because a file says so.
+
+    Raises
+    ------
+    ValueError
+        If there is no run, or it is damaged, or its plugin is not given.
+    """
     import mxnet as mx
 
     from ..train import checkpoint
 
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder of a run")
+        raise ValueError(f"{folder} is not the folder of a run")
     best = checkpoint.load(folder / "checkpoints", "best")
     run = RunConfig.from_mapping(best.state["config"])
+    model = run.model
+    if model.plugin and not plugin:
+        raise ValueError(
+            f"the run in {folder} uses the cell {model.cell!r} of the plugin {model.plugin}; it holds code, so it is "
+            f"loaded only if you name it again: plugin={model.plugin!r}"
+        )
+    if plugin and not model.plugin:
+        raise ValueError(f"plugin {plugin} is not needed: the run in {folder} uses the built-in cell {model.cell!r}")
     vocab = saved_vocabulary(best)
-    net = language_model(run.model, len(vocab))
+    net = language_model(model, len(vocab), plugin)
     best.restore(net, ctx=mx.cpu())
     net.hybridize(static_alloc=True, static_shape=True)
     return net, vocab, run, best
 
 
 def use_threads(threads: int) -> None:
-    """Settle how many threads mxnet computes with, before it is imported: left alone it takes half of the cores."""
+    """Set the number of threads of MXNet, before it is imported; by default MXNet uses half of the cores.
+
+    Parameters
+    ----------
+    threads
+        0: OMP_NUM_THREADS if it is set, otherwise one per core.
+    """
     if threads or "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(threads or cores())
     keep_freed_memory()
 
 
-def context(name: str) -> mx.Context:
-    """The device of a name, if there is one."""
+def device(name: str) -> mx.Context:
+    """The device ``cpu`` or ``gpu``; raises ValueError if there is no GPU."""
     import mxnet as mx
 
     if name == "gpu" and not mx.context.num_gpus():
-        raise ValueError("--ctx gpu: mxnet finds no GPU here; use --ctx cpu")
+        raise ValueError("ctx='gpu': MXNet finds no GPU here; use ctx='cpu'")
     return mx.Context(name)
 
 
-def language_model(config: ModelConfig, vocab_size: int) -> LanguageModel:
-    """The network that a configuration describes, not initialized yet."""
+def language_model(config: ModelConfig, vocab_size: int, plugin: Optional[str] = None) -> LanguageModel:
+    """The network of a configuration, not initialized; `plugin` is loaded if it is given.
+
+    Raises
+    ------
+    ValueError
+        If the plugin cannot be loaded, or layers of its cell cannot be made.
+    """
     from ..models.language_model import LanguageModel
 
-    return LanguageModel(
-        vocab_size,
-        config.hidden_size,
-        config.layers,
-        cell=config.cell,
-        activation=config.activation,
-        embedding_size=config.embedding_size,
-        dropout=config.dropout,
-        residual=config.residual,
-        layer_norm=config.layer_norm,
-        zoneout=config.zoneout,
-        tied=config.tied,
-        backend=config.backend,
-    )
+    def build() -> LanguageModel:
+        return LanguageModel(
+            vocab_size,
+            config.hidden_size,
+            config.layers,
+            cell=config.cell,
+            activation=config.activation,
+            embedding_size=config.embedding_size,
+            dropout=config.dropout,
+            residual=config.residual,
+            layer_norm=config.layer_norm,
+            zoneout=config.zoneout,
+            tied=config.tied,
+            backend=config.backend,
+        )
+
+    if not plugin:
+        return build()
+    from ..models.plugins import load_plugin
+
+    load_plugin(plugin, config.cell)
+    try:
+        net = build()
+    except Exception as error:  # whatever the user's code raises
+        raise ValueError(f"plugin {plugin}: layers of {config.cell!r} cannot be made: {error}") from error
+    lacking = [name for name in ("begin_state", "state_info") if not hasattr(net.stack, name)]
+    if lacking:
+        raise ValueError(f"plugin {plugin}: the layers of {config.cell!r} have no {' and no '.join(lacking)}")
+    return net
+
+
+def try_plugin(net: LanguageModel, plugin: str, ctx: mx.Context) -> None:
+    """Make a forward and a backward pass of two steps with an initialized network whose cell is a plugin's.
+
+    Raises
+    ------
+    ValueError
+        If that fails, before a run depends on it.
+    """
+    import mxnet as mx
+    from mxnet import autograd
+
+    ids = mx.nd.zeros((2, 1), ctx=ctx, dtype="int32")
+    try:
+        with autograd.record():
+            logits, states = net(ids, net.begin_state(1, ctx=ctx))
+        logits.backward()
+        mx.nd.waitall()
+        if logits.shape[:2] != (2, 1) or not isinstance(states, (list, tuple)):
+            raise ValueError(f"expected outputs (T, N, H) and a list of states, got logits of shape {logits.shape}")
+    except Exception as error:  # whatever the user's code raises
+        raise ValueError(f"plugin {plugin}: a pass over two steps failed: {type(error).__name__}: {error}") from error
 
 
 def parameter_count(net: LanguageModel) -> int:
-    """How many numbers are learnt."""
+    """Number of trained values."""
     return sum(parameter.data().size for parameter in net.collect_params().values())
 
 
 def saved_vocabulary(checkpoint: Checkpoint) -> gluonnlp.Vocab:
-    """The vocabulary that is kept with a checkpoint."""
+    """The vocabulary that is saved with a checkpoint."""
     from ..data.text import UNKNOWN_TOKEN, vocabulary
 
     tokens = checkpoint.state["vocabulary"]
@@ -103,7 +176,13 @@ def saved_vocabulary(checkpoint: Checkpoint) -> gluonnlp.Vocab:
 
 
 def prefix_ids(vocab: gluonnlp.Vocab, unit: str, prefix: str, option: str = "prefix") -> list[int]:
-    """The ids of a prefix; of an empty one the most frequent symbol, which in most texts a word can follow."""
+    """The ids of a prefix; for an empty one the most frequent symbol, after which most symbols can follow.
+
+    Raises
+    ------
+    ValueError
+        If the prefix has unknown symbols, or none; the message begins with `option`.
+    """
     from ..data.text import encode
 
     if not prefix:
@@ -117,7 +196,7 @@ def prefix_ids(vocab: gluonnlp.Vocab, unit: str, prefix: str, option: str = "pre
     return ids
 
 
-def write(
+def generated(
     net: LanguageModel,
     vocab: gluonnlp.Vocab,
     unit: str,
@@ -127,10 +206,10 @@ def write(
     rng: np.random.Generator,
     ctx: mx.Context,
 ) -> str:
-    """The prefix, and `length` symbols more."""
+    """A text of the prefix and `length` generated symbols."""
     from ..data.text import decode
 
     ids = prefix_ids(vocab, unit, prefix)
-    never = [] if vocab.unknown_token is None else [vocab[vocab.unknown_token]]  # it stands for no text
-    added = generate(net, ids, length, sampler=sampler, rng=rng, never=never, ctx=ctx)
+    banned = [] if vocab.unknown_token is None else [vocab[vocab.unknown_token]]  # it is no text
+    added = generate(net, ids, length, sampler=sampler, rng=rng, banned=banned, ctx=ctx)
     return decode(vocab, ids + added if prefix else added, unit)

@@ -1,52 +1,54 @@
-"""`deeprnn train`: from a configuration to a trained network, its checkpoints and its summary."""
+"""`deeprnn train`: trains a network as configured, and writes checkpoints, metrics and a summary."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import sys
 import textwrap
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Optional
-
-from jsonargparse import Namespace
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from .._util.files import write_json_atomic, write_text_atomic
 from .._util.machine import machine, versions
-from ..config import RunConfig
+from .._util.wording import counted
+from ..config import RunConfig, as_yaml, origin, resolve
 from ..generation import Sampler
 from ..train.reports import EventWriter, append_metrics, append_row, curves, read_metrics
-from .console import failed, reason, say, typed
-from .options import in_yaml, resolve
+from .console import ProgressLine, command, failed, one_line, show
+from .options import advice_in_flags, in_flags
 from .runs import (
-    context,
+    device,
+    generated,
     holds_a_run,
     language_model,
     parameter_count,
     prefix_ids,
     saved_vocabulary,
+    try_plugin,
     use_threads,
-    write,
 )
 
 if TYPE_CHECKING:
+    import gluonnlp
     import mxnet as mx
 
     from ..data.batches import Batches
     from ..data.text import Corpus
     from ..models.language_model import LanguageModel
     from ..train.checkpoint import Checkpoint
-    from ..train.loop import EpochReport, StepReport
+    from ..train.progress import EpochReport
 
 __all__ = ["build_train"]
+
+STATE = "state.json"
+"""In the folder of a run that diverged: ``{"state": "diverged", "reason": ...}``, for programs that start trainings."""
 
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """A run that is ready to go, and what is kept and shown of it."""
+    """A run that is ready to start; saves and shows its results."""
 
     run: RunConfig
     folder: Path
@@ -61,12 +63,12 @@ class Training:
     events: Optional[EventWriter]
 
     def work(self) -> int:
-        """Train; then measure the best network on the test part."""
+        """Train, then evaluate the best network on the test part; returns the exit code."""
         from ..nn.diagnostics import Watched
         from ..train.loop import Diverged, fit
 
-        again = f"go on with: {typed('train', '--out', str(self.folder), '--resume')}"
-        progress = Progress(self.run.train.epochs, len(self.train), self.start.epoch if self.start else 0)
+        again = f"continue with: {command('train', '--out', str(self.folder), '--resume', *self.plugin_flags)}"
+        progress = ProgressLine(self.run.train.epochs, len(self.train), self.start.epoch if self.start else 0)
 
         train = Watched(self.net, self.train) if self.run.train.diagnose else self.train
 
@@ -76,7 +78,7 @@ class Training:
             if isinstance(train, Watched):
                 self.look(report.epoch, train.before)
             if self.samples_are_due(report.epoch):
-                say(self.samples(report.epoch))
+                show(self.samples(report.epoch))
 
         try:
             with self.events or contextlib.nullcontext(), progress:
@@ -96,12 +98,13 @@ class Training:
                         report_every=progress.report_every,
                     )
                     if history.stopped_early:
-                        say(f"stopped: no better validation loss for {self.run.train.patience} epochs")
+                        show(f"stopped: no better validation loss for {counted(self.run.train.patience, 'epoch')}")
             self.finish()
         except Diverged as error:
-            return failed(error, 1)
+            write_json_atomic(self.folder / STATE, {"state": "diverged", "reason": str(error)})
+            return failed(in_flags(str(error)), 1)
         except OSError as error:
-            return failed(f"{reason(error)}; {again}", 1)
+            return failed(f"{one_line(error)}; {again}", 1)
         except KeyboardInterrupt:
             if not progress.epochs_done:
                 return failed("interrupted before the end of the first epoch: nothing is saved", 130)
@@ -109,7 +112,7 @@ class Training:
         return 0
 
     def keep(self, report: EpochReport) -> None:
-        """Write down what an epoch came to, and the network as it is now."""
+        """Save the metrics of an epoch, and a checkpoint."""
         from ..train import checkpoint
 
         append_metrics(self.folder / "metrics.jsonl", report)
@@ -131,23 +134,23 @@ class Training:
         checkpoint.save(self.folder / "checkpoints", "last", self.net, self.trainer, state)
 
     def look(self, epoch: int, before: Optional[Mapping[str, mx.nd.NDArray]]) -> None:
-        """Diagnose the network on the text's first batch, write down what is seen, and say what is wrong."""
+        """Diagnose the network on the first batch of the text; save the measurements and show what is wrong."""
         from ..nn.diagnostics import diagnose
         from ..train.loop import token_losses
 
         data, target = (array.as_in_context(self.ctx) for array in next(self.train.epoch(epoch)))
         states = self.net.begin_state(data.shape[1], ctx=self.ctx)
         seen = diagnose(self.net, data, states, lambda logits: token_losses(logits, target), before=before)
-        sentences = seen.sentences()
+        sentences = seen.sentences(followed=[f"init={self.run.model.init}", f"cell={self.run.model.cell}"])
         layers = [asdict(layer) for layer in seen.layers]
         append_row(self.folder / "diagnosis.jsonl", {"epoch": epoch, "layers": layers, "sentences": sentences})
         if epoch in (0, self.run.train.epochs):
-            say(textwrap.indent(seen.table(), "    "))
+            show(textwrap.indent(seen.table(), "    "))
         for sentence in sentences or ["nothing is wrong with the layers"]:
-            say(f"    {sentence}")
+            show(f"    {advice_in_flags(sentence)}")
 
     def finish(self) -> None:
-        """Measure the best network on the test part, write the summary and the picture, and show what came of it."""
+        """Evaluate the best network on the test part, write summary and curves, and show the results."""
         from ..train import checkpoint
         from ..train.loop import evaluate, perplexity
 
@@ -174,45 +177,58 @@ class Training:
         write_json_atomic(self.folder / "summary.json", summary)
         curves(metrics, self.folder / "curves.png", title=f"{self.corpus.name}, {shape(self.run)}")
         if best["epoch"] < metrics[-1]["epoch"] or not self.samples_are_due(best["epoch"]):
-            say(self.samples(best["epoch"]))
-        part, loss = ("train", best["train_loss"]) if test_loss is None else ("test", test_loss)
-        say(f"{part} loss {loss:.4f} nats per token, perplexity {perplexity(loss):.4g}")
-        say(f"{seconds:.0f} s of training, {shape(self.run)}; the run is in {self.folder}")
-        say("write more: " + typed("generate", str(self.folder)))
+            show(self.samples(best["epoch"]))
+        part, loss = ("running train", best["train_loss"]) if test_loss is None else ("test", test_loss)
+        show(f"{part} loss {loss:.4f} nats per token, perplexity {perplexity(loss):.4g}")
+        show(f"{seconds:.0f} s of training, {shape(self.run)}; the run is in {self.folder}")
+        show("generate more: " + command("generate", str(self.folder), *self.plugin_flags))
+
+    @property
+    def plugin_flags(self) -> list[str]:
+        """The flags that load the run's plugin again, if it has one."""
+        return ["--plugin", self.run.model.plugin] if self.run.model.plugin else []
 
     def samples_are_due(self, epoch: int) -> bool:
+        """Whether texts are generated after this epoch."""
         every = self.run.train.sample_every
         return every > 0 and epoch % every == 0
 
     def samples(self, epoch: int) -> str:
-        """A text for each prefix, the same for the same network, seed and epoch."""
+        """A generated text for each prefix; a function of network, seed and epoch."""
         import numpy as np
 
         config = self.run.train
         rng = np.random.default_rng((config.seed, epoch))
         sampler = Sampler(greedy=config.sample_greedy)
         texts = [
-            write(self.net, self.corpus.vocab, self.run.data.unit, prefix, config.sample_length, sampler, rng, self.ctx)
+            generated(
+                self.net, self.corpus.vocab, self.run.data.unit, prefix, config.sample_length, sampler, rng, self.ctx
+            )
             for prefix in config.sample_prefix.split("|")
         ]
         return "\n".join(f"\n{textwrap.indent(text, '    ')}" for text in texts) + "\n"
 
 
-def build_train(given: Namespace) -> Callable[[], int]:
-    """Everything from the flags to a network and its batches; the run's folder is made when all the rest stands."""
+def build_train(given: Mapping[str, Any]) -> Callable[[], int]:
+    """Check the arguments, load the text, build the network and create the run's folder; the result trains.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        For everything that the user can correct. Nothing has been written then.
+    """
     resume = given.get("resume", False)
     if resume and not given.get("out"):
-        raise ValueError("--resume needs --out, the folder of the run to go on with")
-    if resume and not holds_a_run(given.out):
-        raise ValueError(f"--resume: there is no run to go on with in {given.out}")
+        raise ValueError("resume needs out=FOLDER, that of the run to be continued")
+    if resume and not holds_a_run(given["out"]):
+        raise ValueError(f"resume: there is no run in {given['out']}")
     if resume and given.get("init_from"):
-        raise ValueError("--resume goes on with the run's own weights: leave --init-from out")
+        raise ValueError("resume continues with the run's own weights: omit init_from")
     run = resolve(given)
     assert run.out is not None
     folder = Path(run.out)
     if holds_a_run(folder) and not resume:
-        raise ValueError(f"--out {folder} holds a run already: choose another folder, or go on with it by --resume")
-    say(in_yaml(run.to_mapping(), flow=True).strip())
+        raise ValueError(f"out {folder} holds a run already: choose another folder, or continue that run by --resume")
 
     use_threads(run.train.threads)
     import mxnet as mx
@@ -223,16 +239,19 @@ def build_train(given: Namespace) -> Callable[[], int]:
     from ..train import checkpoint
     from ..train.loop import make_trainer
 
-    ctx = context(run.train.ctx)
+    ctx = device(run.train.ctx)
     data = run.data
     start = checkpoint.load(folder / "checkpoints", "last") if resume else None
     earlier = start
     if given.get("init_from"):
-        earlier = checkpoint.load(Path(given.init_from) / "checkpoints", "best")
+        earlier = checkpoint.load(Path(given["init_from"]) / "checkpoints", "best")
         if earlier.state["config"]["unit"] != data.unit:
-            raise ValueError(f"--init-from {given.init_from} reads text by --unit {earlier.state['config']['unit']}")
+            raise ValueError(
+                f"init_from {given['init_from']} was trained with unit={earlier.state['config']['unit']!r}"
+            )
     corpus = load_corpus(
         data.corpus,
+        encoding=data.encoding,
         max_chars=data.max_chars,
         split=data.split,
         unit=data.unit,
@@ -240,81 +259,76 @@ def build_train(given: Namespace) -> Callable[[], int]:
         vocab=saved_vocabulary(earlier) if earlier else None,
     )
     if start and start.state["corpus_sha256"] != corpus.sha256:
-        raise ValueError(f"--resume: the text {corpus.name} is not what it was when the run in {folder} began")
-    for prefix in run.train.sample_prefix.split("|"):
-        prefix_ids(corpus.vocab, data.unit, prefix, "--sample-prefix")
+        raise ValueError(f"resume: the text {corpus.name} is not what it was when the run in {folder} began")
+    run, notes = with_known_prefixes(run, corpus.vocab, replaceable=origin("sample_prefix", given) == "preset")
     train = Batches(corpus.train, data.batch_size, data.seq_len, data.sampling, run.train.seed)
     valid, test = (Batches(ids, data.batch_size, data.seq_len, keep_last=True) for ids in (corpus.valid, corpus.test))
 
     mx.random.seed(run.train.seed)
-    net = language_model(run.model, len(corpus.vocab))
+    net = language_model(run.model, len(corpus.vocab), run.model.plugin)
     net.initialize(initializer(run.model.init, run.model.activation, run.model.residual), ctx=ctx)
+    if run.model.plugin:
+        try_plugin(net, run.model.plugin, ctx)
     net.hybridize(static_alloc=True, static_shape=True)
     trainer = make_trainer(net, run.train, run.train.epochs * len(train))
     if earlier:
         earlier.restore(net, trainer if start else None)
-    say(described(corpus))
-    say(f"{parameter_count(net):,} parameters, {len(train):,} updates an epoch; the run is in {folder}")
 
     try:
         events = EventWriter(folder) if run.train.tensorboard else None
         folder.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(folder / "config.yaml", in_yaml(run.to_mapping()))
+        write_text_atomic(folder / "config.yaml", as_yaml(run.to_mapping()))
+        (folder / STATE).unlink(missing_ok=True)  # of an earlier attempt
     except OSError as error:
-        raise ValueError(f"--out {folder} cannot be written: {reason(error)}") from error
+        raise ValueError(f"out {folder} cannot be written: {one_line(error)}") from error
+    show(as_yaml(run.to_mapping(), flow=True).strip())
+    show("\n".join([described(corpus), *notes]))
+    sizes = f"{counted(parameter_count(net), 'parameter')}, {counted(len(train), 'update')} per epoch"
+    show(f"{sizes}; the run is in {folder}")
     return Training(run, folder, corpus, train, valid, test, net, trainer, ctx, start, events).work
 
 
-class Progress:
-    """A live line on a terminal, elsewhere a plain one now and then; and for each epoch a line that stays."""
+def with_known_prefixes(run: RunConfig, vocab: gluonnlp.Vocab, replaceable: bool) -> tuple[RunConfig, list[str]]:
+    """Check the prefixes of the generated texts.
 
-    def __init__(self, epochs: int, updates: int, epochs_done: int) -> None:
-        self.epochs = epochs
-        self.epochs_done = epochs_done
-        self._bar = tqdm(
-            total=epochs * updates,
-            initial=epochs_done * updates,
-            disable=not sys.stderr.isatty(),
-            leave=False,
-            bar_format="{desc} |{bar}| {percentage:.0f} %",
-        )
-        self.report_every = 10.0 if self._bar.disable else 1.0  # seconds
+    Parameters
+    ----------
+    replaceable
+        Drop a prefix that has unknown symbols, as those of a preset may have in the user's own text.
 
-    def __enter__(self) -> Progress:
-        return self
+    Returns
+    -------
+    run, notes
+        The run without these prefixes, and what was changed.
 
-    def __exit__(self, *error: object) -> None:
-        self._bar.close()
-
-    def step(self, report: StepReport) -> None:
-        line = (
-            f"epoch {report.epoch}/{report.epochs}  loss {report.loss:.4f} nats, perplexity {report.perplexity:.4g}, "
-            f"{report.tokens_per_second:,.0f} tokens/s, {tqdm.format_interval(report.seconds_left)} left"
-        )
-        if self._bar.disable:
-            say(line)
-        else:
-            self._bar.n = report.step
-            self._bar.set_description_str(line)
-
-    def epoch(self, report: EpochReport) -> None:
-        self.epochs_done = report.epoch
-        line = f"epoch {report.epoch}/{self.epochs}"
-        for part, loss, perplexity in (
-            ("train", report.train_loss, report.train_perplexity),
-            ("valid", report.valid_loss, report.valid_perplexity),
-        ):
-            if loss is not None:
-                line += f"  {part} {loss:.4f} nats, perplexity {perplexity:.4g}"
-        say(f"{line}  {report.tokens_per_second:,.0f} tokens/s, {report.seconds:.1f} s")
+    Raises
+    ------
+    ValueError
+        For a prefix with unknown symbols that is not replaceable.
+    """
+    prefixes, lacking = run.train.sample_prefix.split("|"), []
+    for prefix in prefixes:
+        try:
+            prefix_ids(vocab, run.data.unit, prefix, "sample_prefix")
+        except ValueError:
+            if not replaceable:
+                raise
+            lacking.append(prefix)
+    if not lacking:
+        return run, []
+    kept = "|".join(prefix for prefix in prefixes if prefix not in lacking)
+    instead = "" if kept else "; generated texts start from the most frequent symbol instead"
+    listed = ", ".join(map(repr, lacking))
+    note = f"preset's --sample-prefix {listed} left out, as it has symbols that the text lacks{instead}"
+    return replace(run, train=replace(run.train, sample_prefix=kept)), [note]
 
 
 def shape(run: RunConfig) -> str:
-    """A model and its optimizer in few words."""
+    """A short description of model and optimizer, such as ``rnn 2 x 256, adam 0.005``."""
     return f"{run.model.cell} {run.model.layers} x {run.model.hidden_size}, {run.train.optimizer} {run.train.lr:g}"
 
 
 def described(corpus: Corpus) -> str:
-    """A text in a line, and what was done to it."""
+    """Sizes of a text and its vocabulary, and the notes about it, one per line."""
     sizes = ", ".join(f"{part} {len(getattr(corpus, part)):,}" for part in ("train", "valid", "test"))
     return "\n".join([f"{corpus.name}: {sizes} symbols, vocabulary {len(corpus.vocab):,}", *corpus.notes])

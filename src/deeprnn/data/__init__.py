@@ -1,1 +1,1 @@
-"""From a text to batches of ids."""
+"""Data: texts by name or path, vocabularies, batches of ids."""

@@ -1,21 +1,21 @@
-"""Ids to (T, N) batches: T time steps of N sequences side by side, and for each symbol the one that follows it.
+"""Batches of ids: T time steps of N sequences, and for each symbol the following one as its target.
 
-The ten symbols ``a b c d e f g h i j`` with batch_size 2, seq_len 3, written as data -> target, one row a sequence
-(the arrays hold one column a sequence):
+The examples show the ten symbols ``a b c d e f g h i j`` with batch_size 2 and seq_len 3, as data -> target, one
+sequence per row (the arrays have one sequence per column).
 
-consecutive, as the book has it: N streams of ``len // N`` symbols; a batch goes on where the one before stopped, so
-the state is carried over. What does not fill a batch is dropped: here ``d`` and ``i`` are never data::
+consecutive, as in the book: N streams of ``len // N`` symbols; a batch continues the one before, so the state is
+carried over. Symbols that do not fill a batch are dropped; here ``d`` and ``i`` are never data::
 
     abcde, fghij            batch 0   abc -> bcd
                                       fgh -> ghi
 
 consecutive with keep_last, for evaluation: a stream begins with the last symbol of the one before, and the last batch
-may be shorter. Of the symbols that follow another only ``(len - 1) % N`` are not scored: here ``j``::
+may be shorter. Only the last ``(len - 1) % N`` symbols are not scored; here ``j``::
 
     abcde, efghi            batch 0   abc -> bcd      batch 1   d -> e
                                       efg -> fgh                h -> i
 
-random: windows that follow each other from a random offset (here 1), in random order; no state is carried over::
+random: adjacent windows from a random offset (here 1), in random order; no state is carried over::
 
     bcd -> cde, efg -> fgh  batch 0   efg -> fgh
                                       bcd -> cde
@@ -34,36 +34,41 @@ __all__ = ["Batches"]
 
 
 class Batches:
-    """Batches of a text, an epoch at a time; see the module for a drawing.
+    """The batches of a text; the module's docstring shows how each kind of sampling cuts it.
 
     Parameters
     ----------
     ids : numpy.ndarray
-        The text, integers, shape (symbols,).
+        The text: integers of shape (symbols,).
     batch_size : int
-        N, sequences side by side. With `keep_last` fewer if the text is short, so that each is one window long.
+        Sequences N in a batch. With `keep_last`, a short text has fewer, such that each is at least one window long.
     seq_len : int
-        T, time steps of a batch.
+        Time steps T in a batch.
     sampling : {'consecutive', 'random'}
     seed : int
-        With the number of the epoch, all that random sampling depends on.
+        Random sampling is a function of this seed and the number of the epoch.
     keep_last : bool
-        Whether the last batch may be shorter, (T', N), so that at most N - 1 symbols go unscored: for evaluation. A
-        text of less than two symbols then has no batches. Consecutive only.
+        For evaluation: let the last batch be shorter, (T', N), so that at most N - 1 symbols are not scored. A text of
+        fewer than two symbols then has no batches. For consecutive sampling only.
 
     Attributes
     ----------
     batch_size : int
-        N as it came out.
+        The actual N.
     carries_state : bool
-        Whether a batch goes on where the one before stopped.
+        Whether a batch continues the one before.
     scored, unscored : int
-        Symbols that are targets in an epoch, and symbols that follow another and yet are not.
+        How many of the symbols that follow another one are targets in an epoch, and how many are not.
 
     Raises
     ------
-    ValueError
-        For a bad argument, and for a text that is shorter than one batch.
+    ValueError, TypeError
+        For an invalid argument, and for a text that is shorter than one batch.
+
+    Examples
+    --------
+    >>> for data, target in Batches(corpus.train, batch_size=32, seq_len=35):    # (35, 32) each
+    ...     ...
     """
 
     def __init__(
@@ -98,7 +103,7 @@ class Batches:
             needed = batch_size * (seq_len + 1) if self.carries_state else batch_size * seq_len + 1
             if len(ids) < needed:
                 raise ValueError(
-                    f"the text is shorter than one batch: --batch-size {batch_size} and --seq-len {seq_len} need "
+                    f"the text is shorter than one batch: batch_size={batch_size} and seq_len={seq_len} need "
                     f"{needed:,} symbols ({sampling} sampling), got {len(ids):,}; lower one of them, or give more text"
                 )
             if self.carries_state:
@@ -113,26 +118,26 @@ class Batches:
         self.unscored = pairs - self.scored
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Number of batches in an epoch."""
         return self._batches
 
     def __iter__(self) -> Iterator[tuple[mx.nd.NDArray, mx.nd.NDArray]]:
         return self.epoch(0)
 
     def epoch(self, number: int) -> Iterator[tuple[mx.nd.NDArray, mx.nd.NDArray]]:
-        """Batches of one epoch, the same for the same seed and number: (data, target), int32, (T, N) each."""
+        """The batches ``(data, target)`` of epoch `number`, int32 of shape (T, N) each."""
         for window in self._consecutive() if self.carries_state else self._random(number):
             yield mx.nd.array(window[:-1], dtype="int32"), mx.nd.array(window[1:], dtype="int32")
 
-    # gluonnlp's CorpusBPTTBatchify cuts the same training batches (a test holds that), but from tokens and in float32,
-    # where these are ids already; and a last batch that it keeps is filled up with padding, which would be scored.
+    # gluonnlp's CorpusBPTTBatchify makes the same training batches (a test compares them), but from tokens and in
+    # float32, and it pads the last batch with symbols that would be scored.
     def _consecutive(self) -> Iterator[np.ndarray]:
         for start in range(0, self._batches * self.seq_len, self.seq_len):
-            yield self._sequence[start : start + self.seq_len + 1]  # (T + 1, N), the last one maybe shorter
+            yield self._sequence[start : start + self.seq_len + 1]  # (T + 1, N), the last one may be shorter
 
     def _random(self, number: int) -> Iterator[np.ndarray]:
         rng = np.random.default_rng((self._seed, number))
-        # Some symbols are left over in any epoch; the offset chooses which, so that windows differ between epochs.
+        # Some symbols are left over in every epoch; a random offset changes which ones, and with them the windows.
         offset = rng.integers(min(self.seq_len, self.unscored + 1))
         windows = rng.permutation((len(self._sequence) - 1 - offset) // self.seq_len)[: self._batches * self.batch_size]
         for starts in (offset + windows * self.seq_len).reshape(self._batches, self.batch_size):

@@ -1,4 +1,8 @@
-"""Public texts by name: fetched once, checked, and kept in a cache."""
+"""Public texts by name: downloaded once, checked, and kept in a cache.
+
+pooch was considered: it resumes no interrupted download, tries no second address, and leaves the wording of network
+errors to the caller.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +14,28 @@ from pathlib import Path
 from typing import Optional, Union
 
 import requests
+from platformdirs import user_cache_path
 from tqdm import tqdm
 
-__all__ = ["DOWNLOADS", "Download", "fetch"]
+from .._util.wording import counted
+
+__all__ = ["DOWNLOADS", "Download", "cache_folder", "fetch"]
 
 
 @dataclass(frozen=True)
 class Download:
-    """A public text that is fetched once and kept.
+    """A public text: where it is and how it is checked.
 
     Attributes
     ----------
     file : str
-        Its name in the cache.
+        Name of the file in the cache.
     addresses : tuple of str
-        Where to get it, tried in this order.
+        URLs, tried in this order.
     sums : mapping of str to str
-        Checksums of the file, hashlib's name of the function -> hexadecimal digest; all must fit. 'sha256' is required.
+        Hexadecimal checksums of the file by hashlib's name of the algorithm. All must match; 'sha256' is required.
     newlines_to_spaces : bool
-        Whether the text is one line, as its book reads it.
+        Whether newlines are read as spaces, as in the book that uses this text.
     """
 
     file: str
@@ -37,12 +44,12 @@ class Download:
     newlines_to_spaces: bool = False
 
     def fits(self, data: bytes) -> bool:
-        """Whether `data` is the file that was meant."""
+        """Whether `data` has the expected checksums."""
         return all(hashlib.new(name, data).hexdigest() == digest for name, digest in self.sums.items())
 
 
 DOWNLOADS = {
-    # The Time Machine, H. G. Wells; the SHA-1 is the one that the English book publishes.
+    # H. G. Wells, The Time Machine; the SHA-1 is the one in the English book.
     "timemachine": Download(
         "timemachine.txt",
         ("https://d2l-data.s3-accelerate.amazonaws.com/timemachine.txt",),
@@ -51,13 +58,13 @@ DOWNLOADS = {
             "sha1": "090b5e7e70c295757f55df93cb0a180b9691891a",
         },
     ),
-    # char-rnn's corpus.
+    # The corpus of char-rnn.
     "tinyshakespeare": Download(
         "tinyshakespeare.txt",
         ("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",),
         {"sha256": "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"},
     ),
-    # The Chinese book's corpus. The second address is a fixed commit, should the branch drop its data folder.
+    # The corpus of the Chinese book. The second address is a fixed commit, in case the branch drops its data folder.
     "jaychou": Download(
         "jaychou_lyrics.txt.zip",
         (
@@ -72,31 +79,31 @@ DOWNLOADS = {
 
 
 def fetch(name: str, cache: Optional[Union[str, Path]] = None) -> tuple[Path, list[str]]:
-    """Get a named corpus: from the cache if it is there, else by download.
+    """Return the path of a named text, which is downloaded unless it is in the cache.
 
-    A download goes to a `.part` file beside its place, is taken up again where it was cut (if the server can), checked,
-    and renamed. A file that was put into the cache by hand is as good, if its checksums fit.
+    A download is written to a `.part` file next to its final path, resumed if it was interrupted (and the server
+    supports that), checked, and renamed. A file that the user put into the cache is used if its checksums match.
 
     Parameters
     ----------
     name : str
         A key of `DOWNLOADS`.
     cache : path, optional
-        Folder of the downloads; by default $DEEPRNN_CACHE, else $XDG_CACHE_HOME/deeprnn, else ~/.cache/deeprnn.
+        Folder of the downloads; by default `cache_folder`.
 
     Returns
     -------
     path : Path
     notes : list of str
-        What went wrong on the way.
+        Addresses and files that failed before one succeeded.
 
     Raises
     ------
     OSError
-        No address gave the file: says why, and which file to put where.
+        If no address gave the file: why, and which file to put where.
     """
     download = DOWNLOADS[name]
-    path = (Path(cache) if cache else _cache()) / download.file
+    path = (Path(cache) if cache else cache_folder()) / download.file
     notes: list[str] = []
     if path.is_file():
         if download.fits(path.read_bytes()):
@@ -110,9 +117,9 @@ def fetch(name: str, cache: Optional[Union[str, Path]] = None) -> tuple[Path, li
             try:
                 resumed = _download(address, part)
             except requests.RequestException as error:
-                if _size(part) > before:  # cut, but further than last time
+                if _size(part) > before:  # interrupted, but with progress
                     continue
-                kept = f", {_size(part):,} bytes kept for the next try" if _size(part) else ""
+                kept = f", {counted(_size(part), 'byte')} kept for the next try" if _size(part) else ""
                 notes.append(f"{address}: {_reason(error)}{kept}")
                 break
             if download.fits(part.read_bytes()):
@@ -120,18 +127,18 @@ def fetch(name: str, cache: Optional[Union[str, Path]] = None) -> tuple[Path, li
                 return path, notes
             part.unlink()
             notes.append(f"{address}: wrong checksum, deleted")
-            if not resumed:  # otherwise the fault may lie in the older bytes: once more, from the beginning
+            if not resumed:  # otherwise the older bytes may be wrong: once more, from the beginning
                 break
     raise OSError(
-        f"--corpus {name}: not downloaded ({'; '.join(notes)}); "
-        f"put the file at {path} (SHA-256 {download.sums['sha256']}) or give a path to a text of yours"
+        f"corpus {name}: not downloaded ({'; '.join(notes)}); "
+        f"put the file at {path} (SHA-256 {download.sums['sha256']}) or give the path of another text"
     )
 
 
-def _cache() -> Path:
-    if os.environ.get("DEEPRNN_CACHE"):
-        return Path(os.environ["DEEPRNN_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "deeprnn"
+def cache_folder() -> Path:
+    """Folder of the downloads: $DEEPRNN_CACHE, or this system's folder for caches (~/.cache/deeprnn on Linux)."""
+    given = os.environ.get("DEEPRNN_CACHE")
+    return Path(given).expanduser() if given else user_cache_path("deeprnn")
 
 
 def _size(path: Path) -> int:
@@ -139,27 +146,27 @@ def _size(path: Path) -> int:
 
 
 def _download(address: str, part: Path) -> bool:
-    """Bring `part` to its full length; returns whether its first bytes are those of an earlier call.
+    """Download to `part`, after the bytes that it has already; returns whether the server continued them.
 
-    Raises requests.RequestException, with what had come left in `part`.
+    Raises requests.RequestException if interrupted; `part` then has what was received.
     """
     have = _size(part)
-    headers = {"Accept-Encoding": "identity"}  # a range counts bytes of the file, not of its compressed form
+    headers = {"Accept-Encoding": "identity"}  # ranges count bytes of the file, not of its compressed form
     if have:
         headers["Range"] = f"bytes={have}-"
     with requests.get(address, headers=headers, stream=True, timeout=30) as answer:
         if have and answer.status_code == requests.codes.requested_range_not_satisfiable:
-            return True  # nothing comes after what is here: it is whole, or wrong
+            return True  # there is nothing after these bytes: they are complete, or wrong
         answer.raise_for_status()
         resumed = have > 0 and answer.status_code == requests.codes.partial_content
         have = have if resumed else 0
         total = have + int(answer.headers["Content-Length"]) if "Content-Length" in answer.headers else None
         bar = tqdm(desc=part.stem, total=total, initial=have, unit="B", unit_scale=True, disable=None)
         with bar, part.open("ab" if resumed else "wb") as file:
-            for chunk in answer.iter_content(1 << 13):  # what a cut can lose: an unfinished chunk
+            for chunk in answer.iter_content(1 << 13):  # an interruption loses at most one chunk
                 file.write(chunk)
                 bar.update(len(chunk))
-    if total is not None and _size(part) < total:  # urllib3 before 2 ends a cut body without a word
+    if total is not None and _size(part) < total:  # urllib3 before 2 reports no error here
         raise requests.ConnectionError("cut")
     return resumed
 

@@ -1,7 +1,8 @@
-"""Embedding, recurrent stack, decoder: the logits of each next symbol."""
+"""A language model: embedding, recurrent layers, decoder; and the registry of its cells."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Callable, Optional, Union
 
 import mxnet as mx
@@ -12,55 +13,104 @@ from mxnet.ndarray import NDArray
 from .._util.checks import check_choice, check_dtype, check_size
 from .._util.types import Operators, Tensor
 from ..nn.arrays import Kind, classic, complete_states
-from ..nn.cells import ACTIVATIONS
+from ..nn.cells import ACTIVATIONS, RecurrentCell
 from ..nn.context import Trace
 from ..nn.graphs import AnyLength
 from ..nn.initializers import DepthScaled
 from ..nn.layers import DeepGRU, DeepLSTM, DeepRNN
+from ..nn.stack import RecurrentStack
 
-__all__ = ["BACKENDS", "CELLS", "LanguageModel"]
+__all__ = ["BACKENDS", "CELLS", "STACKS", "LanguageModel", "cells", "register_cell"]
 
-STACKS: dict[str, dict[str, Callable[..., Any]]] = {
+Stack = Callable[..., Any]
+
+STACKS: dict[str, dict[str, Stack]] = {
     "deeprnn": {"rnn": DeepRNN, "gru": DeepGRU, "lstm": DeepLSTM},
     "gluon": {"rnn": rnn.RNN, "gru": rnn.GRU, "lstm": rnn.LSTM},
 }
 BACKENDS = tuple(STACKS)
 CELLS = tuple(STACKS["deeprnn"])
+"""The built-in cells."""
+
+
+def cells() -> tuple[str, ...]:
+    """Names of all cells: the built-in ones and those that have been registered."""
+    return tuple(STACKS["deeprnn"])
+
+
+def register_cell(name: str, cell: Stack) -> None:
+    """Make a cell available to `LanguageModel` as ``cell=name``.
+
+    Parameters
+    ----------
+    name
+        An identifier; not that of a built-in cell. Registering a name again replaces its cell.
+    cell
+        A subclass of `RecurrentCell`, of which layers are made. Or, for layers of another kind, a class or function
+        that makes them. It is called as ``cell(hidden_size, num_layers, dropout=..., input_size=..., dtype=...)``, and
+        with ``residual``, ``layer_norm`` and ``zoneout`` if they are used. The result is a block with the interface of
+        `DeepRNN`: called with inputs ``(T, N, C)`` and states, it returns ``(T, N, H)`` and states; it has `state_info`
+        and `begin_state`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a name that is built in or no identifier, and for a cell that cannot be called.
+
+    Examples
+    --------
+    >>> register_cell("mgu", MGUCell)
+    >>> net = LanguageModel(vocab_size=65, hidden_size=256, num_layers=2, cell="mgu")
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"name must be an identifier, got {name!r}")
+    if name in CELLS:
+        raise ValueError(f"name must not be that of a built-in cell ({', '.join(CELLS)}), got {name!r}")
+    if not callable(cell):
+        raise TypeError(f"cell must be a RecurrentCell or a class or function that makes layers, got {cell!r}")
+    if isinstance(cell, type) and issubclass(cell, RecurrentCell):
+        cell = partial(_layers_of, cell)
+    STACKS["deeprnn"][name] = cell
+
+
+def _layers_of(cell: type[RecurrentCell], hidden_size: int, num_layers: int, **options: Any) -> RecurrentStack:
+    return RecurrentStack(partial(cell, hidden_size), num_layers, **options)
 
 
 class LanguageModel(AnyLength):
-    """A recurrent language model over ids.
+    """A recurrent language model.
 
-    ``ids (T, N) -> embedding (T, N, E) -> stack (T, N, H) -> decoder (T, N, V)``
+    ``ids (T, N) -> embedding (T, N, E) -> recurrent layers (T, N, H) -> decoder (T, N, V)``
 
     Parameters
     ----------
     vocab_size : int
-        Symbols V.
+        Number of symbols V.
     hidden_size, num_layers : int
-        Of the stack.
-    cell : {'rnn', 'gru', 'lstm'}, keyword-only
+        Hidden units H of each recurrent layer, and number of layers.
+    cell : str, keyword-only
+        'rnn', 'gru', 'lstm', or a registered name, see `register_cell`.
     activation : {'tanh', 'relu'}, keyword-only
-        For ``cell='rnn'``; gated cells have theirs in their formula.
+        For ``cell='rnn'``; other cells have their own.
     embedding_size : int, keyword-only
-        E; 0 feeds one-hot vectors, as the book's `RNNModel` does.
+        Size E of the embedding; 0: one-hot vectors, as in the book's `RNNModel`.
     dropout : float, keyword-only
-        Between the layers of the stack.
+        Probability of dropping a value between two recurrent layers during training.
     residual, layer_norm, zoneout : keyword-only
-        Options of the stack that help it to be deep, see `DeepRNN`.
+        Options for deep stacks, see `DeepRNN`.
     tied : bool, keyword-only
-        Embedding and decoder share their weight (Press and Wolf 2017, arXiv:1608.05859); E must equal H. What is read
-        is multiplied by the root of E, as a decoder's weights are too small for an input (Vaswani et al. 2017,
-        arXiv:1706.03762).
+        Share one weight between embedding and decoder (Press and Wolf 2017, arXiv:1608.05859); E must equal H. The
+        embedding is multiplied by the square root of E, as the weights of a decoder are too small for an input (Vaswani
+        et al. 2017, arXiv:1706.03762).
     backend : {'deeprnn', 'gluon'}, keyword-only
-        This package's stack, or the built-in layer for comparing.
+        The layers of this package, or MXNet's built-in ones, for comparison.
     dtype : str, keyword-only
 
     Raises
     ------
     ValueError, TypeError
-        For an argument that is not as described; for ``backend='gluon'`` with dropout on a machine without a GPU, where
-        the built-in layer ignores it.
+        For an invalid argument, and for ``backend='gluon'`` with dropout on a machine without a GPU, where the built-in
+        layers ignore dropout.
 
     Examples
     --------
@@ -95,7 +145,8 @@ class LanguageModel(AnyLength):
         check_size("hidden_size", hidden_size)
         check_size("num_layers", num_layers)
         check_choice("activation", activation, ACTIVATIONS)
-        stack = STACKS[check_choice("backend", backend, BACKENDS)][check_choice("cell", cell, CELLS)]
+        stacks = STACKS[check_choice("backend", backend, BACKENDS)]
+        stack = stacks[check_choice("cell", cell, tuple(stacks))]
         if backend == "gluon" and dropout and not mx.context.num_gpus():
             raise ValueError("backend 'gluon' ignores dropout on the CPU; use backend 'deeprnn', or dropout 0")
         if tied and embedding_size != hidden_size:
@@ -103,7 +154,7 @@ class LanguageModel(AnyLength):
         arguments: dict[str, Any] = {"activation": activation} if cell == "rnn" else {}
         deep = {"residual": residual, "layer_norm": layer_norm, "zoneout": zoneout}
         if backend == "deeprnn":
-            arguments.update(deep)
+            arguments.update(deep if cell in CELLS else {name: value for name, value in deep.items() if value})
         elif any(deep.values()):
             raise ValueError(f"backend 'gluon' has no {', '.join(name for name, value in deep.items() if value)}")
         self.draws_random = dropout > 0 or zoneout > 0
@@ -134,11 +185,11 @@ class LanguageModel(AnyLength):
         return self.stack.operators_per_step
 
     def begin_state(self, batch_size: int, func: Callable[..., Tensor] = mx.nd.zeros, **kwargs: Any) -> list[Tensor]:
-        """Zero states for `batch_size` sequences, ``[(L, N, H)]``, two of them for an LSTM."""
+        """Initial states of `batch_size` sequences, by default zeros: ``[(L, N, H)]``, for an LSTM two of them."""
         return self.stack.begin_state(batch_size, func=func, **kwargs)
 
     def __call__(self, ids: Tensor, states: Union[Tensor, list[Tensor], None] = None) -> tuple[Tensor, list[Tensor]]:
-        """Logits ``(T, N, V)`` and the last states, from ids ``(T, N)`` and states (zeros by default)."""
+        """Compute logits ``(T, N, V)`` and the last states from ids ``(T, N)`` and states (by default zeros)."""
         if not isinstance(ids, (NDArray, mx.sym.Symbol)):
             raise TypeError(f"ids must be an NDArray or a Symbol, got {type(ids).__name__}")
         batch_size = 0
@@ -170,5 +221,5 @@ class LanguageModel(AnyLength):
         verbose: bool = False,
         force_reinit: bool = False,
     ) -> None:
-        """Gluon's `initialize`, by default with the `DepthScaled` that fits the stack."""
+        """Gluon's `initialize`; by default with `DepthScaled` for this activation and ``residual``."""
         super().initialize(init or self._initializer, ctx, verbose, force_reinit)

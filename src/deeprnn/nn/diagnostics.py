@@ -10,7 +10,7 @@ Glorot and Bengio 2010; Pascanu, Mikolov and Bengio 2013 (arXiv:1211.5063).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
@@ -76,23 +76,31 @@ class Diagnosis:
     activation: str
     residual: bool
 
-    def sentences(self) -> list[str]:
-        """What is wrong, each with what to try; empty where nothing is."""
-        said = []
+    def sentences(self, followed: Collection[str] = ()) -> list[str]:
+        """What is wrong, each with advice; empty if nothing is.
+
+        Parameters
+        ----------
+        followed
+            Advice that the network follows already, which is not repeated: any of ``init=deep``, ``cell=gru``,
+            ``cell=lstm``. Whether it has ``residual=True`` is known.
+        """
+        found = []
         bottom, top = self.layers[0], self.layers[-1]
-        cure = "init=deep" + ("" if self.residual else ", residual=True")
+        known = {*followed, *(["residual=True"] if self.residual else [])}
+        cure = [each for each in ("init=deep", "residual=True") if each not in known]
         share = bottom.gradient / top.gradient if top.gradient else 0.0
         if len(self.layers) > 1 and share < WEAK:
-            said.append(
-                f"layer 1 receives {_percent(share)} of layer {top.number}'s gradient: {self._gains()}; try {cure}"
+            found.append(
+                f"layer 1 receives {_percent(share)} of layer {top.number}'s gradient: {self._gains()}" + _advice(cure)
             )
         if len(self.layers) > 1 and share > STRONG:
-            said.append(
-                f"layer 1 receives {share:.0f} times layer {top.number}'s gradient: {self._gains()}; try {cure} and a "
-                "smaller clip"
+            found.append(
+                f"layer 1 receives {share:.0f} times layer {top.number}'s gradient: {self._gains()}"
+                + _advice([*cure, "a smaller clip"], " and ")
             )
         for faulty, fault in (
-            (lambda layer: layer.spread < QUIET, f"next to nothing comes out; try {cure}"),
+            (lambda layer: layer.spread < QUIET, "next to nothing comes out" + _advice(cure)),
             (
                 lambda layer: self.activation == "tanh" and layer.saturated > 0.5,
                 f"most outputs are beyond {FLAT}, where no gradient passes; try smaller weights or learning rate",
@@ -109,14 +117,16 @@ class Diagnosis:
         ):
             numbers = [layer.number for layer in self.layers if faulty(layer)]
             if numbers:
-                said.append(f"{_named(numbers)}: {fault}")
+                found.append(f"{_named(numbers)}: {fault}")
         steps = min(10, len(top.back) - 1)
         if steps > 2 and top.back[steps] < FORGOTTEN * top.back[0]:
-            said.append(
+            gated = [] if {"cell=gru", "cell=lstm"} & known else ["cell=gru or lstm"]
+            remedies = [*(each for each in cure if each == "init=deep"), *gated]
+            found.append(
                 f"the gradient {steps} steps back is {top.back[steps] / top.back[0]:.0e} of that at the last step: "
-                "what is longer ago is not learnt; try init=deep, or cell=gru or lstm"
+                "longer dependencies are not learnt" + _advice(remedies, ", or ")
             )
-        return said
+        return found
 
     def _gains(self) -> str:
         gain = float(np.exp(np.mean([np.log(layer.gain) for layer in self.layers[1:]])))
@@ -311,6 +321,14 @@ def _named(numbers: list[int]) -> str:
     if numbers == list(range(numbers[0], numbers[-1] + 1)):
         return f"layers {numbers[0]} to {numbers[-1]}"
     return f"layers {', '.join(map(str, numbers))}"
+
+
+def _advice(remedies: Sequence[str], joint: str = ", ") -> str:
+    """``; try init=deep, residual=True and a smaller clip``; empty if there is nothing left to try."""
+    if not remedies:
+        return ""
+    *first, last = remedies
+    return "; try " + (", ".join(first) + joint if first else "") + last
 
 
 def _percent(share: float) -> str:

@@ -1,1 +1,1 @@
-"""The training loop, and what a run leaves on disk."""
+"""Training: the loop, its schedule and reports, and checkpoints."""

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: a line of measures for each epoch, a picture of its curves, events for TensorBoard."""
+"""Reports of a run: metrics per epoch (JSON lines), a picture of the curves, TensorBoard events."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from .._util.files import write_bytes_atomic, write_text_atomic
 
 if TYPE_CHECKING:
-    from .loop import EpochReport
+    from .progress import EpochReport
 
 __all__ = ["EventWriter", "append_metrics", "append_row", "curves", "read_metrics"]
 
 PathLike = Union[str, "os.PathLike[str]"]
 
-TRAINING, VALIDATION, QUIET = "#3b6ea8", "#d1603d", "#6b6b6b"  # told apart by colour-blind eyes too
+TRAINING, VALIDATION, QUIET = "#3b6ea8", "#d1603d", "#6b6b6b"  # distinguishable with colour blindness too
 
 
 def append_metrics(path: PathLike, report: EpochReport) -> None:
-    """Add an epoch to a file of metrics, see `append_row`."""
+    """Append the report of an epoch to a file of metrics, see `append_row`."""
     append_row(path, dataclasses.asdict(report))
 
 
 def append_row(path: PathLike, row: Mapping[str, Any]) -> None:
-    """Add what there is to say of an epoch, ``row["epoch"]``, to a file of one JSON object a line.
+    """Append a row about epoch ``row["epoch"]`` to a file of one JSON object per line.
 
-    NaN and infinity become null, as JSON has neither. Lines of this epoch and of later ones are replaced: a run that
-    was taken up again does some epochs once more.
+    NaN and infinity are written as null, as JSON has neither. Rows of this epoch and of later ones are replaced, as a
+    resumed run may repeat epochs.
     """
     kept = [earlier for earlier in _rows(Path(path)) if earlier["epoch"] < row["epoch"]]
     write_text_atomic(path, "".join(json.dumps(each, allow_nan=False) + "\n" for each in [*kept, _finite(row)]))
 
 
 def read_metrics(path: PathLike) -> list[dict[str, Any]]:
-    """The epochs in a file of metrics, first to last; a last line that is torn is left out.
+    """The rows of a file of metrics, by epoch; an incomplete last line is ignored.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If another line than the last is damaged.
+        If a line other than the last is not JSON.
     """
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} is missing: a run writes it after its first epoch")
@@ -55,20 +55,27 @@ def read_metrics(path: PathLike) -> list[dict[str, Any]]:
 
 
 def curves(metrics: Sequence[Mapping[str, Any]], path: PathLike, title: str = "") -> None:
-    """Draw perplexity and learning rate over the epochs into the PNG file `path`.
+    """Plot perplexity and learning rate over the epochs as a PNG file.
 
     Parameters
     ----------
     metrics
-        Of `read_metrics`; at least one epoch.
+        From `read_metrics`; at least one epoch.
+    path
+        The file to write.
     title
-        What was trained, such as "tinyshakespeare, rnn 2 x 256, adam 0.002".
+        Such as "tinyshakespeare, rnn 2 x 256, adam 0.002".
+
+    Raises
+    ------
+    ValueError
+        If there is no epoch.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     if not metrics:
-        raise ValueError("there are no curves to draw before the first epoch is over")
+        raise ValueError("metrics must have at least one epoch, got none before the first epoch is over")
     epochs = [row["epoch"] for row in metrics]
     figure = Figure(figsize=(8, 5.4), dpi=150, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
@@ -77,7 +84,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], path: PathLike, title: str = ""
         axes.grid(color="#e4e4e4", linewidth=0.8)
         axes.set_axisbelow(True)
 
-    for part, label, colour in (("train", "training", TRAINING), ("valid", "validation", VALIDATION)):
+    for part, label, colour in (("train", "running training", TRAINING), ("valid", "validation", VALIDATION)):
         values = _column(metrics, f"{part}_perplexity")
         if not all(map(math.isnan, values)):
             _draw(upper, epochs, values, color=colour, label=f"{label}, {values[-1]:.4g} at the end")
@@ -106,7 +113,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], path: PathLike, title: str = ""
 
 
 class EventWriter:
-    """TensorBoard events of a run, one value a measure and epoch, in `folder`; use it in a with statement.
+    """Writes TensorBoard events of a run to `folder`, one value per measure and epoch; a context manager.
 
     Raises
     ------
@@ -118,7 +125,7 @@ class EventWriter:
         try:
             from tensorboardX import SummaryWriter
         except ImportError as error:
-            raise ValueError("--tensorboard needs tensorboardX: pip install 'deeprnn[tensorboard]'") from error
+            raise ValueError("tensorboard=True needs tensorboardX: pip install 'deeprnn[tensorboard]'") from error
         self._writer = SummaryWriter(os.fspath(folder))
 
     def __enter__(self) -> EventWriter:
@@ -145,7 +152,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             rows.append(json.loads(line))
         except ValueError as error:
             if number < len(lines):
-                raise ValueError(f"{path}, line {number} is no JSON: {error}") from error
+                raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
     return rows
 
 
@@ -158,7 +165,7 @@ def _finite(value: Any) -> Any:
 
 
 def _column(metrics: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    """One measure over the epochs, NaN where there is none: a gap in the curve."""
+    """A measure over the epochs; NaN, a gap in the curve, where it is missing."""
     return [math.nan if row[name] is None else row[name] for row in metrics]
 
 
@@ -167,7 +174,7 @@ def _draw(axes: Any, epochs: Sequence[int], values: Sequence[float], **style: An
 
 
 def _scale_perplexity(axes: Any) -> None:
-    """A logarithmic axis, with plain numbers on it, where the curves span more than a factor of four."""
+    """Plain numbers on the axis, and a logarithmic scale if the curves span more than a factor of four."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     values = [value for line in axes.lines for value in line.get_ydata() if math.isfinite(value)]

@@ -1,4 +1,4 @@
-"""The learning rate over the updates of a run."""
+"""Schedule of the learning rate."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ __all__ = ["learning_rate_schedule"]
 
 
 def learning_rate_schedule(config: TrainConfig, steps: int) -> mx.lr_scheduler.LRScheduler:
-    """The learning rate of update 1, 2, ..., `steps`.
+    """The learning rate of the updates 1, 2, ..., `steps`.
 
-    It rises linearly from 0 over the first `config.warmup` updates, to `config.lr`. From there it stays (constant),
-    falls along half a cosine to nearly 0 at the last update (cosine), or falls to a tenth at half of the way that is
-    left, and to a hundredth at three quarters (step). A function of the update's number alone, so that nothing of it
-    has to be saved.
+    It rises linearly from 0 to `config.lr` over the first `config.warmup` updates. After that it stays there
+    (constant), falls along half a cosine to almost 0 at the last update (cosine), or is divided by 10 after half of the
+    remaining updates and again after three quarters (step). It depends on the number of the update only, so a
+    checkpoint need not save it.
     """
     warmup = {"base_lr": config.lr, "warmup_steps": config.warmup}
     if config.schedule == "cosine":
-        # One more than there are: the cosine is 0 there, and an update at rate 0 would be none.
+        # The cosine reaches 0 one update after the last, as an update at rate 0 would have no effect.
         return mx.lr_scheduler.CosineScheduler(max_update=max(steps, config.warmup) + 1, **warmup)
     if config.schedule == "step":
         left = max(steps - config.warmup, 0)

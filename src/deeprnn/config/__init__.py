@@ -1,0 +1,31 @@
+"""Configuration: options as frozen dataclasses, presets, and how a run's options are resolved.
+
+Each field of a dataclass is one option. Its name is the key in a YAML file and, with dashes, the flag of the command
+line; the help text is the field's entry in the docstring. Values are checked when a configuration is made.
+"""
+
+from .._util.arguments import flag
+from .commands import EvaluateConfig, GenerateConfig
+from .fields import select, spelled
+from .resolution import OptionsFileError, as_yaml, origin, presets, read_options, resolve
+from .run import CELLS, DataConfig, ModelConfig, RunConfig, Split, TrainConfig
+
+__all__ = [
+    "CELLS",
+    "DataConfig",
+    "EvaluateConfig",
+    "GenerateConfig",
+    "ModelConfig",
+    "OptionsFileError",
+    "RunConfig",
+    "Split",
+    "TrainConfig",
+    "as_yaml",
+    "flag",
+    "origin",
+    "presets",
+    "read_options",
+    "resolve",
+    "select",
+    "spelled",
+]

@@ -1,0 +1,156 @@
+"""Resolution: a run's options from defaults, the run being resumed, a preset, a YAML file and arguments."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import get_loader
+
+from .._util.checks import check_choice
+from .run import RunConfig
+
+__all__ = [
+    "ACTIONS",
+    "PRESETS",
+    "OptionsFileError",
+    "as_yaml",
+    "default_folder",
+    "origin",
+    "presets",
+    "read_options",
+    "resolve",
+]
+
+PRESETS = Path(__file__).parent.parent / "configs"
+
+ACTIONS = ("preset", "config", "resume", "init_from")
+"""Arguments that say where options and weights come from. They are not options, so they are not saved with the run."""
+
+MAY_CHANGE = (
+    *("out", "corpus", "plugin", "epochs", "patience", "threads", "ctx", "tensorboard"),
+    *("sample_every", "sample_length", "sample_prefix", "sample_greedy", "diagnose"),
+)
+"""Options that may differ when a run is resumed. (The text may not, but only its SHA-256 matters, not its path.)"""
+
+
+class OptionsFileError(ValueError):
+    """A file of options that cannot be used. The message names the options as in the file."""
+
+
+def presets() -> list[str]:
+    """Names of the presets, sorted."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """Read the options of a YAML file and check each of them.
+
+    Raises
+    ------
+    OptionsFileError
+        For a file that is not YAML, an unknown option, or an invalid value; the message begins with the path.
+    OSError
+        For a file that cannot be read.
+    """
+    try:
+        options = get_loader("yaml")(path.read_text(encoding="utf-8"))
+        if options is None:
+            return {}
+        if not isinstance(options, dict):
+            raise ValueError(f"expected options such as layers: 2, one per line, got {options!r}")
+        RunConfig.from_mapping(options)
+    except UnicodeDecodeError as error:
+        raise OptionsFileError(f"{path} is not UTF-8") from error
+    except yaml.YAMLError as error:
+        raise OptionsFileError(f"{path} is not YAML: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise OptionsFileError(f"{path}: {error}") from error
+    return options
+
+
+def resolve(arguments: Mapping[str, Any]) -> RunConfig:
+    """Resolve the options of a run.
+
+    Later sources override earlier ones: defaults, the run that is resumed, the preset, the YAML file, the arguments.
+
+    Parameters
+    ----------
+    arguments
+        Options by name, and any of `ACTIONS`: ``resume`` (bool, with ``out``), ``preset`` (a name), ``config`` (a
+        path). ``init_from`` has no influence on the options.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        For invalid options and files; for a resumed run with an option that must not change; and for a plugin that only
+        a file names, as no code is loaded unless the caller asks for it.
+
+    Examples
+    --------
+    >>> resolve({"preset": "book", "layers": 2}).model.layers
+    2
+    """
+    sources = _sources(arguments)
+    begun = sources.get("resume", {})
+    options: dict[str, Any] = {}
+    for source in sources.values():
+        options.update(source)
+    if options.get("plugin") and "plugin" not in sources["arguments"]:
+        raise ValueError(
+            f"cell={options.get('cell')!r} is registered by a plugin, {options['plugin']}; it holds code, "
+            f"so it is loaded only if you name it again: plugin={options['plugin']!r}"
+        )
+    run = RunConfig.from_mapping(options)
+    now, then = run.to_mapping(), RunConfig.from_mapping(begun).to_mapping()
+    for name in begun:
+        if name not in MAY_CHANGE and now[name] != then[name]:
+            kept, given = (
+                ",".join(map(str, each)) if isinstance(each, list) else each for each in (then[name], now[name])
+            )
+            raise ValueError(f"resume: the run in {run.out} has {name}={kept}, got {given}")
+    return run if run.out else replace(run, out=default_folder(run))
+
+
+def origin(name: str, arguments: Mapping[str, Any]) -> str:
+    """Where the value of an option comes from: default, resume, preset, config or arguments."""
+    return next((kind for kind, options in reversed(_sources(arguments).items()) if name in options), "default")
+
+
+def default_folder(run: RunConfig) -> str:
+    """A folder named after the text, the model and the time."""
+    text = re.sub(r"[^\w-]+", "-", Path(run.data.corpus).name.split(".")[0]) or "text"
+    model = f"{run.model.cell}-{run.model.layers}x{run.model.hidden_size}"
+    return f"runs/{text}-{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def as_yaml(options: Mapping[str, Any], flow: bool = False) -> str:
+    """Options as `read_options` reads them, without the folder, so that another run can use them.
+
+    Parameters
+    ----------
+    flow
+        Write a few lines, as ``{layers: 2, lr: 0.005}``, instead of one line per option.
+    """
+    options = {name: value for name, value in options.items() if name != "out"}
+    return yaml.safe_dump(
+        options, default_flow_style=flow or None, width=110 if flow else 80, sort_keys=False, allow_unicode=True
+    )
+
+
+def _sources(arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options of each source, the strongest source last."""
+    sources = {}
+    if arguments.get("resume"):
+        sources["resume"] = read_options(Path(arguments["out"]) / "config.yaml")
+    if arguments.get("preset"):
+        sources["preset"] = read_options(PRESETS / f"{check_choice('preset', arguments['preset'], presets())}.yaml")
+    if arguments.get("config"):
+        sources["config"] = read_options(Path(arguments["config"]))
+    sources["arguments"] = {name: value for name, value in arguments.items() if name not in ACTIONS}
+    return sources
