@@ -10,6 +10,7 @@ from commands import PROJECT, python
 from deeprnn import __version__
 from deeprnn.cli.main import main
 from deeprnn.cli.runs import use_threads
+from deeprnn.nn import native
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["train", "--version"], ["generate", "--version"]])
@@ -17,7 +18,7 @@ def test_version(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 0
-    assert capsys.readouterr().out == f"deeprnn {__version__}\n"
+    assert capsys.readouterr().out == f"deeprnn {__version__}\n{native.status()}\n"
 
 
 def test_help_and_mistakes_do_not_load_mxnet(tmp_path):
@@ -26,7 +27,6 @@ def test_help_and_mistakes_do_not_load_mxnet(tmp_path):
         ["--help"],
         ["train", "--help"],
         ["generate", "--help"],
-        ["--version"],
         ["train", "--layers", "0"],
         ["train", "--no-such-flag"],
         ["train", "--preset", "none"],
@@ -52,7 +52,9 @@ for arguments in {lines!r}:
 @pytest.mark.parametrize("script", ["train", "generate", "evaluate"])
 def test_scripts(script):
     done = python(str(PROJECT / "scripts" / f"{script}.py"), "--version")
-    assert (done.returncode, done.stdout) == (0, f"deeprnn {__version__}\n"), done.stderr
+    first, second = done.stdout.splitlines()
+    assert (done.returncode, first) == (0, f"deeprnn {__version__}"), done.stderr
+    assert second.startswith("native operator: ")
 
 
 def test_threads_are_settled_before_mxnet_is_loaded():

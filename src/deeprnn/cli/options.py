@@ -65,14 +65,23 @@ class HelpFormatter(DefaultHelpFormatter):
         return super()._format_action(action)
 
 
+class Version(Action):
+    """Print the version, and whether the native operator serves the layers; then exit."""
+
+    def __call__(self, parser: Any, *_: Any) -> None:
+        print(f"deeprnn {__version__}", flush=True)
+        from ..nn import native  # loads MXNet
+
+        print(native.status())
+        parser.exit()
+
+
 class FlagParser(ArgumentParser):
     """A parser whose flags have dashes, whose switches need no value, and which raises errors."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(exit_on_error=False, allow_abbrev=False, formatter_class=HelpFormatter, **options)
-        self.add_argument(
-            "--version", action="version", version=f"deeprnn {__version__}", help="Show the version and exit."
-        )
+        self.add_argument("--version", action=Version, nargs=0, help="Show the version and exit.")
 
     def add_argument(self, *names: str, **options: Any) -> Any:
         if options.get("type") is bool:
