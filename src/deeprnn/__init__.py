@@ -53,7 +53,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     # A name is fetched when it is asked for: the command line settles the number of threads before mxnet is loaded,
-    # and tells what is wrong with its arguments without loading it at all.
+    # and reports invalid arguments without loading it at all.
     if name == "native":
         return import_module(".nn.native", __name__)
     for home, names in _HOMES.items():
