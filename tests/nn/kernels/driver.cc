@@ -54,9 +54,9 @@ std::vector<T> nothing(long count) {
 }
 
 // Each piece is a block of its own, of just the size that was asked for: a sanitizer sees what goes beyond it.
-class ExactRoom final : public Room {
+class ExactWorkspace final : public Workspace {
  public:
-  ~ExactRoom() override {
+  ~ExactWorkspace() override {
     for (void* piece : pieces_) std::free(piece);
   }
 
@@ -160,8 +160,8 @@ void by_kernels(Arrays<T>& a, int threads) {
   call.outputs = of(a.outputs), call.last_hidden = of(a.last_hidden), call.last_cell = of(a.last_cell);
   call.saved = of(a.saved);
   {
-    ExactRoom room;
-    (DEEPRNN_TABLE.*Entry<T>::forward)(call, team_of(threads), room);
+    ExactWorkspace workspace;
+    (DEEPRNN_TABLE.*Entry<T>::forward)(call, team_of(threads), workspace);
   }
   if (!a.save) return;
   const auto like = [](const std::vector<T>& v) { return nothing<T>(static_cast<long>(v.size())); };
@@ -173,8 +173,8 @@ void by_kernels(Arrays<T>& a, int threads) {
   to.x = of(a.of_x), to.i2h_weight = of(a.of_i2h_weight), to.i2h_bias = of(a.of_i2h_bias);
   to.h2h_weight = of(a.of_h2h_weight), to.h2h_bias = of(a.of_h2h_bias), to.h2r_weight = of(a.of_h2r_weight);
   to.first_hidden = of(a.of_first_hidden), to.first_cell = of(a.of_first_cell);
-  ExactRoom room;
-  (DEEPRNN_TABLE.*Entry<T>::backward)(call, to, team_of(threads), room);
+  ExactWorkspace workspace;
+  (DEEPRNN_TABLE.*Entry<T>::backward)(call, to, team_of(threads), workspace);
 }
 
 // --- by plain loops: one sequence at a time, one number at a time, in double precision

@@ -82,13 +82,13 @@ DEEPRNN_INLINE long saved_size(Cell cell, long hidden) {
 DEEPRNN_INLINE int gates(Cell cell) { return cell == Cell::kGru ? 3 : cell == Cell::kLstm ? 4 : 1; }
 
 // Memory for one call, handed out piece by piece and kept by the thread for the next call.
-class Room {
+class Workspace {
  public:
   template <class T>
   DEEPRNN_INLINE T* take(long count) {
     return static_cast<T*>(take_bytes(static_cast<std::size_t>(count) * sizeof(T)));
   }
-  virtual ~Room() = default;
+  virtual ~Workspace() = default;
 
  private:
   virtual void* take_bytes(std::size_t bytes) = 0;
@@ -97,10 +97,10 @@ class Room {
 // The kernels of one instruction set.
 struct Kernels {
   const char* name;
-  void (*forward_float)(const Call<float>&, const Team&, Room&);
-  void (*forward_double)(const Call<double>&, const Team&, Room&);
-  void (*backward_float)(const Call<float>&, const Gradients<float>&, const Team&, Room&);
-  void (*backward_double)(const Call<double>&, const Gradients<double>&, const Team&, Room&);
+  void (*forward_float)(const Call<float>&, const Team&, Workspace&);
+  void (*forward_double)(const Call<double>&, const Team&, Workspace&);
+  void (*backward_float)(const Call<float>&, const Gradients<float>&, const Team&, Workspace&);
+  void (*backward_double)(const Call<double>&, const Gradients<double>&, const Team&, Workspace&);
 };
 
 extern const Kernels kAvx2, kAvx512;

@@ -25,10 +25,10 @@ struct StepForward {
   long rows, hidden;
   Matrix<T> preactivations;  // (rows, G), changed
   Matrix<const T> recurrent;  // (rows, G) for a cell with kSeparate
-  Matrix<const T> before;     // hidden state before the step
-  Matrix<T> after;            // and after it; with a projection: before the projection
-  Matrix<T> cell;             // LSTM's second state, changed
-  Matrix<T> saved;            // what the gradient needs; first is null where none is asked for
+  Matrix<const T> before;  // hidden state before the step
+  Matrix<T> after;  // and after it; with a projection: before the projection
+  Matrix<T> cell;  // LSTM's second state, changed
+  Matrix<T> saved;  // what the gradient needs; first is null where none is asked for
   const Options* options;
 };
 
@@ -38,9 +38,9 @@ struct StepBackward {
   Matrix<const T> before, after;
   Matrix<const T> cell_before;
   Matrix<const T> saved;
-  Matrix<T> of_hidden;         // changed
-  Matrix<T> of_cell;           // changed
-  Matrix<T> of_input_part;     // (rows, G), result
+  Matrix<T> of_hidden;  // changed
+  Matrix<T> of_cell;  // changed
+  Matrix<T> of_input_part;  // (rows, G), result
   Matrix<T> of_recurrent_part;  // the same for a cell with kSeparate
   const Options* options;
 

@@ -7,22 +7,22 @@ namespace deeprnn {
 namespace DEEPRNN_ISA {
 
 template <class T>
-void run_forward(const Call<T>& call, const Team& team, Room& room) {
+void run_forward(const Call<T>& call, const Team& team, Workspace& workspace) {
   switch (call.options.cell) {
-    case Cell::kTanh: return forward<T, Elman<T, Cell::kTanh>>(call, team, room);
-    case Cell::kRelu: return forward<T, Elman<T, Cell::kRelu>>(call, team, room);
-    case Cell::kGru: return forward<T, Gru<T>>(call, team, room);
-    case Cell::kLstm: return forward<T, Lstm<T>>(call, team, room);
+    case Cell::kTanh: return forward<T, Elman<T, Cell::kTanh>>(call, team, workspace);
+    case Cell::kRelu: return forward<T, Elman<T, Cell::kRelu>>(call, team, workspace);
+    case Cell::kGru: return forward<T, Gru<T>>(call, team, workspace);
+    case Cell::kLstm: return forward<T, Lstm<T>>(call, team, workspace);
   }
 }
 
 template <class T>
-void run_backward(const Call<T>& call, const Gradients<T>& of, const Team& team, Room& room) {
+void run_backward(const Call<T>& call, const Gradients<T>& of, const Team& team, Workspace& workspace) {
   switch (call.options.cell) {
-    case Cell::kTanh: return backward<T, Elman<T, Cell::kTanh>>(call, of, team, room);
-    case Cell::kRelu: return backward<T, Elman<T, Cell::kRelu>>(call, of, team, room);
-    case Cell::kGru: return backward<T, Gru<T>>(call, of, team, room);
-    case Cell::kLstm: return backward<T, Lstm<T>>(call, of, team, room);
+    case Cell::kTanh: return backward<T, Elman<T, Cell::kTanh>>(call, of, team, workspace);
+    case Cell::kRelu: return backward<T, Elman<T, Cell::kRelu>>(call, of, team, workspace);
+    case Cell::kGru: return backward<T, Gru<T>>(call, of, team, workspace);
+    case Cell::kLstm: return backward<T, Lstm<T>>(call, of, team, workspace);
   }
 }
 

@@ -52,9 +52,9 @@ DEEPRNN_EXPORT int _opCallFCompute(deeprnn::Compute compute, const char* const* 
                                    deeprnn::Malloc cpu_malloc, void* cpu_alloc, deeprnn::Malloc gpu_malloc,
                                    void* gpu_alloc, void* stream, deeprnn::SparseMalloc sparse_malloc,
                                    void* sparse_alloc, int* in_storage, int* out_storage, void** in_indices,
-                                   void** out_indices, void** in_indptr, void** out_indptr,
-                                   int64_t* in_indices_shapes, int64_t* out_indices_shapes, int64_t* in_indptr_shapes,
-                                   int64_t* out_indptr_shapes, void* random_cpu, void* random_gpu);
+                                   void** out_indices, void** in_indptr, void** out_indptr, int64_t* in_indices_shapes,
+                                   int64_t* out_indices_shapes, int64_t* in_indptr_shapes, int64_t* out_indptr_shapes,
+                                   void* random_cpu, void* random_gpu);
 // Looked up, never called: the library has none of what they are about.
 DEEPRNN_EXPORT int _opCallMutateInputs();
 DEEPRNN_EXPORT int _opCallCreateOpState();

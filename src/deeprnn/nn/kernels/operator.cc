@@ -60,11 +60,16 @@ bool parse(const char* const* keys, const char* const* values, int count, Attrib
     const std::string key = keys[i], value = values[i];
     const bool on = value == "1" || value == "True";
     if (key == "cell") {
-      if (value == "tanh") to->options.cell = Cell::kTanh;
-      else if (value == "relu") to->options.cell = Cell::kRelu;
-      else if (value == "gru") to->options.cell = Cell::kGru;
-      else if (value == "lstm") to->options.cell = Cell::kLstm;
-      else return false;
+      if (value == "tanh")
+        to->options.cell = Cell::kTanh;
+      else if (value == "relu")
+        to->options.cell = Cell::kRelu;
+      else if (value == "gru")
+        to->options.cell = Cell::kGru;
+      else if (value == "lstm")
+        to->options.cell = Cell::kLstm;
+      else
+        return false;
     } else if (key == "hidden_size") {
       to->hidden = std::atol(value.c_str());
     } else if (key == "projection_size") {
@@ -89,9 +94,9 @@ bool parse(const char* const* keys, const char* const* values, int count, Attrib
 
 // --- memory: one block a thread, as large as its largest call needed
 
-class ThreadRoom final : public Room {
+class ThreadWorkspace final : public Workspace {
  public:
-  ~ThreadRoom() override { reset(0); }
+  ~ThreadWorkspace() override { reset(0); }
 
   // All is free again. More than `keep` bytes go back to the system.
   void reset(std::size_t keep) {
@@ -137,11 +142,11 @@ class ThreadRoom final : public Room {
 
 constexpr std::size_t kKeptBytes = std::size_t{64} << 20;
 
-struct RoomOfCall {
-  thread_local static ThreadRoom room;
-  ~RoomOfCall() { room.reset(kKeptBytes); }
+struct WorkspaceOfCall {
+  thread_local static ThreadWorkspace workspace;
+  ~WorkspaceOfCall() { workspace.reset(kKeptBytes); }
 };
-thread_local ThreadRoom RoomOfCall::room;
+thread_local ThreadWorkspace WorkspaceOfCall::workspace;
 
 // --- kernels
 
@@ -201,8 +206,8 @@ void outputs_of(const Attributes& attributes, Arrays* from, Call<T>* call) {
 }
 
 // The lengths as whole numbers between 0 and T, whatever their type.
-bool read_lengths(const void* data, int type, long batch, long steps, Room& room, const long** to) {
-  long* lengths = room.take<long>(batch);
+bool read_lengths(const void* data, int type, long batch, long steps, Workspace& workspace, const long** to) {
+  long* lengths = workspace.take<long>(batch);
   for (long n = 0; n < batch; ++n) {
     double length;
     switch (type) {
@@ -222,22 +227,23 @@ bool read_lengths(const void* data, int type, long batch, long steps, Room& room
 
 template <class T>
 int run_forward(const Attributes& attributes, const int64_t** in_shapes, void** in, const int* in_types, int num_in,
-                void** out, void (*kernel)(const Call<T>&, const Team&, Room&)) {
-  RoomOfCall here;
+                void** out, void (*kernel)(const Call<T>&, const Team&, Workspace&)) {
+  WorkspaceOfCall here;
   Arrays inputs{in}, outputs{out};
   Call<T> call = inputs_of<T>(attributes, in_shapes[0], &inputs);
   outputs_of<T>(attributes, &outputs, &call);
   if (call.options.lengths &&
-      !read_lengths(in[num_in - 1], in_types[num_in - 1], call.batch, call.steps, here.room, &call.lengths))
+      !read_lengths(in[num_in - 1], in_types[num_in - 1], call.batch, call.steps, here.workspace, &call.lengths))
     return fail("lengths must be float32, float64 or whole numbers");
-  kernel(call, team_for(attributes, call.steps, call.batch, call.inputs), here.room);
+  kernel(call, team_for(attributes, call.steps, call.batch, call.inputs), here.workspace);
   return kSuccess;
 }
 
 template <class T>
 int run_backward(const Attributes& attributes, const int64_t** in_shapes, void** in, const int* in_types, void** out,
-                 const int64_t** out_shapes, void (*kernel)(const Call<T>&, const Gradients<T>&, const Team&, Room&)) {
-  RoomOfCall here;
+                 const int64_t** out_shapes,
+                 void (*kernel)(const Call<T>&, const Gradients<T>&, const Team&, Workspace&)) {
+  WorkspaceOfCall here;
   const int num_inputs = attributes.num_inputs(), num_outputs = attributes.num_outputs();
   Arrays arrays{in};
   Gradients<T> of = {};
@@ -248,7 +254,7 @@ int run_backward(const Attributes& attributes, const int64_t** in_shapes, void**
   Call<T> call = inputs_of<T>(attributes, in_shapes[num_outputs], &arrays);
   const int lengths = num_outputs + num_inputs - 1;
   if (call.options.lengths &&
-      !read_lengths(in[lengths], in_types[lengths], call.batch, call.steps, here.room, &call.lengths))
+      !read_lengths(in[lengths], in_types[lengths], call.batch, call.steps, here.workspace, &call.lengths))
     return fail("lengths must be float32, float64 or whole numbers");
   arrays.next = num_outputs + num_inputs;
   outputs_of<T>(attributes, &arrays, &call);
@@ -267,7 +273,7 @@ int run_backward(const Attributes& attributes, const int64_t** in_shapes, void**
     std::memset(out[num_inputs - 1], 0,
                 static_cast<std::size_t>(kBytes[in_types[lengths]]) * out_shapes[num_inputs - 1][0]);
   }
-  kernel(call, of, team_for(attributes, call.steps, call.batch, call.inputs), here.room);
+  kernel(call, of, team_for(attributes, call.steps, call.batch, call.inputs), here.workspace);
   return kSuccess;
 }
 
@@ -390,8 +396,7 @@ int _opCallInferShape(void*, const char* const* keys, const char* const* values,
   }
   std::vector<Shape> out = {{steps, batch, s}, {batch, s}};
   if (attributes.has_cell()) out.push_back({batch, hidden});
-  if (attributes.saves())
-    out.push_back({steps, batch, size(saved_size(attributes.options.cell, attributes.hidden))});
+  if (attributes.saves()) out.push_back({steps, batch, size(saved_size(attributes.options.cell, attributes.hidden))});
   hand_over(in, new_in_shapes, new_in_dims);
   hand_over(out, out_shapes, out_dims);
   return kSuccess;
@@ -476,10 +481,10 @@ DEEPRNN_EXPORT int deeprnn_threads() { return threads(); }
 DEEPRNN_EXPORT int deeprnn_set_instruction_set(const char* name) {
   const Kernels* best = best_kernels();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const Kernels* wanted = !*name                            ? best
-                          : !std::strcmp(name, "avx2")      ? (avx2 ? &kAvx2 : nullptr)
-                          : !std::strcmp(name, "avx512")    ? (best == &kAvx512 ? best : nullptr)
-                                                            : nullptr;
+  const Kernels* wanted = !*name                         ? best
+                          : !std::strcmp(name, "avx2")   ? (avx2 ? &kAvx2 : nullptr)
+                          : !std::strcmp(name, "avx512") ? (best == &kAvx512 ? best : nullptr)
+                                                         : nullptr;
   if (!wanted) return 0;
   kernels = wanted;
   return 1;

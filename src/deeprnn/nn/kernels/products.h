@@ -18,8 +18,8 @@ namespace DEEPRNN_ISA {
 
 constexpr int kVectors = 2;              // of a tile's width
 constexpr int kRows = DEEPRNN_TILE_ROWS;  // of a tile: kRows * kVectors sums, kVectors of B and one of A are registers
-constexpr long kDepth = 384;             // of k at a time, at the most, so that a panel stays in the first cache
-constexpr long kFarBytes = 2 << 20;      // of B, from which on it comes from beyond the second cache
+constexpr long kDepth = 384;  // of k at a time, at the most, so that a panel stays in the first cache
+constexpr long kFarBytes = 2 << 20;  // of B, from which on it comes from beyond the second cache
 
 template <class T>
 constexpr int kColumns = kVectors * kWidth<T>;
@@ -73,7 +73,7 @@ struct Into {
   T* c;
   long stride;
   const T* bias;  // added to the sums of each row, unless null
-  bool add;       // to what is there
+  bool add;  // to what is there
 };
 
 // How A is read: row by row with a stride, or packed by rows of tiles, (k, kRows) each.
@@ -165,16 +165,16 @@ void multiply(long rows, long cols, long k, const T* a, long stride, const T* pa
 }
 
 // C (rows, cols) = or += A^T B, from A (k, rows) and B (k, cols): the gradient of a weight, summed over steps and
-// sequences. `room` takes multiply_transposed_room numbers.
+// sequences. `workspace` takes multiply_transposed_workspace numbers.
 template <class T>
 void multiply_transposed(long rows, long cols, long k, const T* a, long a_stride, const T* b, long b_stride,
-                         Into<T> into, T* room) {
+                         Into<T> into, T* workspace) {
   static const Tiles<T, Rows::kPacked> tiles;
   const long slabs = (k + kDepth - 1) / kDepth;
   for (long slab = 0; slab < slabs; ++slab) {
     const long p = k * slab / slabs, depth = k * (slab + 1) / slabs - p;
-    T* panels = room;
-    T* packed = room + packed_size<T>(depth, cols);
+    T* panels = workspace;
+    T* packed = workspace + packed_size<T>(depth, cols);
     pack(depth, cols, b + p * b_stride, b_stride, panels);
     for (long i = 0; i < rows; i += kRows) {
       const long size = rows - i < kRows ? rows - i : kRows;
@@ -192,7 +192,7 @@ void multiply_transposed(long rows, long cols, long k, const T* a, long a_stride
 }
 
 template <class T>
-constexpr long multiply_transposed_room(long rows, long cols) {
+constexpr long multiply_transposed_workspace(long rows, long cols) {
   return packed_size<T>(kDepth, cols) + round_up(rows, kRows) * kDepth;
 }
 

@@ -39,10 +39,10 @@ class Factor {
  public:
   enum class Form { kTransposed, kPlain };  // a weight (cols, k), for A W^T; (k, cols), for A W
 
-  Factor(Form form, long cols, long k, const T* weight, bool few, const Team& team, Room& room)
+  Factor(Form form, long cols, long k, const T* weight, bool few, const Team& team, Workspace& workspace)
       : form_(form), cols_(cols), k_(k), weight_(weight) {
     if (few) return;
-    panels_ = room.take<T>(packed_size<T>(k, cols));
+    panels_ = workspace.take<T>(packed_size<T>(k, cols));
     const long panels = ceiling(cols, kColumns<T>);
     const int parts = static_cast<int>(smaller(team.threads, panels));
     team.each(parts, [&](int part) {
@@ -69,7 +69,8 @@ class Factor {
     const int parts = static_cast<int>(smaller(team.threads, ceiling(rows, kRows)));
     team.each(parts, [&](int part) {
       const long begin = rows * part / parts, end = rows * (part + 1) / parts;
-      multiply(end - begin, a + begin * stride, stride, {into.c + begin * into.stride, into.stride, into.bias, into.add});
+      multiply(end - begin, a + begin * stride, stride,
+               {into.c + begin * into.stride, into.stride, into.bias, into.add});
     });
   }
 
@@ -91,16 +92,17 @@ struct Time {
   // A state before step t, of sequence n: that after the step before, or the first one where none was taken.
   const T* before(long t, long n, const T* first, long first_stride, const T* after, long stride) const {
     const bool is_first = call.options.reverse ? t + 1 >= (call.lengths ? call.lengths[n] : call.steps) : t == 0;
-    return is_first ? first + n * first_stride : after + ((call.options.reverse ? t + 1 : t - 1) * call.batch + n) * stride;
+    return is_first ? first + n * first_stride
+                    : after + ((call.options.reverse ? t + 1 : t - 1) * call.batch + n) * stride;
   }
 
   // The same for sequences begin to end, which lie in the arrays already unless their lengths differ.
   Matrix<const T> before(long t, long begin, long end, const T* first, const T* after, long stride, long size,
-                         T* room) const {
+                         T* workspace) const {
     if (!call.lengths) return {before(t, begin, first, size, after, stride), taken(t) == 0 ? size : stride};
     for (long n = begin; n < end; ++n)
-      copy(before(t, n, first, size, after, stride), room + (n - begin) * size, size);
-    return {room, size};
+      copy(before(t, n, first, size, after, stride), workspace + (n - begin) * size, size);
+    return {workspace, size};
   }
 
   long taken(long t) const { return call.options.reverse ? call.steps - 1 - t : t; }
@@ -118,10 +120,12 @@ void add_rows(long k, long cols, const T* a, long stride, T* sums, T* to, bool a
 }
 
 // Sequences that a thread takes; never so few that the products starve.
-inline int row_parts(const Team& team, long batch) { return static_cast<int>(smaller(team.threads, ceiling(batch, 4))); }
+inline int row_parts(const Team& team, long batch) {
+  return static_cast<int>(smaller(team.threads, ceiling(batch, 4)));
+}
 
 template <class T, class CellOf>
-void forward(const Call<T>& call, const Team& team, Room& room) {
+void forward(const Call<T>& call, const Team& team, Workspace& workspace) {
   const long T_ = call.steps, N = call.batch, C = call.inputs, H = call.hidden, S = call.state;
   const long G = CellOf::kGates * H, kept = saved_size(call.options.cell, H);
   constexpr bool has_cell = CellOf::kHasCell;
@@ -129,23 +133,24 @@ void forward(const Call<T>& call, const Team& team, Room& room) {
   using Form = typename Factor<T>::Form;
 
   const bool few = N <= kFewRows;
-  const Factor<T> i2h(Form::kTransposed, G, C, call.i2h_weight, T_ * N <= 2 * kFewRows, team, room);
-  const Factor<T> h2h(Form::kTransposed, G, S, call.h2h_weight, few, team, room);
-  const Factor<T> h2r(Form::kTransposed, S, H, call.h2r_weight, few || !call.h2r_weight, team, room);
-  T* bias = room.take<T>(G);
+  const Factor<T> i2h(Form::kTransposed, G, C, call.i2h_weight, T_ * N <= 2 * kFewRows, team, workspace);
+  const Factor<T> h2h(Form::kTransposed, G, S, call.h2h_weight, few, team, workspace);
+  const Factor<T> h2r(Form::kTransposed, S, H, call.h2r_weight, few || !call.h2r_weight, team, workspace);
+  T* bias = workspace.take<T>(G);
   for (long j = 0; j < G; ++j) bias[j] = CellOf::kSeparate ? call.i2h_bias[j] : call.i2h_bias[j] + call.h2h_bias[j];
 
   // Where the input part of a chunk goes: where its results will stand, if they take as much.
   const bool in_outputs = CellOf::kGates == 1, in_saved = has_cell && call.saved;
   const long stride = in_saved ? kept : G;
-  const long chunk = smaller(T_, larger(larger(1, ceiling(4 * kRows, N)), kChunkBytes / (static_cast<long>(sizeof(T)) * N * G)));
-  T* scratch = in_outputs || in_saved ? nullptr : room.take<T>(chunk * N * G);
-  T* recurrent = CellOf::kSeparate ? room.take<T>(N * G) : nullptr;
-  T* unprojected = call.h2r_weight ? room.take<T>(N * H) : nullptr;
-  T* gathered = call.lengths ? room.take<T>(N * S) : nullptr;
+  const long chunk =
+      smaller(T_, larger(larger(1, ceiling(4 * kRows, N)), kChunkBytes / (static_cast<long>(sizeof(T)) * N * G)));
+  T* scratch = in_outputs || in_saved ? nullptr : workspace.take<T>(chunk * N * G);
+  T* recurrent = CellOf::kSeparate ? workspace.take<T>(N * G) : nullptr;
+  T* unprojected = call.h2r_weight ? workspace.take<T>(N * H) : nullptr;
+  T* gathered = call.lengths ? workspace.take<T>(N * S) : nullptr;
 
   if constexpr (has_cell) copy(call.first_cell, call.last_cell, N * H);
-  T* alive_cells = call.lengths && has_cell ? room.take<T>(N * H) : nullptr;
+  T* alive_cells = call.lengths && has_cell ? workspace.take<T>(N * H) : nullptr;
   const int parts = row_parts(team, N);
 
   for (long done = 0; done < T_; done += chunk) {
@@ -169,8 +174,11 @@ void forward(const Call<T>& call, const Team& team, Room& room) {
         T* cell = has_cell ? call.last_cell + begin * H : nullptr;
         if constexpr (has_cell)
           if (alive_cells) copy(cell, alive_cells + begin * H, rows * H);
-        StepForward<T> step = {rows, H, in, {recurrent + begin * G, G}, before, {outputs, S}, {cell, H},
-                               {call.saved ? call.saved + (t * N + begin) * kept : nullptr, kept}, &call.options};
+        StepForward<T> step = {rows,         H,
+                               in,           {recurrent + begin * G, G},
+                               before,       {outputs, S},
+                               {cell, H},    {call.saved ? call.saved + (t * N + begin) * kept : nullptr, kept},
+                               &call.options};
         if (unprojected) step.after = {unprojected + begin * H, H};
         CellOf::forward(step);
         if (unprojected) h2r.multiply(rows, unprojected + begin * H, H, {outputs, S, nullptr, false});
@@ -185,14 +193,14 @@ void forward(const Call<T>& call, const Team& team, Room& room) {
   }
   for (long n = 0; n < N; ++n) {
     const long length = call.lengths ? call.lengths[n] : T_;
-    const T* last = length == 0 ? call.first_hidden + n * S
-                                : call.outputs + ((call.options.reverse ? 0 : length - 1) * N + n) * S;
+    const T* last =
+        length == 0 ? call.first_hidden + n * S : call.outputs + ((call.options.reverse ? 0 : length - 1) * N + n) * S;
     copy(last, call.last_hidden + n * S, S);
   }
 }
 
 template <class T, class CellOf>
-void backward(const Call<T>& call, const Gradients<T>& of, const Team& team, Room& room) {
+void backward(const Call<T>& call, const Gradients<T>& of, const Team& team, Workspace& workspace) {
   const long T_ = call.steps, N = call.batch, C = call.inputs, H = call.hidden, S = call.state;
   const long G = CellOf::kGates * H, kept = saved_size(call.options.cell, H);
   constexpr bool has_cell = CellOf::kHasCell;
@@ -200,23 +208,23 @@ void backward(const Call<T>& call, const Gradients<T>& of, const Team& team, Roo
   using Form = typename Factor<T>::Form;
 
   const bool few = N <= kFewRows;
-  const Factor<T> i2h(Form::kPlain, C, G, call.i2h_weight, T_ * N <= kFewRows, team, room);
-  const Factor<T> h2h(Form::kPlain, S, G, call.h2h_weight, few, team, room);
-  const Factor<T> h2r(Form::kPlain, H, S, call.h2r_weight, few || !call.h2r_weight, team, room);
+  const Factor<T> i2h(Form::kPlain, C, G, call.i2h_weight, T_ * N <= kFewRows, team, workspace);
+  const Factor<T> h2h(Form::kPlain, S, G, call.h2h_weight, few, team, workspace);
+  const Factor<T> h2r(Form::kPlain, H, S, call.h2r_weight, few || !call.h2r_weight, team, workspace);
 
   const long chunk = smaller(T_, larger(1, kChunkRows / N));
-  T* of_input_part = room.take<T>(chunk * N * G);
-  T* of_recurrent_part = CellOf::kSeparate ? room.take<T>(chunk * N * G) : of_input_part;
-  T* of_unprojected = call.h2r_weight ? room.take<T>(N * H) : nullptr;
-  T* unprojected = call.h2r_weight ? room.take<T>(chunk * N * H) : nullptr;
-  T* of_outputs = call.h2r_weight ? room.take<T>(chunk * N * S) : nullptr;
-  T* before_all = room.take<T>(chunk * N * S);  // the hidden state before each step
-  T* x_masked = call.lengths ? room.take<T>(chunk * N * C) : nullptr;
-  T* cells_gathered = call.lengths && has_cell ? room.take<T>(N * H) : nullptr;
+  T* of_input_part = workspace.take<T>(chunk * N * G);
+  T* of_recurrent_part = CellOf::kSeparate ? workspace.take<T>(chunk * N * G) : of_input_part;
+  T* of_unprojected = call.h2r_weight ? workspace.take<T>(N * H) : nullptr;
+  T* unprojected = call.h2r_weight ? workspace.take<T>(chunk * N * H) : nullptr;
+  T* of_outputs = call.h2r_weight ? workspace.take<T>(chunk * N * S) : nullptr;
+  T* before_all = workspace.take<T>(chunk * N * S);  // the hidden state before each step
+  T* x_masked = call.lengths ? workspace.take<T>(chunk * N * C) : nullptr;
+  T* cells_gathered = call.lengths && has_cell ? workspace.take<T>(N * H) : nullptr;
   const int weight_parts = static_cast<int>(smaller(team.threads, ceiling(G, 8 * kRows)));
-  const long room_size = multiply_transposed_room<T>(larger(G, S), larger(larger(C, S), H));
-  T* packing = room.take<T>(weight_parts * room_size);
-  T* sums = room.take<T>(G);
+  const long workspace_size = multiply_transposed_workspace<T>(larger(G, S), larger(larger(C, S), H));
+  T* packing = workspace.take<T>(weight_parts * workspace_size);
+  T* sums = workspace.take<T>(G);
 
   // The gradients of the states go from step to step in the places where those of the first states are wanted.
   copy(of.last_hidden, of.first_hidden, N * S);
@@ -302,7 +310,7 @@ void backward(const Call<T>& call, const Gradients<T>& of, const Team& team, Roo
     }
     team.each(weight_parts, [&](int part) {
       const long begin = G * part / weight_parts, end = G * (part + 1) / weight_parts, rows = end - begin;
-      T* here = packing + part * room_size;
+      T* here = packing + part * workspace_size;
       multiply_transposed(rows, C, count * N, of_input_part + begin, G, x, C,
                           {of.i2h_weight + begin * C, C, nullptr, !first_chunk}, here);
       multiply_transposed(rows, S, count * N, of_recurrent_part + begin, G, before_all, S,

@@ -61,18 +61,18 @@ struct Pair {
   Vector<T> v[2];
 };
 
-#define DEEPRNN_PAIR_OPERATOR(op)                                                                         \
-  template <class T>                                                                                      \
-  DEEPRNN_INLINE Pair<T> operator op(Pair<T> a, Pair<T> b) {                                              \
-    return {{a.v[0] op b.v[0], a.v[1] op b.v[1]}};                                                        \
-  }                                                                                                       \
-  template <class T>                                                                                      \
-  DEEPRNN_INLINE Pair<T> operator op(Pair<T> a, T b) {                                                    \
-    return {{a.v[0] op b, a.v[1] op b}};                                                                  \
-  }                                                                                                       \
-  template <class T>                                                                                      \
-  DEEPRNN_INLINE Pair<T> operator op(T a, Pair<T> b) {                                                    \
-    return {{a op b.v[0], a op b.v[1]}};                                                                  \
+#define DEEPRNN_PAIR_OPERATOR(op)                            \
+  template <class T>                                         \
+  DEEPRNN_INLINE Pair<T> operator op(Pair<T> a, Pair<T> b) { \
+    return {{a.v[0] op b.v[0], a.v[1] op b.v[1]}};           \
+  }                                                          \
+  template <class T>                                         \
+  DEEPRNN_INLINE Pair<T> operator op(Pair<T> a, T b) {       \
+    return {{a.v[0] op b, a.v[1] op b}};                     \
+  }                                                          \
+  template <class T>                                         \
+  DEEPRNN_INLINE Pair<T> operator op(T a, Pair<T> b) {       \
+    return {{a op b.v[0], a op b.v[1]}};                     \
   }
 DEEPRNN_PAIR_OPERATOR(+)
 DEEPRNN_PAIR_OPERATOR(-)
@@ -228,10 +228,10 @@ struct Constants<double> {
   static constexpr int kMantissaBits = 52, kExponentBias = 1023;
   static constexpr double kLargest = 710.0, kSmallest = -708.0;
   static constexpr double kTanhIsOne = 20.0;
-  static constexpr double kExp[] = {1.0 / 87178291200.0, 1.0 / 6227020800.0, 1.0 / 479001600.0, 1.0 / 39916800.0,
-                                    1.0 / 3628800.0,     1.0 / 362880.0,     1.0 / 40320.0,     1.0 / 5040.0,
-                                    1.0 / 720.0,         1.0 / 120.0,        1.0 / 24.0,        1.0 / 6.0,
-                                    1.0 / 2.0};
+  static constexpr double kExp[] = {
+      1.0 / 87178291200.0, 1.0 / 6227020800.0, 1.0 / 479001600.0, 1.0 / 39916800.0, 1.0 / 3628800.0,
+      1.0 / 362880.0,      1.0 / 40320.0,      1.0 / 5040.0,      1.0 / 720.0,      1.0 / 120.0,
+      1.0 / 24.0,          1.0 / 6.0,          1.0 / 2.0};
 };
 
 // 2^n, from the sum of n and kRound, in whose low bits n is.
@@ -242,15 +242,15 @@ DEEPRNN_INLINE Vector<T> power_of_two(Vector<T> shifted) {
   return (Vector<T>)(((Integers)shifted + C::kExponentBias) << C::kMantissaBits);
 }
 
-#define DEEPRNN_ON_PAIR(name)                                       \
-  template <class T>                                                \
-  DEEPRNN_INLINE Pair<T> name(Pair<T> x) {                          \
-    return {{name<T>(x.v[0]), name<T>(x.v[1])}};                    \
+#define DEEPRNN_ON_PAIR(name)                    \
+  template <class T>                             \
+  DEEPRNN_INLINE Pair<T> name(Pair<T> x) {       \
+    return {{name<T>(x.v[0]), name<T>(x.v[1])}}; \
   }
-#define DEEPRNN_LIMIT_ON_PAIR(name)                                 \
-  template <class T>                                                \
-  DEEPRNN_INLINE Pair<T> name(T limit, Pair<T> x) {                 \
-    return {{name<T>(limit, x.v[0]), name<T>(limit, x.v[1])}};      \
+#define DEEPRNN_LIMIT_ON_PAIR(name)                            \
+  template <class T>                                           \
+  DEEPRNN_INLINE Pair<T> name(T limit, Pair<T> x) {            \
+    return {{name<T>(limit, x.v[0]), name<T>(limit, x.v[1])}}; \
   }
 DEEPRNN_ON_PAIR(magnitude)
 DEEPRNN_ON_PAIR(negative)
@@ -268,7 +268,8 @@ DEEPRNN_INLINE Pair<T> where_below(Pair<T> x, T limit, Pair<T> yes, Pair<T> no) 
 
 template <class T>
 DEEPRNN_INLINE Pair<T> where_within(Pair<T> of, T low, T high, bool nan_passes, Pair<T> x) {
-  return {{where_within<T>(of.v[0], low, high, nan_passes, x.v[0]), where_within<T>(of.v[1], low, high, nan_passes, x.v[1])}};
+  return {{where_within<T>(of.v[0], low, high, nan_passes, x.v[0]),
+           where_within<T>(of.v[1], low, high, nan_passes, x.v[1])}};
 }
 
 template <class T>
