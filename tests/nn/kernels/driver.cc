@@ -411,8 +411,8 @@ bool check_all(long each, std::uint64_t seed) {
              fine;
       ++checked;
     }
-  // Longer than a chunk of steps: many sequences, a few, one.
-  static constexpr Sizes kLong[] = {{20, 17, 9, 18, 7}, {40, 7, 5, 33, 40}, {270, 1, 6, 5, 3}};
+  // Longer than a chunk of steps: many sequences, a few, one; and more sequences than a chunk has.
+  static constexpr Sizes kLong[] = {{33, 17, 9, 18, 7}, {75, 7, 5, 17, 20}, {530, 1, 6, 5, 3}, {1, 530, 3, 5, 4}};
   for (const Options& options : kinds())
     for (const Sizes& sizes : kLong) {
       const bool twice = at++ % 2;
@@ -423,7 +423,7 @@ bool check_all(long each, std::uint64_t seed) {
   for (int cell = 0; cell < 5; ++cell) {
     Options options;
     options.cell = static_cast<Cell>(cell < 4 ? cell : 3), options.projection = cell == 4;
-    const Sizes sizes = cell < 2 ? Sizes{2, 6, 300, 261, 0} : Sizes{2, 5, 258, 70, 259};
+    const Sizes sizes = cell < 2 ? Sizes{2, 6, 530, 520, 0} : Sizes{2, 5, 515, 140, 530};
     fine = check<float>(options, sizes, true, random) && fine;
     ++checked;
   }
