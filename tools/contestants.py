@@ -29,7 +29,26 @@ from deeprnn.nn.stack import LAYOUTS
 from deeprnn.nn.unroll import split
 from deeprnn.testing import copy_parameters, randomize
 
-__all__ = ["ASIDES", "CONTESTANTS", "Case", "Contestant", "Here", "Problem", "Torch", "build", "installed", "memory"]
+__all__ = [
+    "ASIDES",
+    "CONTESTANTS",
+    "STATIC",
+    "WORKS",
+    "WORK_TITLES",
+    "Case",
+    "Contestant",
+    "Here",
+    "Problem",
+    "Torch",
+    "build",
+    "installed",
+    "memory",
+]
+
+WORKS = ("inference", "training")
+"""What is timed: a forward pass, and a forward and a backward pass with the gradients of inputs and parameters."""
+
+WORK_TITLES = {"inference": "inference", "training": "forward + backward"}
 
 
 @dataclass(frozen=True)
