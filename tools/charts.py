@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
 import matplotlib
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from .wording import layer_count, scientific
@@ -100,7 +100,8 @@ def perplexity_chart(record: Record, recipe: str, part: str, depths: Sequence[in
     goal = record["perplexity"]
     if part == "train" and low < _nats(goal) < high:
         axes.axhline(_nats(goal), color=QUIET, linewidth=1, linestyle=(0, (3, 4)))
-        axes.annotate(f"{goal:g}", (0, _nats(goal)), (4, 4), xycoords=axes.get_yaxis_transform(), textcoords="offset points")
+        place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+        axes.annotate(f"{goal:g}", (0, _nats(goal)), (4, 4), **place)
     ends = {}
     for layers, curve in curves.items():
         order = list(depths).index(layers)
@@ -134,7 +135,7 @@ def _chart(height: float, left: float, right: float, top: float, bottom: float) 
 
 def _label_ends(axes: Any, ends: Mapping[int, float], depths: Sequence[int]) -> None:
     """Name each curve to the right of its end; labels that would meet are moved apart."""
-    left, right = axes.get_xlim()
+    _, right = axes.get_xlim()
     box = axes.get_window_extent()
     points = {layers: axes.transData.transform((right, value))[1] - box.y0 for layers, value in ends.items()}
     rising = sorted(points, key=lambda layers: points[layers])
@@ -217,7 +218,7 @@ def thinned(items: Sequence[Any], most: int) -> list[Any]:
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
-def heat_colours() -> ListedColormap:
+def heat_colours() -> Colormap:
     """Viridis, perceptually even, in grey too; what is not finite or zero has the colour `NONE`."""
     return matplotlib.colormaps["viridis"].with_extremes(bad=NONE)
 
@@ -318,9 +319,8 @@ def _clean(root: ElementTree.Element) -> None:
     used = {value[1:] for element in root.iter() for name, value in element.items() if name == "href"}
     for parent in list(root.iter()):
         for child in list(parent):
-            if child.tag in ("metadata", "clipPath", "style"):
-                parent.remove(child)
-            elif child.tag in ("g", "defs") and not list(child):
+            empty = child.tag in ("g", "defs") and not list(child)
+            if empty or child.tag in ("metadata", "clipPath", "style"):
                 parent.remove(child)
         parent.attrib.pop("clip-path", None)
         if parent.get("transform", "").startswith("rotate(-0 "):
@@ -360,5 +360,3 @@ def _title_cells(root: ElementTree.Element, titles: Sequence[str]) -> None:
             mesh.set("shape-rendering", "crispEdges")
             for cell, title in zip(mesh.iter("path"), titles):
                 ElementTree.SubElement(cell, "title").text = title
-
-

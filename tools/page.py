@@ -85,9 +85,7 @@ def _study(record: Record) -> dict[str, Any]:
         "record": record,
         "compared": _compared(record, recipes, depths),
         "machine": _machine(record),
-        "verdicts": [
-            (name, *_headline(verdict(some, record["perplexity"]))) for name, some in recipes.items()
-        ],
+        "verdicts": [(name, *_headline(verdict(some, record["perplexity"]))) for name, some in recipes.items()],
         "curves": _curves(record, recipes, depths),
         "numbers": _numbers(record, groups, colours),
         "train_at": _train_at(groups, colours),

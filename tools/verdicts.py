@@ -129,7 +129,8 @@ def _divergence(groups: Sequence[Group]) -> str:
     if not diverged:
         return f"None of {count_of(runs, 'run')} diverged."
     depths = [group["layers"] for group in groups if group["diverged"]]
-    return f"{diverged} of {count_of(runs, 'run')} diverged, with {listed(depths)} {'layer' if depths == [1] else 'layers'}."
+    layers = f"{listed(depths)} {'layer' if depths == [1] else 'layers'}"
+    return f"{diverged} of {count_of(runs, 'run')} diverged, with {layers}."
 
 
 def _or_infinite(value: Optional[float]) -> float:
