@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -33,6 +32,7 @@ from tools.clock import ROUNDS, SECONDS
 from tools.contestants import CONTESTANTS, WORKS, Case, installed
 from tools.native import native_status
 from tools.processes import alone, check_threads, using
+from tools.records import read_record
 from tools.tables import fill
 
 DEFAULT = (*WORKS, "cost", "profile", "language-model")
@@ -115,7 +115,7 @@ def parser() -> Parser:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="Measure nothing: print the tables of these records, and draw them where --picture says.",
+        help="Measure nothing: print the tables of these records, and draw them in --picture.",
     )
     parser.add_argument(
         "--into",
@@ -159,13 +159,9 @@ def say(text: str) -> None:
 
 def read(path: Path) -> dict[str, Any]:
     """A record of an earlier measurement."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no text at all
-        raise ValueError(f"{path} is not a record of bench.py: {error}") from error
-    if not isinstance(record, dict) or not {"machine", "cell"} <= record.keys() or not {"cases", "points"} & {*record}:
-        raise ValueError(f"{path} is not a record of bench.py: name a file that --json has written")
-    return record
+    return read_record(
+        path, "bench.py", lambda record: {"machine", "cell"} <= record.keys() and bool({"cases", "points"} & {*record})
+    )
 
 
 def begun(args: argparse.Namespace, settings: Mapping[str, Any], parts: str) -> dict[str, Any]:
@@ -193,13 +189,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if missing:
         say(f"not installed, so without it: {', '.join(missing)}")
     processes = args.processes or (1 if args.quick else PROCESSES)
-    settings = {
-        **settings_of(args),
-        "activation": args.activation,
-        "rounds": args.rounds,
-        "processes": processes,
-        "grid": args.grid,
-    }
+    settings = {**settings_of(args), "processes": processes}
+    settings |= {name: getattr(args, name) for name in ("activation", "rounds", "grid")}
     record = begun(args, settings, "cases")
     wanted = args.work or (WORKS if args.quick else DEFAULT)
     grid: Sequence[tuple[int, int, int, int, int]] = args.cells_of_grid or (QUICK if args.quick else GRIDS[args.grid])

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import signal
@@ -28,6 +27,7 @@ from tools.clock import ROUNDS
 from tools.contestants import Case
 from tools.page import page
 from tools.progress import Steps
+from tools.records import read_record
 from tools.study import Recipe
 
 OUT = Path("runs/depth")
@@ -221,13 +221,9 @@ def page_again(args: argparse.Namespace) -> int:
 
 def read(path: Path) -> dict[str, Any]:
     """A record of an earlier study."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no text at all
-        raise ValueError(f"{path} is not a record of compare.py depth: {error}") from error
-    if not isinstance(record, dict) or not {"corpus", "groups", "runs", "settings"} <= record.keys():
-        raise ValueError(f"{path} is not a record of compare.py depth: name a file that --json has written")
-    return record
+    return read_record(
+        path, "compare.py depth", lambda record: {"corpus", "groups", "runs", "settings"} <= record.keys()
+    )
 
 
 def epochs_of(given: Optional[str], recipes: Sequence[str]) -> dict[str, int]:

@@ -6,7 +6,9 @@ Help texts are short sentences, and name the default unless that is empty; exit 
 from __future__ import annotations
 
 import argparse
-from typing import Any, Callable, NoReturn, Optional
+from typing import Any, Optional
+
+from deeprnn._util.arguments import Parser as OneLineParser
 
 __all__ = ["EXIT_CODES", "Parser"]
 
@@ -29,7 +31,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return f"{action.help} (default: %(default)s)"
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(OneLineParser):
     """Reports an invalid argument in one line, without the usage, exit code 2.
 
     Parameters
@@ -41,22 +43,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *, done: str = "", failed: str = "", **options: Any) -> None:
         options.setdefault("formatter_class", _Help)
         if done:
-            options["epilog"] = " ".join(
-                filter(None, (options.get("epilog"), EXIT_CODES.format(done=done, failed=failed)))
-            )
+            codes = EXIT_CODES.format(done=done, failed=failed)
+            options["epilog"] = f"{options.get('epilog', '')} {codes}".strip()
         super().__init__(allow_abbrev=False, add_help=False, **options)
         self.add_argument("-h", "--help", action="help", help="Show this help and exit.")
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
-
-    def call(self, work: Callable[[], int]) -> int:
-        """The exit code of `work`, or 130 for Ctrl-C; exits with 2 for an invalid argument and 1 for a failure."""
-        try:
-            return work()
-        except (ValueError, TypeError, OSError) as error:
-            self.error(str(error))
-        except RuntimeError as error:
-            self.exit(1, f"{self.prog}: error: {error}\n")
-        except KeyboardInterrupt:
-            return 130

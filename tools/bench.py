@@ -1,7 +1,8 @@
 r"""How fast: the same layer by several implementations, and the limit of the machine.
 
 The `contestants` of a case are timed only if their results agree (`measure`), in several new processes, of which the
-fastest counts for each pair (`fastest`): a process may be slow for all of its life, perhaps by where its memory lies.
+fastest counts for each pair (`fastest`): a process may be slow for all of its life, perhaps because of where its memory
+is.
 
 Beside each time is the limit of the machine, measured in the same process:
 

@@ -1,16 +1,9 @@
-"""The drawings of a page: matplotlib figures, written as SVG to stand inside HTML.
-
-A figure is drawn in the colours of `ROLES`; in the SVG each becomes a CSS variable of the page, so that one drawing
-serves light and dark. Text stays text, in the page's font.
-"""
+"""The drawings of a page, as matplotlib figures in the colours of `inline_svg`."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 import statistics
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
@@ -18,46 +11,31 @@ import matplotlib
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
+from .inline_svg import DEPTH_COLOURS, LINE, NONE, QUIET, STYLE
 from .wording import layer_count, scientific
 
 __all__ = [
     "COLOUR_COUNT",
-    "ROLES",
     "gradient_chart",
     "gradient_scale",
     "heat_colours",
     "perplexity_chart",
     "spread_out",
-    "svg",
     "thinned",
 ]
 
 Record = Mapping[str, Any]
 
-DEPTH_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b0578d", "#a87b00", "#2b97c9")
-"""Of the depths, then again, dashed (Okabe and Ito 2008: distinct for colour-blind eyes)."""
 COLOUR_COUNT = len(DEPTH_COLOURS)
-
-QUIET, LINE, NONE = "#666a70", "#dfdcd3", "#e4e1d9"
-ROLES = {
-    **{colour: f"var(--d{i})" for i, colour in enumerate(DEPTH_COLOURS)},
-    QUIET: "var(--quiet)",
-    LINE: "var(--line)",
-    NONE: "var(--none)",
-}
-"""From the colour in a figure to the CSS value in the page."""
 
 WIDTH = 390
 """Of a chart, in the units of its SVG, which are points: a phone shows it at about this many pixels."""
-FONT = 12.5
 
 COLUMNS, POINTS = 48, 200
 """Columns of a heat map and points of a curve; more than these are thinned out."""
 
 TICKS = [1 + digit * 10.0**power for power in range(-5, 0) for digit in (1, 2, 5)]
 TICKS += [digit * 10.0**power for power in range(7) for digit in (2, 5, 10)]
-
-STYLE = {"svg.fonttype": "none", "svg.hashsalt": "deeprnn", "font.size": FONT, "text.color": QUIET}
 
 
 def perplexity_chart(record: Record, recipe: str, part: str, depths: Sequence[int]) -> Figure:
@@ -289,74 +267,3 @@ def gradient_scale(low: int, high: int) -> Figure:
 
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-# From a figure to SVG inside HTML.
-
-_STYLED = ("fill", "stroke")
-
-
-def svg(figure: Figure, label: str) -> str:
-    """A figure as an SVG element for HTML, with a label for those who do not see it."""
-    text = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    root = ElementTree.fromstring(text.getvalue())
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-        for name in list(element.attrib):
-            element.set(name.rpartition("}")[2], element.attrib.pop(name))
-    _clean(root)
-    _title_cells(root, getattr(figure, "cell_titles", ()))
-    width, height = figure.get_size_inches() * 72
-    root.attrib.clear()
-    root.attrib.update({"viewBox": f"0 0 {width:g} {height:g}", "role": "img", "aria-label": label})
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _clean(root: ElementTree.Element) -> None:
-    """Leave out what a page does not need: metadata, style sheets, clip paths, names, empty groups."""
-    used = {value[1:] for element in root.iter() for name, value in element.items() if name == "href"}
-    for parent in list(root.iter()):
-        for child in list(parent):
-            empty = child.tag in ("g", "defs") and not list(child)
-            if empty or child.tag in ("metadata", "clipPath", "style"):
-                parent.remove(child)
-        parent.attrib.pop("clip-path", None)
-        if parent.get("transform", "").startswith("rotate(-0 "):
-            del parent.attrib["transform"]
-        if parent.get("id") not in used | {"cells"}:
-            parent.attrib.pop("id", None)
-        if "style" in parent.attrib:
-            _restyle(parent)
-        if parent.tail is not None and not parent.tail.strip():
-            parent.tail = "\n"
-        if parent.text is not None and not parent.text.strip():
-            parent.text = None
-
-
-def _restyle(element: ElementTree.Element) -> None:
-    """Turn the style that matplotlib writes into attributes, its colours into the page's, its font into a size."""
-    style = dict(part.strip().split(": ", 1) for part in element.attrib.pop("style").split(";") if ":" in part)
-    font = re.fullmatch(r"(?:(\d+|bold) )?([\d.]+)px .*", style.pop("font", ""))
-    if font:
-        style["font-weight"], style["font-size"] = font[1], font[2]
-    style["font-size"] = (style.get("font-size") or "").removesuffix("px")
-    style.pop("font-family", None)
-    if element.tag == "text":
-        style.setdefault("fill", QUIET)
-    if style["font-size"] == f"{FONT:g}":
-        del style["font-size"]  # it is the page's
-    for name, value in style.items():
-        if value:
-            element.set(name, ROLES.get(value, value) if name in _STYLED else value)
-
-
-def _title_cells(root: ElementTree.Element, titles: Sequence[str]) -> None:
-    """Name each cell of a heat map, so that a pointer over it shows its value; no seams between cells."""
-    for mesh in root.iter("g"):
-        if mesh.get("id") == "cells":
-            del mesh.attrib["id"]
-            mesh.set("shape-rendering", "crispEdges")
-            for cell, title in zip(mesh.iter("path"), titles):
-                ElementTree.SubElement(cell, "title").text = title

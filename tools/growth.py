@@ -44,7 +44,8 @@ TOLERANCE = 0.2
 SAMPLES, SAMPLE_SECONDS = 5, 0.1
 
 PROCESSES = 3
-"""A process may be slow for all of its life, by up to a half, perhaps by where its memory lies: the fastest counts."""
+"""A process may be slow for all of its life, by up to a half, perhaps because of where its memory is: the fastest
+counts."""
 
 
 def points(cell: str = "rnn") -> list[Case]:

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from . import charts
+from .inline_svg import svg
 from .verdicts import PART_NAMES, verdict
 from .wording import count_of, layer_count, listed, perplexity, seconds
 
@@ -34,7 +35,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Cell:
-    """A value, and what stands in small letters below it."""
+    """A value, and a note in small letters below it."""
 
     value: str
     note: str = ""
@@ -147,7 +148,7 @@ def _curves(record: Record, recipes: Iterable[str], depths: Sequence[int]) -> li
 
 
 def _drawn(figure: Any, label: str) -> Markup:
-    return Markup(charts.svg(figure, label))  # an XML serializer has escaped it
+    return Markup(svg(figure, label))  # an XML serializer has escaped it
 
 
 # Tables.

@@ -11,11 +11,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
@@ -27,11 +24,10 @@ from deeprnn.cli.runs import holds_a_run
 from deeprnn.config import RunConfig, flag, spelled
 from deeprnn.train.reports import read_metrics
 
+from .jobs import Command, side_by_side
 from .wording import duration, layer_count
 
 __all__ = ["SHOW_ONLY", "WAYS", "Recipe", "StudyRun", "plan", "text_file", "train_all", "write_all"]
-
-PROGRAM = (sys.executable, "-W", "ignore", "-m", "deeprnn")
 
 WAYS: dict[str, tuple[str, ...]] = {
     "greedy": ("--greedy",),
@@ -241,44 +237,6 @@ def _check_folder(run: StudyRun) -> None:
 
 
 # Train, and write texts.
-
-
-class Command(NamedTuple):
-    """Arguments of deeprnn, and the files to which its output and its errors are appended."""
-
-    arguments: Sequence[str]
-    output: Path
-    errors: Path
-
-
-def side_by_side(commands: Sequence[Command], jobs: int) -> Iterator[tuple[int, int]]:
-    """Run commands as processes of one thread, `jobs` at a time; yield index and exit code of each as it ends.
-
-    All running processes are stopped if the iteration ends early, as by Ctrl-C.
-    """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
-    running: dict[int, subprocess.Popen[bytes]] = {}
-    waiting = list(range(len(commands)))
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                index = waiting.pop(0)
-                arguments, *files = commands[index]
-                with ExitStack() as stack:
-                    output, errors = (stack.enter_context(open(file, "ab")) for file in files)
-                    running[index] = subprocess.Popen(
-                        [*PROGRAM, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment
-                    )
-            ended = [index for index, process in running.items() if process.poll() is not None]
-            for index in ended:
-                yield index, running.pop(index).returncode
-            if not ended:
-                time.sleep(0.05)
-    finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.wait()
 
 
 def train_all(runs: Sequence[StudyRun], jobs: int, say: Say = print) -> None:

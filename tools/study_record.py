@@ -163,7 +163,7 @@ def epochs_until(result: Mapping[str, Any], perplexity: float) -> tuple[Optional
 
 
 def spread(values: Sequence[Optional[float]]) -> dict[str, Optional[float]]:
-    """Median, lowest and highest; None stands for infinity, which is worse than all."""
+    """Median, lowest and highest; None means infinity, which is worse than all."""
     known = [math.inf if value is None else value for value in values]
     found = {"median": statistics.median(known), "low": min(known), "high": max(known)}
     return {name: value if math.isfinite(value) else None for name, value in found.items()}

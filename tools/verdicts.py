@@ -19,7 +19,7 @@ Group = Mapping[str, Any]
 PART_NAMES = {"train": "training", "valid": "validation", "test": "test"}
 
 MIN_SEEDS = 3
-"""With fewer seeds the spread says nothing."""
+"""With fewer seeds the spread means nothing."""
 
 WORSE = 0.01
 """A deeper stack whose perplexity is higher than that of one layer by more than this is worse."""

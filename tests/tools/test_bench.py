@@ -539,7 +539,7 @@ def test_a_table_goes_into_a_readme_and_records_into_one_picture(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--into", "README.md"], "--into needs --table"),
         (["--cells-of-grid", "256,256,2"], "five sizes"),
@@ -557,10 +557,10 @@ def test_a_table_goes_into_a_readme_and_records_into_one_picture(
     ],
 )
 def test_an_invalid_argument_is_reported_in_one_line(
-    refusal: Callable[[Sequence[str]], str], arguments: list[str], said: str
+    refusal: Callable[[Sequence[str]], str], arguments: list[str], message: str
 ) -> None:
     error = refusal(arguments)
-    assert said in error and error.startswith("bench.py: error: ")
+    assert message in error and error.startswith("bench.py: error: ")
 
 
 def test_the_machine_is_named_by_its_kind_alone(monkeypatch: pytest.MonkeyPatch) -> None:

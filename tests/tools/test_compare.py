@@ -13,7 +13,7 @@ from typing import Any, Callable
 import matplotlib.image
 import pytest
 
-from deeprnn.nn.cells import ElmanCell
+import deeprnn
 from tools import bench, clock, comparison, comparison_report
 from tools.contestants import Case
 from tools.progress import Steps
@@ -34,10 +34,16 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours takes the recurrent bias with the wrong sign."""
 
-    def input_bias(self: ElmanCell, F: Any, params: Any) -> Any:
-        return params["i2h_bias"] - params["h2h_bias"]
+    copy = comparison.copy_parameters
 
-    monkeypatch.setattr(ElmanCell, "input_bias", input_bias)
+    def with_another_sign(source: Any, target: Any) -> None:
+        copy(source, target)
+        if isinstance(target, deeprnn.DeepRNN):
+            for name, parameter in target.collect_params().items():
+                if name.endswith("h2h_bias"):
+                    parameter.set_data(-parameter.data())
+
+    monkeypatch.setattr(comparison, "copy_parameters", with_another_sign)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +153,7 @@ def test_the_script_says_no_with_exit_code_1(script: ModuleType, capsys: pytest.
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "required: COMMAND"),
         (["layer"], "invalid choice: 'layer'"),
@@ -160,6 +166,6 @@ def test_the_script_says_no_with_exit_code_1(script: ModuleType, capsys: pytest.
     ],
 )
 def test_an_invalid_argument_is_reported_in_one_line(
-    refusal: Callable[[Sequence[str]], str], arguments: list[str], said: str
+    refusal: Callable[[Sequence[str]], str], arguments: list[str], message: str
 ) -> None:
-    assert said in refusal(arguments)
+    assert message in refusal(arguments)

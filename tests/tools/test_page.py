@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from tools import charts
+from tools.inline_svg import svg
 from tools.page import page
 from tools.verdicts import verdict
 
@@ -309,7 +310,7 @@ def test_the_map_has_the_top_layer_above_and_an_epoch_a_column(record):
 
 
 def test_the_svg_is_well_formed_speaks_text_and_takes_the_pages_colours(record):
-    text = charts.svg(charts.perplexity_chart(record, "deep", "train", [1, 2, 16]), "a < b")
+    text = svg(charts.perplexity_chart(record, "deep", "train", [1, 2, 16]), "a < b")
     root = ElementTree.fromstring(text)
     assert (root.get("role"), root.get("aria-label"), root.get("viewBox")) == ("img", "a < b", "0 0 390 300")
     words = {element.text for element in root.iter("text")}

@@ -13,10 +13,11 @@ import pytest
 
 import deeprnn
 from deeprnn.cli import options
-from tools import study
+from tools import jobs, study
+from tools.jobs import Command, side_by_side
 from tools.page import page
 from tools.repetition import repeated
-from tools.study import Command, plan, side_by_side, train_all, write_all
+from tools.study import plan, train_all, write_all
 from tools.study_record import epochs_until, record, report, spread
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
@@ -73,7 +74,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "trainer.py"
     path.write_text(TRAINER)
-    monkeypatch.setattr(study, "PROGRAM", (sys.executable, "-W", "ignore", str(path)))
+    monkeypatch.setattr(jobs, "PROGRAM", (sys.executable, "-W", "ignore", str(path)))
     monkeypatch.setenv("PYTHONPATH", str(Path(deeprnn.__file__).parents[1]))
 
 
@@ -133,19 +134,19 @@ def test_a_recipe_is_a_preset_or_a_file(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("trainer")
 def test_what_is_over_is_not_done_again_and_what_was_stopped_goes_on(tmp_path, text):
-    runs, said = planned(tmp_path, text), []
+    runs, shown = planned(tmp_path, text), []
     stopped = runs[1].folder
     (stopped / "checkpoints").mkdir(parents=True)
     (stopped / "checkpoints" / "last.json").write_text("{}")
     (stopped / "config.yaml").write_text(options.in_yaml(runs[1].config.to_mapping()))
-    train_all(runs, 2, said.append)
-    assert len(said) == 4 and said[-1].startswith("4/4  book, ")
-    assert "perplexity 3" in said[-1] and "after 4 epochs" in said[-1] and all("left" in line for line in said[:-1])
+    train_all(runs, 2, shown.append)
+    assert len(shown) == 4 and shown[-1].startswith("4/4  book, ")
+    assert "perplexity 3" in shown[-1] and "after 4 epochs" in shown[-1] and all("left" in line for line in shown[:-1])
     assert [line.endswith("--resume") for line in sorted(calls(tmp_path))].count(True) == 1
     assert next(line for line in calls(tmp_path) if line.endswith("--resume")).count("--layers=1 --seed=0") == 1
     again = planned(tmp_path, text, seeds=3)
-    train_all(again, 2, said.append)
-    assert said[4] == "4 of 6 runs are over already"
+    train_all(again, 2, shown.append)
+    assert shown[4] == "4 of 6 runs are over already"
     assert len(calls(tmp_path)) == 6
 
 
@@ -158,10 +159,10 @@ def test_a_folder_with_a_run_of_other_options_is_refused(tmp_path, text):
 
 @pytest.mark.usefixtures("trainer")
 def test_a_divergence_is_a_result(tmp_path, text):
-    runs, said = planned(tmp_path, text, layers=(1, 3)), []
-    train_all(runs, 2, said.append)
-    assert sum("diverged, the loss is nan at step 9" in line for line in said) == 2
-    train_all(runs, 2, said.append)
+    runs, shown = planned(tmp_path, text, layers=(1, 3)), []
+    train_all(runs, 2, shown.append)
+    assert sum("diverged, the loss is nan at step 9" in line for line in shown) == 2
+    train_all(runs, 2, shown.append)
     assert len(calls(tmp_path)) == 4, "it diverged once and would again"
     made = record(runs, 2.0, 50)
     json.dumps(made, allow_nan=False)
@@ -176,19 +177,19 @@ def test_a_divergence_is_a_result(tmp_path, text):
 
 @pytest.mark.usefixtures("trainer")
 @pytest.mark.parametrize(
-    ("layers", "error", "said"),
+    ("layers", "error", "message"),
     [
         (4, RuntimeError, r"book, 4 layers, seed 0: .*No space left on device \(exit code 1; see .*book-4-0.log\)"),
         (5, ValueError, r"book, 5 layers, seed 0: .*--corpus is not what it was \(exit code 2; see .*book-5-0.log\)"),
     ],
 )
-def test_any_other_failure_ends_the_study(tmp_path, text, layers, error, said):
-    with pytest.raises(error, match=said):
+def test_any_other_failure_ends_the_study(tmp_path, text, layers, error, message):
+    with pytest.raises(error, match=message):
         train_all(planned(tmp_path, text, layers=(layers,), seeds=1), 1, lambda _: None)
 
 
 def test_who_stops_looking_stops_the_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "PROGRAM", (sys.executable, "-c"))
+    monkeypatch.setattr(jobs, "PROGRAM", (sys.executable, "-c"))
     beat = "import sys, time\nwhile True: open(sys.argv[1], 'a').write('x'); time.sleep(0.02)"
     wait = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.02)"
     log = tmp_path / "log"
@@ -321,7 +322,7 @@ def test_ctrl_c_stops_the_runs_and_names_the_way_to_continue(interrupted, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--layers", "1,two"], "--layers must be whole numbers, got 'two'"),
         (["--layers", "0"], "--layers must be at least 1, got 0"),
@@ -341,5 +342,5 @@ def test_ctrl_c_stops_the_runs_and_names_the_way_to_continue(interrupted, tmp_pa
         (["--page", "nowhere.json"], "nowhere.json"),
     ],
 )
-def test_an_invalid_argument_is_reported_in_one_line(refusal, tmp_path, arguments, said):
-    assert said in refusal(["depth", "--out", str(tmp_path), "--no-diagnose", *arguments])
+def test_an_invalid_argument_is_reported_in_one_line(refusal, tmp_path, arguments, message):
+    assert message in refusal(["depth", "--out", str(tmp_path), "--no-diagnose", *arguments])
