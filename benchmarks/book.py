@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """The book's experiment: one layer and two, three seeds, and the same run on the built-in layer.
 
-Runs `train --preset book` as it stands (250 epochs each), reads the metrics that it wrote, and records the perplexity
+Runs `train --preset book` unchanged (250 epochs each), reads the metrics that it wrote, and records the perplexity
 every 50 epochs, with medians over the seeds; then 5 epochs on both backends from the same seed, and how far their
 losses are apart.
 
@@ -20,30 +20,34 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# The tools lie at the top of the repository, and are not installed.
+# The tools are at the top of the repository, and are not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from deeprnn._util.arguments import Parser
 from deeprnn._util.files import write_json_atomic
 from deeprnn._util.machine import machine
-from tools.study import Run, plan, train_all
+from tools.arguments import Parser
+from tools.study import Recipe, StudyRun, plan, train_all
 
 SEEDS = 3
 LAYERS = (1, 2)
 SHOWN = (50, 100, 150, 200, 250)
 BOUNDS = {1: (1.14, 1.20), 2: (1.25, 1.45)}
-"""Between which the median at epoch 250 should lie, by layers."""
+"""The range of the median at epoch 250, by layers."""
 
 
 def measure(given: argparse.Namespace) -> int:
-    """Train them all, record and print; 1 if a median is out of its bounds or the backends differ."""
+    """Train all, record and print; 1 if a median is outside its range or the backends differ."""
     shown = [epoch for epoch in SHOWN if epoch <= given.epochs] or [given.epochs]
 
     with tempfile.TemporaryDirectory() as scratch:
         flags = [f"--corpus={given.corpus}"] if given.corpus else []
-        study = plan(["book"], LAYERS, SEEDS, Path(scratch), flags, {"book": given.epochs})
+        whole = [*flags, "--split=1,0,0", "--unknown=false"]  # the perplexity of the training text itself
+        study = plan(["book"], LAYERS, SEEDS, Path(scratch), whole, {"book": given.epochs})
         pairs = [
-            Run.of("book", [*flags, "--layers=2", "--epochs=5", f"--backend={backend}", f"--out={scratch}/{backend}"])
+            StudyRun.of(
+                Recipe.of("book"),
+                [*flags, "--layers=2", "--epochs=5", f"--backend={backend}", f"--out={scratch}/{backend}"],
+            )
             for backend in ("deeprnn", "gluon")
         ]
         train_all([*study, *pairs], given.jobs)
@@ -92,11 +96,11 @@ def measure(given: argparse.Namespace) -> int:
 
 def main() -> int:
     """Parse and run."""
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="FILE", type=Path)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side (default: one a core)")
-    parser.add_argument("--corpus", metavar="PATH", help="a copy of the lyrics")
-    parser.add_argument("--epochs", type=int, default=250)
+    parser = Parser(description=__doc__.splitlines()[0], done="as expected", failed="not, or a run failed")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="Write the record there.")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="Runs side by side. (default: one a core)")
+    parser.add_argument("--corpus", metavar="PATH", help="A copy of the lyrics. (default: downloaded once)")
+    parser.add_argument("--epochs", type=int, default=250, help="Epochs of each run.")
     args = parser.parse_args()
     return parser.call(lambda: measure(args))
 

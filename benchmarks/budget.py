@@ -11,7 +11,7 @@ On held-out text, tinyshakespeare cut 80/10/10 by position, every network of 120
 
     python benchmarks/budget.py --corpus PATH --out FOLDER [--json FILE] [--epochs N] [--jobs 2]
 
-Each run is a `deeprnn train --preset deep` in a process of its own; the same command goes on after a stop.
+Each run is a `deeprnn train --preset deep` in a process of its own; the same command continues after a stop.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# The tools lie at the top of the repository, and are not installed.
+# The tools are at the top of the repository, and are not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from deeprnn._util.arguments import Parser
 from deeprnn._util.files import write_json_atomic
 from deeprnn._util.machine import machine
 from deeprnn.config import spelled
-from tools.study import Run, train_all
+from tools.arguments import Parser
+from tools.study import Recipe, StudyRun, train_all
 
 BUDGET, WITHIN = 120_000, 0.03
 SYMBOLS = 66  # 65 of the text, and the unknown one
@@ -63,7 +63,7 @@ def width(cell: str, layers: int) -> int:
 
 
 class Kind(NamedTuple):
-    """What is compared."""
+    """A stack."""
 
     cell: str
     layers: int
@@ -79,18 +79,20 @@ NAMES = {"rnn": "Elman", "lstm": "LSTM"}
 STACKS = (*(Kind("rnn", layers) for layers in (1, 2, 4, 6)), *(Kind("rnn", layers, False) for layers in (2, 3, 4)))
 
 
-def planned(args: argparse.Namespace, kind: Kind, seed: int, lr: float = RATE) -> Run:
+def planned(args: argparse.Namespace, kind: Kind, seed: int, lr: float = RATE) -> StudyRun:
     """One training."""
     options = {
         **{"corpus": args.corpus, "max_chars": None, "split": "0.8,0.1,0.1", "unknown": True},
         **{**kind._asdict(), "hidden_size": width(kind.cell, kind.layers), "embedding_size": EMBEDDING, "lr": lr},
         **{"batch_size": 64, "seq_len": 64, "epochs": args.epochs, "seed": seed, "sample_every": 0},
     }
-    return Run.of("deep", spelled({**options, "out": args.out / f"{kind}-{lr:g}-{seed}".replace(" ", "-")}))
+    return StudyRun.of(
+        Recipe.of("deep"), spelled({**options, "out": args.out / f"{kind}-{lr:g}-{seed}".replace(" ", "-")})
+    )
 
 
-def result(run: Run, test: bool = False) -> dict[str, Any]:
-    """What a run came to; its test loss only if it is asked for."""
+def result(run: StudyRun, test: bool = False) -> dict[str, Any]:
+    """What a run measured; its test loss only if asked for."""
     options = run.config.to_mapping()
     found = {**{name: options[name] for name in SHOWN}, "diverged": run.diverged}
     if run.diverged is not None:
@@ -101,7 +103,7 @@ def result(run: Run, test: bool = False) -> dict[str, Any]:
     return {**found, "seconds": seconds, **{name: summary[name] for name in measured}}
 
 
-def best(runs: Mapping[Any, Run]) -> Any:
+def best(runs: Mapping[Any, StudyRun]) -> Any:
     """The one with the lowest validation loss."""
     losses = {name: result(run)["valid_loss"] for name, run in runs.items()}
     return min((name for name in losses if losses[name] is not None), key=losses.__getitem__)
@@ -149,12 +151,12 @@ def measure(args: argparse.Namespace) -> int:
 
 def main() -> int:
     """Parse and run."""
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--corpus", required=True, metavar="PATH", help="tinyshakespeare, by name or path")
-    parser.add_argument("--out", required=True, metavar="FOLDER", type=Path)
-    parser.add_argument("--json", metavar="FILE", type=Path)
-    parser.add_argument("--epochs", type=int, default=16)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side (default: one a core)")
+    parser = Parser(description=__doc__.splitlines()[0], done="as expected", failed="not, or a run failed")
+    parser.add_argument("--corpus", required=True, metavar="PATH", help="tinyshakespeare, by name or path.")
+    parser.add_argument("--out", required=True, metavar="FOLDER", type=Path, help="Folder of the runs.")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="Write the record there.")
+    parser.add_argument("--epochs", type=int, default=16, help="Epochs of each run.")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="Runs side by side. (default: one a core)")
     args = parser.parse_args()
     return parser.call(lambda: measure(args))
 

@@ -6,7 +6,7 @@ The book's protocol (`--preset book`) at several depths, with no change, with ea
 
     python benchmarks/changes.py --out FOLDER [--corpus PATH] [--json FILE] [--layers 2,8] [--epochs 25] [--seeds 3]
 
-Each run is a `deeprnn train --preset book` in a process of its own; the same command goes on after a stop. Nothing of
+Each run is a `deeprnn train --preset book` in a process of its own; the same command continues after a stop. Nothing of
 the lyrics is recorded.
 """
 
@@ -20,15 +20,16 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-# The tools lie at the top of the repository, and are not installed.
+# The tools are at the top of the repository, and are not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from deeprnn._util.arguments import Parser
 from deeprnn._util.files import write_json_atomic
 from deeprnn._util.machine import machine
 from deeprnn.config import spelled
-from tools.bench_report import markdown
-from tools.study import Run, spread, train_all
+from tools.arguments import Parser
+from tools.study import Recipe, StudyRun, train_all
+from tools.study_record import spread
+from tools.tables import markdown_table
 
 CHANGES = {
     "weights": {"init": "deep"},
@@ -44,7 +45,7 @@ WAYS = {
 }
 
 
-def planned(args: argparse.Namespace, way: str, layers: int, seed: int) -> Run:
+def planned(args: argparse.Namespace, way: str, layers: int, seed: int) -> StudyRun:
     """One training."""
     options: dict[str, Any] = {"layers": layers, "seed": seed, "epochs": args.epochs}
     options |= {"sample_every": 0, "sample_prefix": ""}  # the book's own prefix may not be in this text
@@ -52,17 +53,19 @@ def planned(args: argparse.Namespace, way: str, layers: int, seed: int) -> Run:
         options["corpus"] = args.corpus
     for name in WAYS[way]:
         options |= CHANGES[name]
-    return Run.of("book", spelled({**options, "out": args.out / f"{way}-{layers}-{seed}".replace(" ", "-")}))
+    return StudyRun.of(
+        Recipe.of("book"), spelled({**options, "out": args.out / f"{way}-{layers}-{seed}".replace(" ", "-")})
+    )
 
 
-def table(record: Mapping[str, Any]) -> str:
+def report(record: Mapping[str, Any]) -> str:
     """The medians as Markdown."""
     depths = list(next(iter(record["perplexity"].values())))
     rows = [[f"perplexity after {record['epochs']} epochs", *(f"{depth} layers" for depth in depths)]]
     for way, found in record["perplexity"].items():
         values = [found[depth]["median"] for depth in depths]
         rows.append([way, *("diverged" if value is None else f"{value:.4g}" for value in values)])
-    return markdown(rows)
+    return markdown_table(rows)
 
 
 def measure(args: argparse.Namespace) -> int:
@@ -87,20 +90,20 @@ def measure(args: argparse.Namespace) -> int:
         record["perplexity"][way][str(layers)] = {"median": spread(last)["median"], "seeds": last}
     if args.json:
         write_json_atomic(args.json, record)
-    print(table(record))
+    print(report(record))
     return 0
 
 
 def main() -> int:
     """Parse and run."""
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", required=True, metavar="FOLDER", type=Path)
-    parser.add_argument("--corpus", metavar="PATH", help="a copy of the lyrics (default: downloaded once)")
-    parser.add_argument("--json", metavar="FILE", type=Path)
-    parser.add_argument("--layers", default="2,8")
-    parser.add_argument("--epochs", type=int, default=25)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side (default: one a core)")
+    parser = Parser(description=__doc__.splitlines()[0], done="as expected", failed="not, or a run failed")
+    parser.add_argument("--out", required=True, metavar="FOLDER", type=Path, help="Folder of the runs.")
+    parser.add_argument("--corpus", metavar="PATH", help="A copy of the lyrics. (default: downloaded once)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="Write the record there.")
+    parser.add_argument("--layers", default="2,8", help="Depths.")
+    parser.add_argument("--epochs", type=int, default=25, help="Epochs of each run.")
+    parser.add_argument("--seeds", type=int, default=3, help="Runs of each, with seeds 0, 1, ...")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="Runs side by side. (default: one a core)")
     args = parser.parse_args()
     return parser.call(lambda: measure(args))
 

@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
-from changes import table as perplexities
+from changes import report as perplexities
 
-# The tools lie at the top of the repository, and are not installed.
+# The tools are at the top of the repository, and are not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from deeprnn._util.files import write_text_atomic
-from tools import study
-from tools.bench_report import fill, markdown
+from tools import study_record
+from tools.tables import fill, markdown_table
 
 RECORDS = Path(__file__).parent
 PAGE = RECORDS.parent / "docs" / "depth.md"
@@ -41,7 +41,7 @@ def machine(record: Mapping[str, Any]) -> str:
 
 
 def number(value: Optional[float], digits: int = 4) -> str:
-    """A perplexity or a loss; None stands for one that never came to be."""
+    """A perplexity or a loss; None is one that was never reached."""
     return "-" if value is None else f"{value:.{digits}g}"
 
 
@@ -72,7 +72,7 @@ def lyrics() -> str:
                     spread(group["train_at"]["50"]),
                 ]
             )
-    return f"{markdown(rows)}\n\n({machine(record)})"
+    return f"{markdown_table(rows)}\n\n({machine(record)})"
 
 
 def cells() -> str:
@@ -84,40 +84,40 @@ def cells() -> str:
             at = [number(group["train_at"][epoch]["median"]) for epoch in ("10", "25")]
             reached = number(group["epochs_to"]["median"])
             rows.append([cell, str(group["layers"]), f"{group['parameters']:,}", reached, *at])
-    return f"{markdown(rows)}\n\n({machine(record)})"
+    return f"{markdown_table(rows)}\n\n({machine(record)})"
 
 
 def repetition() -> str:
-    """Of the texts that the networks of `lyrics` write."""
+    """How much the texts of the networks of `lyrics` repeat."""
     record = read("depth_lyrics")
     rows = [["layers", "written", "repeats itself", "copied from the text", "longest copied run"]]
     for group in record["groups"]:
         for text in group["texts"] if group["recipe"] == "deep" else []:
             shares = [f"{text[name]:.1%}" for name in ("repeated", "copied")]
             rows.append([str(group["layers"]), text["way"], *shares, f"{text['longest']} characters"])
-    return markdown(rows)
+    return markdown_table(rows)
 
 
 def heldout() -> str:
-    """128 units, whatever that makes of parameters."""
+    """Networks of 128 units, of unequal size."""
     record = read("depth_tinyshakespeare")
     rows = [["layers", "parameters", "epochs", "seconds", "test loss, nats per character: median (three seeds)"]]
     for group in record["groups"]:
         cells = [str(group["layers"]), f"{group['parameters']:,}", str(group["epochs"])]
         rows.append([*cells, f"{group['seconds']['median']:.0f}", spread(group["test_loss"])])
-    return f"{markdown(rows)}\n\n({machine(record)})"
+    return f"{markdown_table(rows)}\n\n({machine(record)})"
 
 
 def budget() -> str:
-    """120,000 parameters."""
+    """Networks of 120,000 parameters."""
     record = read("budget")
     rows = [["network", "units", "parameters", "learning rate", "epochs", "seconds", "test loss: median (seeds)"]]
     for name, runs in record["finals"].items():
         it = runs[0]
         seconds = statistics.median(run["seconds"] for run in runs)
         sizes = [str(it["hidden_size"]), f"{it['parameters']:,}", str(it["lr"]), str(it["epochs"]), f"{seconds:.0f}"]
-        rows.append([name, *sizes, spread(study.spread([run["test_loss"] for run in runs]))])
-    return f"{markdown(rows)}\n\n({machine(record)})"
+        rows.append([name, *sizes, spread(study_record.spread([run["test_loss"] for run in runs]))])
+    return f"{markdown_table(rows)}\n\n({machine(record)})"
 
 
 def trials() -> str:
@@ -128,7 +128,7 @@ def trials() -> str:
     rows = [["network", "units", "learning rate", "validation loss"]]
     for name, runs in found.items():
         rows += [[name, str(run["hidden_size"]), str(run["lr"]), number(run["valid_loss"], 5)] for run in runs]
-    return markdown(rows)
+    return markdown_table(rows)
 
 
 TABLES = {table.__name__: table for table in (changes, lyrics, cells, repetition, heldout, budget, trials)}

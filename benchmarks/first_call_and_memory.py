@@ -1,28 +1,30 @@
 #!/usr/bin/env python
-"""What a long deep stack costs beside its speed: peak memory in training, and the first call, which draws the graph.
+"""What a long deep stack costs beside its speed: peak memory in training, and the first call, which builds the graph.
 
 T = 512, 8 layers, 128 units, 16 sequences, for each kind of layer, against the built-in layer. Both are hybridized with
 static_alloc and static_shape; each is measured in a process of its own, its memory less what is held after import.
 
     python benchmarks/first_call_and_memory.py [--json FILE] [--cells rnn gru lstm] [--rounds 5]
 
-It exits 1 where a target is missed: memory at most 1.4 times the built-in layer's, the first call at most 2 s.
+Exit code 1 if a target is missed: memory at most 1.4 times the built-in layer's, the first call at most 2 s.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
-# The tools lie at the top of the repository, and are not installed.
+# The tools are at the top of the repository, and are not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from deeprnn._util.files import write_json_atomic
 from deeprnn._util.machine import machine
 from deeprnn.models.language_model import CELLS
-from tools.bench import WORKS, Case, cost, measure
+from tools.arguments import Parser
+from tools.bench import cost, measure
+from tools.contestants import WORKS, Case
+from tools.tables import terminal_table
 
 MEMORY, FIRST_CALL = 1.4, 2.0
 """The targets: times the built-in layer's peak, and seconds."""
@@ -48,19 +50,17 @@ def record(cell: str, rounds: int) -> dict[str, Any]:
     return result
 
 
-def table(records: list[dict[str, Any]]) -> str:
-    """The records as lines of text."""
-    lines = [
-        "cell   memory (MB)     ratio   first call (s)    inference  training",
-        "       ours  theirs             ours  theirs    ours/theirs, median",
-    ]
+def report(records: list[dict[str, Any]]) -> str:
+    """The records for a terminal."""
+    heads = ["memory (MB): ours", "theirs", "ratio", "first call (s): ours", "theirs"]
+    rows = [["cell", *heads, *(f"{work}: ours/theirs" for work in WORKS)]]
     for r in records:
-        megabytes = [f"{m / 2**20:6.0f}" if m else "     -" for m in r["memory"].values()]
-        share = "    -" if r["memory_ratio"] is None else f"{r['memory_ratio']:5.2f}"
-        seconds = [f"{s:6.2f}" for s in r["first_call"].values()]
-        ratios = [f"{r['ratios'][work]['median']:9.2f}" if "ratios" in r else "        -" for work in WORKS]
-        lines.append(f"{r['cell']:<5}{' '.join(megabytes)}   {share}   {' '.join(seconds)}   {' '.join(ratios)}")
-    return "\n".join(lines)
+        cells = [f"{m / 2**20:.0f}" if m else "-" for m in r["memory"].values()]
+        cells += ["-" if r["memory_ratio"] is None else f"{r['memory_ratio']:.2f}"]
+        cells += [f"{s:.2f}" for s in r["first_call"].values()]
+        cells += [f"{r['ratios'][work]['median']:.2f}" if "ratios" in r else "-" for work in WORKS]
+        rows.append([r["cell"], *cells])
+    return terminal_table(rows)
 
 
 def missed(records: list[dict[str, Any]]) -> list[str]:
@@ -76,15 +76,13 @@ def missed(records: list[dict[str, Any]]) -> list[str]:
 
 def main() -> int:
     """Measure, print, write; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record here")
-    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="kinds of layer (all)")
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="rounds of timing; 0 measures memory and first call alone"
-    )
+    parser = Parser(description=__doc__.splitlines()[0], done="within the targets", failed="a target is missed")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="Write the record there.")
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="Kinds of layer.")
+    parser.add_argument("--rounds", type=int, default=5, help="Rounds of timing; 0: memory and first call alone.")
     arguments = parser.parse_args()
     records = [record(cell, arguments.rounds) for cell in arguments.cells]
-    print(table(records))
+    print(report(records))
     for line in missed(records):
         print(line)
     if arguments.json:

@@ -9,7 +9,6 @@ so that it takes about as long as the default training of two, and records time 
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -18,15 +17,19 @@ from datetime import date
 from itertools import accumulate
 from pathlib import Path
 
+# The tools are at the top of the repository, and are not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from deeprnn._util.files import write_json_atomic
 from deeprnn._util.machine import machine
 from deeprnn.train.reports import read_metrics
+from tools.arguments import Parser
 
 
 def main() -> int:
     """Train and record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=20)
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=20, help="Epochs of the run.")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "run")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""What the operators that a step can be made of cost: the ground of the choices in cells.py.
+"""Time of the operators that a step can be made of: the reason for the choices in cells.py.
 
-Each operator stands a hundred times in a row in one static graph, forward and then backward, so that what is measured
+Each operator is repeated a hundred times in one static graph, forward and then backward, so that what is measured
 is a step's share: the operator, its set-up by the engine, and in the backward pass the sum over all steps for what they
 share. Microseconds, the median of several calls.
 
@@ -12,7 +12,6 @@ A minute, on a machine that does nothing else.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -21,7 +20,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Callable
 
-# The tools lie at the top of the repository, and are not installed.
+# The tools are at the top of the repository, and are not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import mxnet as mx
@@ -30,8 +29,9 @@ from mxnet import autograd
 from deeprnn._util.files import write_json_atomic, write_text_atomic
 from deeprnn._util.machine import machine
 from deeprnn.nn.graphs import BULK
-from tools.bench_report import fill, markdown
+from tools.arguments import Parser
 from tools.contestants import STATIC
+from tools.tables import fill, markdown_table
 
 SIZES = ((1, 256), (16, 64), (16, 128), (100, 128), (32, 256), (64, 512))
 """Sequences and units."""
@@ -90,19 +90,19 @@ def microseconds(operator: Operator, sequences: int, units: int) -> tuple[float,
     return statistics.median(inference), statistics.median(forward), statistics.median(backward)
 
 
-def table(record: Mapping[str, Any]) -> str:
+def report(record: Mapping[str, Any]) -> str:
     """As Markdown: inference; forward + backward."""
     rows = [["sequences x units", *(f"{sequences} x {units}" for sequences, units in record["sizes"])]]
     for name, times in record["microseconds"].items():
         rows.append([name, *(f"{i:.1f}; {f:.1f} + {b:.1f}" for i, f, b in times)])
-    return markdown(rows)
+    return markdown_table(rows)
 
 
 def main() -> None:
     """Measure, print, record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="FILE", type=Path)
-    parser.add_argument("--into", metavar="FILE.md", type=Path, help="put the table between <!-- operators --> marks")
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", metavar="FILE", type=Path, help="Write the record there.")
+    parser.add_argument("--into", metavar="FILE.md", type=Path, help="Put the table there, between its marks.")
     args = parser.parse_args()
     record = {
         "date": date.today().isoformat(),
@@ -113,8 +113,8 @@ def main() -> None:
     if args.json:
         write_json_atomic(args.json, record)
     if args.into:
-        write_text_atomic(args.into, fill(args.into.read_text(encoding="utf-8"), "operators", table(record)))
-    print(table(record))
+        write_text_atomic(args.into, fill(args.into.read_text(encoding="utf-8"), "operators", report(record)))
+    print(report(record))
 
 
 if __name__ == "__main__":

@@ -1,35 +1,43 @@
 #!/usr/bin/env python
-"""How fast the layers are, beside the built-in ones and PyTorch's, and beside what this machine could do at best."""
+"""How fast the layers are, beside the built-in ones and PyTorch's, and beside the limit of this machine."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
-# Before MXNet is imported, and for PyTorch's process too: left alone, the one takes half of the cores, the other all.
+# Before MXNet is imported, and for PyTorch's process too: by default the one takes half of the cores, the other all.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The tools lie at the top of the repository, and are not installed.
+# The tools are at the top of the repository, and are not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from deeprnn._util.arguments import Parser
 from deeprnn._util.checks import check_activation, check_size
 from deeprnn._util.files import check_folders, write_json_atomic, write_text_atomic
 from deeprnn._util.machine import machine
 from deeprnn.models.language_model import CELLS
 from deeprnn.nn.cells import ACTIVATIONS
-from tools import bench, bench_report, comparison, growth
-from tools.bench import CONTESTANTS, GRID, QUICK, ROUNDS, WORKS, Case
+from tools import bench, bench_report, book_loop, growth, lengths, profiling, usage
+from tools.arguments import Parser
+from tools.bench import GRIDS, PROCESSES, QUICK
+from tools.clock import ROUNDS, SECONDS
+from tools.contestants import CONTESTANTS, WORKS, Case, installed
+from tools.native import native_status
+from tools.processes import alone, check_threads, using
+from tools.records import read_record
+from tools.tables import fill
 
-ALL = (*WORKS, "cost", "profile", "language-model")
+DEFAULT = (*WORKS, "cost", "profile", "language-model")
+OF_A_CASE = (*WORKS, "cost", "profile", "scaling")
+ALL = (*DEFAULT, "scaling", "usage", "lengths")
 
 
 def parser() -> Parser:
@@ -37,69 +45,84 @@ def parser() -> Parser:
     parser = Parser(
         prog="bench.py",
         description=__doc__,
-        epilog="Exit code 0: measured; 1: two contestants are not the same function; 2: an argument that cannot be. "
-        "Run it on a machine that does nothing else. All take as many threads as OMP_NUM_THREADS says, or else one.",
+        epilog="Run it on a machine that does nothing else.",
+        done="measured",
+        failed="two contestants are not the same function",
     )
-    parser.add_argument("--cell", choices=CELLS, default="rnn", help="the recurrent cell (default %(default)s)")
+    parser.add_argument("--cell", choices=CELLS, default="rnn", help="The recurrent cell.")
+    parser.add_argument("--activation", choices=ACTIVATIONS, default="tanh", help="The non-linearity of an rnn.")
     parser.add_argument(
-        "--activation", choices=ACTIVATIONS, default="tanh", help="the non-linearity of an rnn (default %(default)s)"
+        "--grid",
+        choices=tuple(GRIDS),
+        default="main",
+        help="Cases: the main ones, or odd sizes for which nothing is tuned.",
     )
     parser.add_argument(
         "--cells-of-grid",
         nargs="+",
         metavar="C,H,L,T,N",
         type=sizes,
-        default=GRID,
-        help=f"cases: input size, hidden size, layers, steps, sequences (default: the grid of {len(GRID)})",
+        help="Cases of your own instead: input size, hidden size, layers, steps, sequences.",
     )
+    parser.add_argument("--quick", action="store_true", help=f"Measure {len(QUICK)} small cases, their times alone.")
     parser.add_argument(
         "--contestants",
         nargs="+",
         choices=tuple(CONTESTANTS),
         default=tuple(CONTESTANTS),
-        help="who takes part (default: all); the first is compared with the others",
+        help="The implementations; the first is compared with the others. (default: all)",
     )
     parser.add_argument(
         "--work",
         nargs="+",
         choices=ALL,
-        help="what is measured (default: all); cost is the first call and the peak of memory in training, each "
-        "contestant in a process of its own; profile is the time of each operator, where gluon is faster",
+        help="What is measured. cost: the first call and peak memory in training. profile: the time of each operator, "
+        "where gluon is faster. scaling: --threads over one thread. usage: the ways to use a layer, eager and "
+        f"hybridized, by itself and in a model. lengths: {lengths.COUNT} lengths in random order. "
+        f"(default: {' '.join(DEFAULT)})",
     )
     parser.add_argument(
-        "--rounds",
+        "--rounds", type=int, default=ROUNDS, help=f"Samples of each time, fewer once they have taken {SECONDS:g} s."
+    )
+    parser.add_argument(
+        "--processes",
         type=int,
-        default=ROUNDS,
-        help=f"samples of each time (default %(default)s), fewer once they have taken {bench.SECONDS:g} s",
+        metavar="K",
+        help=f"New processes for each case, of which the fastest counts. (default: {PROCESSES}, with --quick 1)",
     )
     parser.add_argument(
-        "--quick", action="store_true", help=f"a first look: {len(QUICK)} small cases, by default their times alone"
+        "--threads",
+        type=int,
+        metavar="N",
+        help="Threads of each process, on as many cores. (default: OMP_NUM_THREADS, or 1, on all cores)",
     )
     parser.add_argument(
-        "--growth", action="store_true", help="instead: how time and memory grow with steps, layers, units, sequences"
+        "--growth",
+        action="store_true",
+        help="Instead, measure how time and memory grow with steps, layers, units and sequences.",
     )
     parser.add_argument(
         "--json",
         type=Path,
         metavar="FILE",
-        help="write the record there, again after each case; where one of the same settings, machine and code is "
-        "there already, what it lacks, or has of a busy machine, is measured and added",
+        help="Write the record there, again after each case. A record of the same settings, machine and code that is "
+        "there already is completed: what it lacks is measured, and what was measured on a busy machine.",
     )
-    parser.add_argument("--afresh", action="store_true", help="replace the record in --json instead of adding to it")
-    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the ratios (or the growth) there")
+    parser.add_argument("--afresh", action="store_true", help="Replace the record in --json.")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="Draw the ratios, or the growth, there.")
     parser.add_argument(
         "--table",
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="measure nothing: print the tables of these records, and draw them where --picture says",
+        help="Measure nothing: print the tables of these records, and draw them in --picture.",
     )
     parser.add_argument(
         "--into",
         type=Path,
-        metavar="README.md",
-        help="with --table: put short ones there instead, between <!-- bench:rnn --> and <!-- /bench:rnn --> "
-        "(or growth:rnn)",
+        metavar="FILE.md",
+        help="With --table: put short tables there, between <!-- bench:rnn --> and <!-- /bench:rnn --> "
+        "(bench:rnn:odd, usage:rnn, lengths:rnn, growth:rnn).",
     )
     return parser
 
@@ -115,32 +138,34 @@ def sizes(text: str) -> tuple[int, int, int, int, int]:
 
 
 def check(args: argparse.Namespace) -> None:
-    """What argparse does not look at."""
+    """Check what argparse does not."""
     check_activation(args.cell, args.activation)
     check_size("--rounds", args.rounds)
+    if args.processes is not None:
+        check_size("--processes", args.processes)
+    if args.threads is not None:
+        check_threads(args.threads)
+    if "scaling" in (args.work or ()) and (args.threads or 1) < 2:
+        raise ValueError("--work scaling compares --threads with one thread: give 2 or more")
     if args.into and not args.table:
         raise ValueError("--into needs --table with the records whose tables go there")
     check_folders(args.json, args.picture)
 
 
 def say(text: str) -> None:
-    """To whoever waits."""
+    """Report progress."""
     print(text, file=sys.stderr, flush=True)
 
 
 def read(path: Path) -> dict[str, Any]:
     """A record of an earlier measurement."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no text at all
-        raise ValueError(f"{path} is not a record of bench.py: {error}") from error
-    if not isinstance(record, dict) or not {"machine", "cell"} <= record.keys() or not {"cases", "points"} & {*record}:
-        raise ValueError(f"{path} is not a record of bench.py: name a file that --json has written")
-    return record
+    return read_record(
+        path, "bench.py", lambda record: {"machine", "cell"} <= record.keys() and bool({"cases", "points"} & {*record})
+    )
 
 
-def taken_up(args: argparse.Namespace, settings: Mapping[str, Any], parts: str) -> dict[str, Any]:
-    """The record in ``--json`` as far as it goes, or a new one whose list of `parts` is empty."""
+def begun(args: argparse.Namespace, settings: Mapping[str, Any], parts: str) -> dict[str, Any]:
+    """The record in ``--json`` to complete, or a new one whose list of `parts` is empty."""
     if args.json and args.json.exists() and not args.afresh:
         record = read(args.json)
         here, there = ({**of.get("machine", {}), **of} for of in (settings, record))
@@ -152,25 +177,32 @@ def taken_up(args: argparse.Namespace, settings: Mapping[str, Any], parts: str) 
     return {"date": date.today().isoformat(), **settings, parts: []}
 
 
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What two records have to share to be one."""
+    return {"machine": machine(), "native": native_status(), "cell": args.cell}
+
+
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure case by case what the record lacks, say how it goes, and keep what there is."""
-    contestants = bench.installed(args.contestants)
+    """Measure what the record lacks, report progress, and write the record after each part."""
+    contestants = installed(args.contestants)
     missing = [name for name in args.contestants if name not in contestants]
     if missing:
         say(f"not installed, so without it: {', '.join(missing)}")
-    settings = {"machine": machine(), "cell": args.cell, "activation": args.activation, "rounds": args.rounds}
-    record = taken_up(args, settings, "cases")
-    wanted = args.work or (WORKS if args.quick else ALL)
-    grid = QUICK if args.quick else args.cells_of_grid
-    if {*wanted} == {"language-model"}:
+    processes = args.processes or (1 if args.quick else PROCESSES)
+    settings = {**settings_of(args), "processes": processes}
+    settings |= {name: getattr(args, name) for name in ("activation", "rounds", "grid")}
+    record = begun(args, settings, "cases")
+    wanted = args.work or (WORKS if args.quick else DEFAULT)
+    grid: Sequence[tuple[int, int, int, int, int]] = args.cells_of_grid or (QUICK if args.quick else GRIDS[args.grid])
+    if not {*wanted} & {*OF_A_CASE}:
         grid = ()
     for number, shape in enumerate(grid, 1):
         case = replace(Case(*shape), cell=args.cell, activation=args.activation)
         say(f"{number} of {len(grid)}: {case.name}")
-        begun = time.perf_counter()
+        begin = time.perf_counter()
         kept: dict[str, Any] = next((each for each in record["cases"] if each["name"] == case.name), {})
         known = bool(kept)
-        complete(kept, case, contestants, wanted, args.rounds)
+        complete(kept, case, contestants, wanted, args.rounds, processes, args.threads)
         if not known:
             record["cases"].append(kept)
         keep(args, record)
@@ -179,16 +211,30 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             for work in WORKS
             if "gluon" in kept.get(work, {}).get("ratios", ())
         ]
-        say(f"    {', '.join([*ratios, f'{time.perf_counter() - begun:.0f} s'])}")
+        say(f"    {', '.join([*ratios, f'{time.perf_counter() - begin:.0f} s'])}")
+    if "usage" in wanted:
+        use(args, record, processes)
+    if "lengths" in wanted:
+        vary(args, record, processes)
     if "language-model" in wanted and "language_model" not in record:
         say("the language model")
-        record["language_model"] = comparison.language_model_speed(args.cell, rounds=args.rounds)
+        record["language_model"] = alone(
+            partial(book_loop.language_model_speed, args.cell, rounds=args.rounds), threads=args.threads
+        )
         keep(args, record)
     return record
 
 
-def complete(kept: dict[str, Any], case: Case, contestants: Sequence[str], wanted: Sequence[str], rounds: int) -> None:
-    """Add to what is kept of a case what is not yet there, and again what was measured on a busy machine."""
+def complete(
+    kept: dict[str, Any],
+    case: Case,
+    contestants: Sequence[str],
+    wanted: Sequence[str],
+    rounds: int,
+    processes: int,
+    threads: Optional[int],
+) -> None:
+    """Add what the record of a case lacks, and measure again what was measured on a busy machine."""
     lacking = [
         work
         for work in WORKS
@@ -196,19 +242,48 @@ def complete(kept: dict[str, Any], case: Case, contestants: Sequence[str], wante
         and (work not in kept or bench.busy(kept[work]) or not {*contestants} <= kept[work]["seconds"].keys())
     ]
     if lacking or not kept:
-        kept.update(bench.measure(case, contestants, lacking, rounds))
+        kept.update(bench.fastest(case, contestants, lacking, rounds, processes=processes, threads=threads))
     costless = [name for name in contestants if name not in kept.get("cost", ())]
     if "cost" in wanted and costless:
-        kept["cost"] = {**kept.get("cost", {}), **bench.cost(case, costless)}
+        kept["cost"] = {**kept.get("cost", {}), **bench.cost(case, costless, threads)}
     for work in WORKS if "profile" in wanted else ():
         slower = kept.get(work, {}).get("ratios", {}).get("gluon", {}).get("median", 0) > 1
         if slower and work not in kept.get("profile", {}):
-            kept["profile"] = {**kept.get("profile", {}), work: bench.profile(case, work)}
+            kept["profile"] = {**kept.get("profile", {}), work: profiling.profile(case, work)}
+    if "scaling" in wanted and "scaling" not in kept:
+        kept["scaling"] = bench.scaling(case, threads or 1, rounds=rounds, processes=processes)
+
+
+def use(args: argparse.Namespace, record: dict[str, Any], processes: int) -> None:
+    """Measure the ways to use a layer that the record lacks."""
+    kept = record.setdefault("usage", [])
+    done = {each["name"] for each in kept}
+    groups = usage.groups(args.cell, smallest=args.quick)
+    for number, uses in enumerate(groups, 1):
+        lacking = [each for each in uses if each.name not in done]
+        if lacking:
+            say(f"use {number} of {len(groups)}: {lacking[0].place}, {lacking[0].mode}")
+            kept += usage.measure_group(lacking, args.rounds, processes, args.threads)
+            keep(args, record)
+
+
+def vary(args: argparse.Namespace, record: dict[str, Any], processes: int) -> None:
+    """Measure changing lengths, as far as the record lacks them."""
+    kept = record.setdefault("lengths", [])
+    done = {(each["mode"], each["batch_size"]) for each in kept}
+    for mode in usage.MODES:
+        for batch_size in lengths.BATCH_SIZES:
+            if (mode, batch_size) not in done:
+                say(f"lengths: {mode}, batch {batch_size}")
+                case = replace(lengths.CASE, cell=args.cell)
+                options = {"processes": processes, "threads": args.threads}
+                kept.append(lengths.measure_lengths(mode, batch_size, case=case, **options))
+                keep(args, record)
 
 
 def grow(args: argparse.Namespace) -> dict[str, Any]:
     """Measure the points of the growth study that the record lacks, or at which the machine was busy."""
-    record = taken_up(args, {"machine": machine(), "cell": args.cell}, "points")
+    record = begun(args, settings_of(args), "points")
     record["points"] = [each for each in record["points"] if not any(growth.busy(each, work) for work in WORKS)]
     done = {each["name"] for each in record["points"]}
     cases = growth.points(args.cell)
@@ -221,7 +296,7 @@ def grow(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def keep(args: argparse.Namespace, record: dict[str, Any]) -> None:
-    """Write what there is."""
+    """Write the record as far as it goes."""
     if "points" in record:
         record["verdicts"] = growth.verdicts(record)
     else:
@@ -231,27 +306,24 @@ def keep(args: argparse.Namespace, record: dict[str, Any]) -> None:
 
 
 def show(args: argparse.Namespace, records: Sequence[Mapping[str, Any]]) -> None:
-    """Tables and picture of records of one kind."""
+    """Print or insert the tables of records, and draw them."""
     grown = [record for record in records if "points" in record]
     raced = [record for record in records if "points" not in record]
     if args.into:
         text = args.into.read_text(encoding="utf-8")
         for record in raced:
-            mark = f"bench:{record['cell']}" if record["cases"] else "bench:language-model"
-            text = bench_report.fill(text, mark, bench_report.brief(record))
+            for mark, section in bench_report.sections(record).items():
+                text = fill(text, mark, section)
         for record in grown:
-            text = bench_report.fill(text, f"growth:{record['cell']}", growth.brief(record))
+            text = fill(text, f"growth:{record['cell']}", growth.brief(record))
         write_text_atomic(args.into, text)
     else:
-        tables = [*map(bench_report.table, raced), *map(growth.table, grown)]
-        print("\n".join(tables), end="")
+        print("\n".join([*map(bench_report.report, raced), *map(growth.report, grown)]), end="")
     if args.picture:
         if (raced and grown) or len(grown) > 1:
             raise ValueError("--picture draws one record of --growth, or any number of others")
-        if grown:
-            growth.picture(grown[0], args.picture)
-        else:
-            bench_report.picture(raced, args.picture)
+        figure = growth.picture(grown[0]) if grown else bench_report.picture(raced)
+        figure.savefig(args.picture, dpi=150)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -264,7 +336,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         if args.table:
             show(args, [read(path) for path in args.table])
         else:
-            show(args, [grow(args) if args.growth else run(args)])
+            with using(args.threads):
+                record = grow(args) if args.growth else run(args)
+            show(args, [record])
         return 0
 
     return command.call(work)

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Is the parity suite awake? Plausible slips, made one at a time in a copy of the package: each must turn it red.
+"""Are the parity tests sensitive? Plausible slips, made one at a time in a copy of the package: each must fail a test.
 
     python scripts/mutations.py                     # all, a table
     python scripts/mutations.py --only gru          # those whose name contains 'gru'
     python scripts/mutations.py --json benchmarks/mutations.json
 
-Exit code 0 if every mutation was noticed, 1 if any survived.
+The formulas (cells, unroll) are tested with the native operator switched off; a slip in the operator's C++ is compiled
+in the copy, and tested with it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -19,247 +19,47 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-ROOT = Path(__file__).resolve().parent.parent
-SUITE = (
-    "tests/test_testing.py::test_pairwise",
-    "tests/nn/test_laws.py",
-    "tests/nn/test_bptt.py::test_the_gradients_are_mxnets_own",  # of sequences longer than a piece
-)
+# The tools are at the top of the repository, and are not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.arguments import Parser
+from tools.slips import KERNELS, MUTATIONS, SUITES, Mutation
+
+ROOT = Path(__file__).resolve().parents[1]
+
+LIBRARY = "nn/_kernels.so"
+SWITCH = "DEEPRNN_NATIVE"
+
+BUILD = (sys.executable, "setup.py", "build_ext", "--inplace")
+"""Builds the library in a copy of the project; where there is no setup.py, `COMPILE` does."""
+PROJECT_FILES = ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+
+COMPILE = ("g++", "-O2", "-std=c++17", "-fPIC", "-ffp-contract=fast", "-fvisibility=hidden", "-Wno-psabi")
+COMPILE_FLAGS = {
+    "operator.cc": (),
+    "team.cc": (),
+    "isa_avx2.cc": ("-mavx2", "-mfma"),
+    "isa_avx512.cc": ("-mavx512f", "-mavx512dq", "-mavx512vl"),
+}
+LINK = ("-shared", "-static-libstdc++", "-static-libgcc", "-lpthread")
 
 
-@dataclass(frozen=True)
-class Mutation:
-    """In `file`, the one place that reads `old` reads `new`."""
+def mutate(mutation: Optional[Mutation], folder: Path) -> Path:
+    """Copy the package into `folder`, with the mutation in it if there is one; the path to import it from.
 
-    name: str
-    file: str
-    old: str
-    new: str
-
-
-def _cell(name: str, old: str, new: str) -> Mutation:
-    return Mutation(name, "nn/cells.py", old, new)
-
-
-def _unroll(name: str, old: str, new: str) -> Mutation:
-    return Mutation(name, "nn/unroll.py", old, new)
-
-
-def _stack(name: str, old: str, new: str) -> Mutation:
-    return Mutation(name, "nn/layers.py", old, new)
-
-
-ELMAN = "F.Activation(_sum(F, projected[0], self.recur(F, states[0], params)), act_type=self._activation)"
-ELMAN_END = ELMAN + "\n        return [hidden], []"
-GRU_RECUR = "recurrent = self.recur(F, hidden, params)"
-GRU_SPLIT = "state_r, state_z, state_h = _split(F, recurrent, 3, self._hidden_size)"
-GRU_BIAS = 'return params["i2h_bias"]\n'
-GRU_LAST = "hidden = _sum(F, candidate, update * (hidden - candidate))"
-LSTM_SPLIT = "_split(F, _sum(F, projected[0], self.recur(F, hidden, params)), 4, self._hidden_size)"
-LSTM_GATES = "for i in (0, 1, 3))"
-LSTM_CELL = "cell = self._clipped(F, _sum(F, forget * cell, inputs * candidate))"
-LSTM_SEEN = 'F.LayerNorm(cell, params["cell_gamma"], params["cell_beta"], axis=-1) if self._layer_norm else cell'
-LSTM_SEEN_THROUGH = 'seen = F.Activation(seen, act_type="tanh")'
-LSTM_PROJECTED = 'hidden = _affine(F, hidden, params["h2r_weight"], None, self._projection_size)'
-BIAS = 'return F.broadcast_add(params["i2h_bias"], params["h2h_bias"])'
-BIAS_ROW = 'F.broadcast_like(F.expand_dims(params["h2h_bias"], axis=0), projected[0])'
-TRANSPOSED = (
-    '{**params, "h2h_weight": F.reshape(F.transpose(F.reshape(params["h2h_weight"], '
-    "shape=(-4, %d, -1, 0)), axes=(0, 2, 1)), shape=(-3, 0))}"
-)  # each gate's square block by itself
-
-MUTATIONS = (
-    _cell("elman: always tanh", ELMAN, ELMAN.replace("self._activation", '"tanh"')),
-    _cell(
-        "elman: recurrent weight transposed", ELMAN, ELMAN.replace("states[0], params", "states[0], " + TRANSPOSED % 1)
-    ),
-    _cell("elman: recurrent product forgotten", ELMAN, ELMAN.replace(", self.r", ", 0 * self.r")),
-    _cell("elman: recurrent product subtracted", ELMAN, ELMAN.replace(", self.r", ", -self.r")),
-    _cell("elman: recurrent bias added again", ELMAN, ELMAN.replace("params))", f"params) + {BIAS_ROW})")),
-    _cell("elman: activated twice", ELMAN, f"F.Activation({ELMAN}, act_type=self._activation)"),
-    _cell("elman: not activated", ELMAN, "_sum(F, projected[0], self.recur(F, states[0], params))"),
-    _cell("elman: old state handed on", ELMAN_END, ELMAN_END.replace("[hidden]", "states")),
-    _cell("elman: gradient cut at the state", ELMAN, ELMAN.replace("states[0]", "F.BlockGrad(states[0])")),
-    _cell("elman: state added to the output", ELMAN, f"states[0] + {ELMAN}"),
-    _cell(
-        "gru: reset and update exchanged in the inputs", "input_r, input_z, input_h =", "input_z, input_r, input_h ="
-    ),
-    _cell(
-        "gru: reset and update exchanged in the states", "state_r, state_z, state_h =", "state_z, state_r, state_h ="
-    ),
-    _cell(
-        "gru: candidate's rows first",
-        GRU_SPLIT,
-        GRU_SPLIT.replace("state_r, state_z, state_h", "state_h, state_r, state_z"),
-    ),
-    _cell(
-        "gru: reset before the product",
-        "reset * state_h",
-        '_split(F, self.recur(F, reset * hidden, params, params["h2h_bias"]), 3, self._hidden_size)[2]',
-    ),
-    _cell("gru: reset gate forgotten", "reset * state_h", "state_h + 0 * reset"),
-    _cell("gru: update gate the other way round", GRU_LAST, "hidden = hidden + update * (candidate - hidden)"),
-    _cell(
-        "gru: recurrent bias forgotten",
-        GRU_RECUR,
-        GRU_RECUR.replace("params", '{**params, "h2h_bias": 0 * params["h2h_bias"]}'),
-    ),
-    _cell(
-        "gru: recurrent bias added again", GRU_BIAS, 'return F.broadcast_add(params["i2h_bias"], params["h2h_bias"])\n'
-    ),
-    _cell(
-        "gru: recurrent bias outside the reset gate",
-        "reset * state_h",
-        (
-            "reset * _split(F, self.recur(F, hidden, params), 3, self._hidden_size)[2]"
-            " + F.broadcast_add(F.zeros_like(input_h), "
-            'F.slice_axis(F.expand_dims(params["h2h_bias"], axis=0), axis=1, begin=2 * self._hidden_size, end=None))'
-        ),
-    ),
-    _cell(
-        "gru: recurrent weight transposed",
-        GRU_RECUR,
-        GRU_RECUR.replace("hidden, params", f"hidden, {TRANSPOSED % 3}"),
-    ),
-    _cell("gru: candidate a sigmoid", 'reset * state_h), act_type="tanh"', 'reset * state_h), act_type="sigmoid"'),
-    _cell("gru: old state left out of the sum", GRU_LAST, "hidden = candidate - update * candidate"),
-    _cell("lstm: input and forget exchanged", LSTM_GATES, "for i in (1, 0, 3))"),
-    _cell("lstm: forget and output exchanged", LSTM_GATES, "for i in (0, 3, 1))"),
-    _cell(
-        "lstm: candidate a sigmoid",
-        'F.Activation(gates[2], act_type="tanh")',
-        'F.Activation(gates[2], act_type="sigmoid")',
-    ),
-    _cell(
-        "lstm: recurrent weight transposed",
-        LSTM_SPLIT,
-        LSTM_SPLIT.replace("hidden, params", f"hidden, {TRANSPOSED % 4}"),
-    ),
-    _cell("lstm: recurrent bias added again", LSTM_SPLIT, LSTM_SPLIT.replace("params))", f"params) + {BIAS_ROW})")),
-    _cell("lstm: forget bias of one added", "forget * cell", "F.Activation(gates[1] + 1, act_type='sigmoid') * cell"),
-    _cell("lstm: cell not squashed", LSTM_SEEN_THROUGH, "seen = seen"),
-    _cell(
-        "lstm: last cell state squashed",
-        LSTM_SEEN_THROUGH,
-        LSTM_SEEN_THROUGH.replace("(seen", "(states[1]"),
-    ),
-    _cell("lstm: old cell state handed on", "return [hidden, cell], [", "return [hidden, states[1]], ["),
-    _cell("lstm: hidden and cell exchanged", "return [hidden, cell], [", "return [cell, hidden], ["),
-    _cell("lstm back: slope of the cell forgotten", "cell = _sum(F, cell, hidden * to_cell)", "cell = cell"),
-    _cell("lstm back: cell not carried", "weight), cell * forget]", "weight), cell]"),
-    _cell("gru back: way past the candidate forgotten", "weight), hidden * update)]", "weight), 0 * hidden)]"),
-    _cell(
-        "elman back: slope forgotten",
-        "product = _through(F, self._activation, grads[0], slopes[0])",
-        "product = grads[0]",
-    ),
-    Mutation("bptt: first gradient not handed on", "nn/bptt.py", "last = into[-self.num_states :]", "last = last"),
-    Mutation("bptt: outputs' gradient forgotten", "nn/bptt.py", "F.broadcast_add(grads[0], outputs[t])", "grads[0]"),
-    _cell("lstm: clip dropped", LSTM_CELL, "cell = forget * cell + inputs * candidate"),
-    _cell(
-        "lstm: clip of the handed-on state alone",
-        f"{LSTM_CELL}\n        seen = {LSTM_SEEN}",
-        ("cell = seen = forget * cell + inputs * candidate\n        cell = self._clipped(F, cell)"),
-    ),
-    _cell(
-        "lstm: clip of the candidate alone", LSTM_CELL, "cell = forget * cell + self._clipped(F, inputs * candidate)"
-    ),
-    _cell(
-        "lstm: projection forgotten",
-        LSTM_PROJECTED,
-        "hidden = F.slice_axis(hidden, axis=-1, begin=0, end=self._projection_size)",
-    ),
-    _cell(
-        "lstm: projection of the squashed output",
-        LSTM_PROJECTED,
-        LSTM_PROJECTED.replace("F, hidden", "F, F.tanh(hidden)"),
-    ),
-    _cell("shared: recurrent bias forgotten", BIAS, BIAS.replace(", params", ", 0 * params")),
-    _cell(
-        "shared: input bias taken twice",
-        BIAS,
-        BIAS.replace(', params["h2h_bias"]', ', params["i2h_bias"] + 0 * params["h2h_bias"]'),
-    ),
-    _unroll("static: backward outputs not turned round", "        outputs.reverse()", "        pass"),
-    _unroll(
-        "static: backward direction reads forwards",
-        "range(length - 1, -1, -1) if reverse else range(length)",
-        "range(length)",
-    ),
-    _unroll("static: mask of the step before", "living[t])", "living[t - 1])"),
-    _unroll(
-        "static: every step from the first state",
-        ("    for t in order(length, reverse):\n        new, _ = cell.step(F, steps[t], states, params)"),
-        (
-            "    first = states\n"
-            "    for t in order(length, reverse):\n"
-            "        new, _ = cell.step(F, steps[t], first, params)"
-        ),
-    ),
-    _unroll(
-        "dynamic: backward outputs not turned round", "(F.reverse(outputs, axis=0) if reverse else outputs)", "outputs"
-    ),
-    _unroll(
-        "dynamic: mask not turned round",
-        "[F.reverse(sequence, axis=0) for sequence in sequences]",
-        "[F.reverse(projected, axis=0), *sequences[1:]]",
-    ),
-    _unroll(
-        "dynamic: gradient cut at the state",
-        "cell.step(F, slices[: len(projected)], states, params)",
-        ("cell.step(F, slices[: len(projected)], [F.BlockGrad(state) for state in states], params)"),
-    ),
-    _unroll("carry: old state put out", "output = new[0]", "output = old[0]"),
-    _unroll("carry: alive and ended exchanged", "F.where(alive, after, before)", "F.where(alive, before, after)"),
-    _unroll("carry: ended sequences go on", "F.where(alive, after, before)", "after"),
-    _unroll(
-        "carry: ended sequences lose their state",
-        "F.where(alive, after, before)",
-        "F.where(alive, after, F.zeros_like(after))",
-    ),
-    _stack("mask: off by one", "_masked(F, ones, sequence_length)", "_masked(F, ones, sequence_length - 1)"),
-    _stack("mask: outputs past the end kept", "outputs.append(_masked(F, y, sequence_length))", "outputs.append(y)"),
-    _stack("mask: inputs past the end seen", "x = _masked(F, x, sequence_length)", "x = x"),
-    _stack("stack: directions joined backward first", "_side_by_side(F, outputs)", "_side_by_side(F, outputs[::-1])"),
-    _stack("stack: last states backward first", "last.append(end)", "last.insert(layer * len(cells), end)"),
-    _stack(
-        "stack: first states of the wrong layer",
-        "split(F, state, rows) for state",
-        "reversed(split(F, state, rows)) for state",
-    ),
-    _stack(
-        "stack: one first state for all layers",
-        "split(F, state, rows) for state",
-        "[split(F, state, rows)[0]] * rows for state",
-    ),
-    _stack(
-        "stack: backward direction with forward weights",
-        "params[parameter_name(direction, layer",
-        'params[parameter_name("l", layer',
-    ),
-    _stack("stack: backward direction reads forwards", 'reverse=direction == "r",', "reverse=False,"),
-    _stack("stack: outputs left time-major", "return self._time_major(F, x), ", "return x, "),
-    _stack("stack: given states ignored", "    if states is None:\n", "    if True:\n"),
-    _stack("stack: last layer's state for all", "for state in zip(*last)]", "for state in zip(*[last[-1]] * rows)]"),
-    Mutation(
-        "lengths: one static graph for all",
-        "nn/graphs.py",
-        "graph = self._graphs.find(key)",
-        "graph = next(iter(self._graphs._by_key.values()), None)",
-    ),
-)
-
-
-def mutate(mutation: Optional[Mutation], folder: Path) -> None:
-    """Copy the package into `folder`, with the mutation in it if there is one."""
-    package = folder / "deeprnn"
+    Raises
+    ------
+    ValueError
+        If the pattern does not match exactly once.
+    """
+    source = folder / "src"
+    package = source / "deeprnn"
     shutil.copytree(ROOT / "src" / "deeprnn", package, ignore=shutil.ignore_patterns("__pycache__", "configs"))
     if mutation is None:
-        return
+        return source
     file = package / mutation.file
     text = file.read_text(encoding="utf-8")
     if text.count(mutation.old) != 1:
@@ -267,23 +67,75 @@ def mutate(mutation: Optional[Mutation], folder: Path) -> None:
             f"{mutation.name}: {mutation.file} reads {mutation.old!r} {text.count(mutation.old)} times, not once"
         )
     file.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+    if mutation.compiled:
+        build(folder)
+    return source
 
 
-def run(mutation: Optional[Mutation]) -> tuple[Optional[str], float]:
-    """The first test of the suite that fails, or None; and how long it took, in seconds."""
+def build(folder: Path) -> None:
+    """Build the library in a copy of the project.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no library afterwards.
+    """
+    package = folder / "src" / "deeprnn"
+    library = package / LIBRARY
+    library.unlink(missing_ok=True)
+    if (ROOT / "setup.py").exists():
+        for name in PROJECT_FILES:
+            shutil.copy(ROOT / name, folder)
+        done = subprocess.run(BUILD, cwd=folder, capture_output=True, text=True)
+        output = done.stdout + done.stderr
+    else:
+        output = compile_all(package / KERNELS, library)
+    if not library.exists():
+        raise RuntimeError(f"the mutated library could not be built:\n{output}")
+
+
+def compile_all(kernels: Path, library: Path) -> str:
+    """Compile and link by `COMPILE`; what the compiler wrote."""
+    from deeprnn import __version__
+
+    output = ""
+    objects = []
+    for name, flags in COMPILE_FLAGS.items():
+        objects.append(str(kernels / f"{name}.o"))
+        command = [*COMPILE, *flags, f'-DDEEPRNN_VERSION="{__version__}"', "-c", str(kernels / name), "-o", objects[-1]]
+        output += subprocess.run(command, capture_output=True, text=True).stderr
+    return (
+        output + subprocess.run([*COMPILE, *objects, *LINK, "-o", str(library)], capture_output=True, text=True).stderr
+    )
+
+
+def run(mutation: Optional[Mutation], suite: str) -> tuple[Optional[str], float]:
+    """The first test of the suite that fails, or None; and how long the tests took, in seconds.
+
+    Raises
+    ------
+    RuntimeError
+        If the tests would see another copy of the package, or do not run.
+    """
     with tempfile.TemporaryDirectory() as name:
-        mutate(mutation, Path(name))
-        environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": name, "PYTHONDONTWRITEBYTECODE": "1"}
+        source = mutate(mutation, Path(name))
+        environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(source), os.environ.get("PYTHONPATH"))))
+        if suite == "formulas":
+            environment[SWITCH] = "0"
         where = [sys.executable, "-c", "import importlib.util as u; print(u.find_spec('deeprnn').origin)"]
         origin = subprocess.run(where, env=environment, capture_output=True, text=True, check=True).stdout
         if not Path(origin).resolve().is_relative_to(Path(name).resolve()):
             raise RuntimeError(f"the tests would import {origin.strip()}, not the mutated copy")
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=line", *SUITE]
+        tests = [test for test in SUITES[suite] if (ROOT / test.partition("::")[0]).exists()]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=line", "-rfE", *tests]
         begin = time.perf_counter()
         result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         seconds = time.perf_counter() - begin
     if result.returncode == 0:
         return None, seconds
+    if result.returncode < 0:  # the process crashed
+        return f"signal {-result.returncode}", seconds
     failed = [line.split(" ")[1] for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR "))]
     if not failed:
         raise RuntimeError(f"pytest did not run:\n{result.stdout}{result.stderr}")
@@ -292,22 +144,29 @@ def run(mutation: Optional[Mutation]) -> tuple[Optional[str], float]:
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run, print, write; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", metavar="TEXT", help="mutations whose name contains this")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
+    parser = Parser(
+        prog="mutations.py", description=__doc__.splitlines()[0], done="each was noticed", failed="one survived"
+    )
+    parser.add_argument("--only", default="", metavar="TEXT", help="Mutations whose name contains this.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="Write the results there.")
     options = parser.parse_args(arguments)
     chosen = [mutation for mutation in MUTATIONS if options.only in mutation.name]
     if not chosen:
         parser.error(f"--only {options.only!r} fits no mutation")
+    return parser.call(lambda: try_all(chosen, options.json))
 
-    failed, suite_seconds = run(None)
-    if failed:
-        print(f"the suite fails without any mutation: {failed}", file=sys.stderr)
-        return 1
-    print(f"unmutated: passes in {suite_seconds:.1f} s: {' '.join(SUITE)}")
+
+def try_all(chosen: Sequence[Mutation], file: Optional[Path]) -> int:
+    """Run the suites without any mutation, then each mutation; 1 if one survives."""
+    seconds_of = {}
+    for suite in dict.fromkeys(mutation.suite for mutation in chosen):
+        failed, seconds_of[suite] = run(None, suite)
+        if failed:
+            raise RuntimeError(f"the tests of the {suite} fail without any mutation: {failed}")
+        print(f"unmutated {suite}: pass in {seconds_of[suite]:.1f} s: {' '.join(SUITES[suite])}", flush=True)
     records = []
     for mutation in chosen:
-        failed, seconds = run(mutation)
+        failed, seconds = run(mutation, mutation.suite)
         records.append(
             {"name": mutation.name, "file": mutation.file, "noticed_by": failed, "seconds": round(seconds, 1)}
         )
@@ -315,15 +174,15 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     survivors = [record["name"] for record in records if record["noticed_by"] is None]
     noticed = len(records) - len(survivors)
     print(f"{noticed} of {len(records)} noticed; survivors: {', '.join(map(str, survivors)) or 'none'}")
-    if options.json:
+    if file:
         result = {
-            "suite": SUITE,
-            "suite_seconds": round(suite_seconds, 1),
+            "suites": {suite: list(SUITES[suite]) for suite in seconds_of},
+            "suite_seconds": {suite: round(seconds, 1) for suite, seconds in seconds_of.items()},
             "mutations": records,
             "survivors": survivors,
         }
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 1 if survivors else 0
 
 

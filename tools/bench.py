@@ -1,91 +1,46 @@
-r"""How fast: the same work by several implementations, and how fast it could be at all.
+r"""How fast: the same layer by several implementations, and the limit of the machine.
 
-The `contestants` of a case are timed only once their results agree. They take turns, in an order that changes from
-round to round, so that whatever else the machine does meets all of them alike; the ratio of two is taken round by
-round, and its median is what counts. Where the ratios of a case are far apart the machine was busy: the case is
-measured again, and if that does not help the table says so instead of a number.
+The `contestants` of a case are timed only if their results agree (`measure`), in several new processes, of which the
+fastest counts for each pair (`fastest`): a process may be slow for all of its life, perhaps because of where its memory
+is.
 
-Beside each time stands the limit of the machine, measured in the same run:
+Beside each time is the limit of the machine, measured in the same process:
 
 .. math:: \max\left(\frac{2 \cdot \text{multiply-adds}}{\text{sgemm rate}}, \frac{\text{bytes of weights read}}
     {\text{memory rate}}\right)
 
-What is not a matrix product, such as the activations, is not counted. What limits instead is in the `profile` of a
-case. The record of a run is plain JSON; tables and pictures are made from records, never from memory (`bench_report`).
+The sgemm rate is that of MXNet's product of two square matrices of 1,024 rows with as many threads. Only
+matrix products count; what takes the rest of the time is in the `profiling` of a case. A record is plain JSON, from
+which tables and pictures are made (`bench_report`).
 """
 
 from __future__ import annotations
 
 import gc
-import json
-import multiprocessing
-import random
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any, Callable, Optional
 
-import mxnet as mx
-import numpy as np
-
-from deeprnn.nn import bptt
 from deeprnn.testing import TOLERANCE, distance
 
-from .contestants import ASIDES, CONTESTANTS, Case, Contestant, Here, Problem, Torch, build, installed, memory
+from .clock import ROUNDS, Spread, memory_rate, ratio, sgemm_rate, steadiest, take_turns
+from .contestants import ASIDES, CONTESTANTS, WORKS, Case, Contestant, Here, Problem, Torch, installed, memory
+from .processes import alone
 
 __all__ = [
-    "CONTESTANTS",
-    "GRID",
+    "GRIDS",
     "ONE_STEP",
+    "PROCESSES",
     "QUICK",
-    "ROUNDS",
-    "WORKS",
-    "Case",
-    "Problem",
-    "Spread",
-    "alone",
-    "build",
     "busy",
     "cost",
-    "installed",
+    "fastest",
+    "fastest_of",
     "measure",
-    "memory_rate",
-    "profile",
-    "ratio",
-    "sgemm_rate",
-    "steadiest",
-    "take_turns",
+    "scaling",
 ]
 
-WORKS = ("inference", "training")
-"""What is timed: a forward pass, and a forward and a backward pass with the gradients of inputs and parameters."""
-
-ROUNDS, LEAST_ROUNDS, SECONDS = 20, 5, 20.0
-"""Rounds of a work: the first number, but once they have taken so many seconds no more than the second. A record says
-how many there were."""
-
-SAMPLE_SECONDS = 0.05
-"""A sample is the mean of as many calls as fill this time: short calls are not lost in the clock's grain, nor in the
-few milliseconds for which a system lets another process have the core."""
-
-ASIDE_SECONDS = 5.0
-"""An aside sits out once it has used so much time and has had `LEAST_ROUNDS`."""
-
-STEADY = 0.15
-"""The quartiles of a ratio may lie this share of its median apart; beyond, the machine was busy. Just within, the
-median of 20 samples is good to 3 %, that of 5 to 6 % (one standard error, were they normal)."""
-
-TRIES = 3
-"""How often a work is measured where the machine is busy; the steadiest try counts."""
-
-PROFILED_SECONDS = 1.0
-"""A profile is of as many calls as fill this time."""
-
-
-GRID = (
+MAIN = (
     (64, 64, 2, 50, 16),
     (128, 128, 3, 100, 100),
     (256, 256, 1, 35, 32),
@@ -99,140 +54,87 @@ GRID = (
     (1024, 1024, 2, 35, 128),
     (128, 128, 8, 512, 16),
 )
-"""Input size, hidden size, layers, steps, sequences."""
+ODD = (
+    (100, 200, 2, 35, 20),
+    (650, 650, 2, 35, 20),
+    (768, 768, 1, 20, 8),
+    (48, 48, 3, 60, 4),
+    (384, 384, 2, 35, 3),
+    (96, 96, 12, 40, 20),
+    (300, 150, 1, 128, 50),
+    (64, 64, 1, 200, 128),
+)
+GRIDS = {"main": MAIN, "odd": ODD}
+"""Cases by input size, hidden size, layers, steps, sequences. The odd ones were chosen before anything was measured on
+them, and nothing is tuned on them."""
 
 ONE_STEP = (256, 256, 2, 1, 1)
-"""The case that stands apart: one step of one sequence, as in generating text. In no mean."""
+"""One step of one sequence, as in generating text: a case of its own, in no mean."""
 
 QUICK = ((64, 64, 2, 50, 16), (256, 256, 2, 35, 32), ONE_STEP)
 
-
-# The clock.
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The median of some samples, their quartiles, and their number."""
-
-    median: float
-    low: float
-    high: float
-    count: int
-
-    @classmethod
-    def of(cls, samples: Sequence[float]) -> Spread:
-        low, median, high = np.percentile(samples, (25, 50, 75))
-        return cls(float(median), float(low), float(high), len(samples))
-
-    @property
-    def width(self) -> float:
-        """How far the quartiles are apart, as a share of the median."""
-        return (self.high - self.low) / self.median
-
-    @property
-    def steady(self) -> bool:
-        """Whether the quartiles are close enough together for a verdict, see `STEADY`."""
-        return self.count > 1 and self.width <= STEADY
+PROCESSES = 3
+"""New processes in which a case is measured."""
 
 
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """Of the times of two contestants, round by round; one that sat out has only its own rounds."""
-    return Spread.of([a / b for a, b in zip(ours, theirs)])
-
-
-def take_turns(
-    timers: Mapping[str, Callable[[int], float]], rounds: int = ROUNDS, asides: Sequence[str] = ()
-) -> dict[str, list[float]]:
-    """Time each of several things `rounds` times, in turns; long work less often, see `SECONDS`.
+def fastest(
+    case: Case,
+    contestants: Sequence[str] = tuple(CONTESTANTS),
+    works: Sequence[str] = WORKS,
+    rounds: int = ROUNDS,
+    *,
+    processes: int = PROCESSES,
+    threads: Optional[int] = None,
+) -> dict[str, Any]:
+    """`measure` a case in several new processes, one after the other; see `fastest_of` for the result.
 
     Parameters
     ----------
-    timers
-        By name, a function of the number of calls that returns seconds per call, and returns when the work is done.
-    rounds : int
-        Samples of each.
-    asides
-        Names of those that may sit out once they have used `ASIDE_SECONDS`.
-
-    Returns
-    -------
-    dict
-        Seconds per call by name; sample i of each is from the same round.
+    processes : int
+        How many.
+    threads : int, optional
+        Threads and cores of each, see `processes.alone`.
     """
-    calls = {}
-    for name, timer in timers.items():
-        timer(1)  # warm-up: the first call builds the graph
-        calls[name] = max(1, round(SAMPLE_SECONDS / max(timer(1), 1e-6)))
-    samples: dict[str, list[float]] = {name: [] for name in timers}
-    used = dict.fromkeys(timers, 0.0)
-    order, shuffle = list(timers), random.Random(0).shuffle
-    for number in range(rounds):
-        if number >= LEAST_ROUNDS and sum(used[name] for name in timers if name not in asides) > SECONDS:
-            break
-        shuffle(order)
-        for name in order:
-            if name in asides and number >= LEAST_ROUNDS and used[name] > ASIDE_SECONDS:
-                continue
-            samples[name].append(timers[name](calls[name]))
-            used[name] += samples[name][-1] * calls[name]
-    return samples
+    return fastest_of([alone(measure, case, contestants, works, rounds, threads=threads) for _ in range(processes)])
 
 
-def steadiest(
-    timers: Mapping[str, Callable[[int], float]], rounds: int = ROUNDS, asides: Sequence[str] = ()
-) -> tuple[dict[str, list[float]], int]:
-    """`take_turns`, up to `TRIES` times until the ratios of the first to the others are steady; asides do not count.
+def fastest_of(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One record from those that `measure` returned in several processes.
 
-    Returns
-    -------
-    dict, int
-        The samples of the try whose widest ratio is the narrowest, and how many tries there were.
+    Of each contestant the process counts in which its median time is the smallest. The ratio of a pair is taken within
+    one process: that in which the two medians have the smallest sum, among those with a steady ratio if there are any.
+    ``processes`` has the medians of all ratios.
     """
-    first = next(iter(timers))
-    tried: list[tuple[float, dict[str, list[float]]]] = []
-    while len(tried) < TRIES:
-        samples = take_turns(timers, rounds, asides)
-        ratios = [ratio(samples[first], samples[name]) for name in timers if name != first and name not in asides]
-        tried.append((max((each.width for each in ratios), default=0.0), samples))
-        if all(each.steady for each in ratios):
-            break
-    return min(tried, key=lambda each: each[0])[1], len(tried)
+    first, *_ = measured
+    result = dict(first)
+    result["differences"] = {name: max(each["differences"][name] for each in measured) for name in first["differences"]}
+    for work in WORKS:
+        if work in first:
+            result[work] = _fastest_work(Case(**first["case"]), work, [each[work] for each in measured])
+    return result
 
 
-# The limits.
+def _fastest_work(case: Case, work: str, tries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    ours, *others = tries[0]["seconds"]
 
+    def pair(name: str) -> Callable[[Mapping[str, Any]], tuple[bool, float]]:
+        return lambda one: (
+            not Spread(**one["ratios"][name]).steady,
+            one["seconds"][ours]["median"] + one["seconds"][name]["median"],
+        )
 
-def sgemm_rate(size: int = 1024) -> float:
-    """Floating-point operations a second of a large float32 matrix product in MXNet, at best."""
-    a, b = (mx.nd.random.normal(shape=(size, size)) for _ in range(2))
-    return 2 * size**3 / _best(lambda: mx.nd.FullyConnected(a, b, no_bias=True, num_hidden=size).wait_to_read())
-
-
-def memory_rate(size: int) -> float:
-    """Bytes a second, at best, of a matrix-vector product over `size` bytes: from the caches where they fit there."""
-    columns = 256
-    rows = max(size // 4, 2**16) // columns  # of a smaller one the time would be the call's, not the memory's
-    matrix = np.ones((rows, columns), dtype="float32")
-    vector, out = np.ones(columns, dtype="float32"), np.empty(len(matrix), dtype="float32")
-    return matrix.nbytes / _best(lambda: np.dot(matrix, vector, out=out))
-
-
-def _best(work: Callable[[], Any], repeat: int = 5) -> float:
-    """Seconds of the fastest of some runs, each of as many calls as fill `SAMPLE_SECONDS`."""
-    calls = 1
-
-    def once() -> float:
-        begun = time.perf_counter()
-        for _ in range(calls):
-            work()
-        return (time.perf_counter() - begun) / calls
-
-    once()
-    calls = max(1, round(SAMPLE_SECONDS / once()))
-    return min(once() for _ in range(repeat))
-
-
-# The measurement.
+    rates = {kind: max(one["rates"][kind] for one in tries) for kind in ("flops", "bytes")}
+    return {
+        "seconds": {
+            name: min((one["seconds"][name] for one in tries), key=lambda spread: spread["median"])
+            for name in tries[0]["seconds"]
+        },
+        "ratios": {name: min(tries, key=pair(name))["ratios"][name] for name in others},
+        "processes": {name: [one["ratios"][name]["median"] for one in tries] for name in others},
+        "tries": sum(one["tries"] for one in tries),
+        "rates": rates,
+        "limit": case.limit(work, rates["flops"], rates["bytes"]),
+    }
 
 
 def measure(
@@ -242,7 +144,7 @@ def measure(
     rounds: int = ROUNDS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Time one case.
+    """Time one case in this process.
 
     Returns
     -------
@@ -255,7 +157,7 @@ def measure(
     Raises
     ------
     RuntimeError
-        If two contestants do not compute the same function: then there is nothing to time.
+        If two contestants do not compute the same function; nothing is timed then.
     """
     problem = Problem.draw(case, seed)
     entered: dict[str, Contestant] = {}
@@ -278,7 +180,7 @@ def measure(
 def _race(case: Case, work: str, entered: Mapping[str, Contestant], rounds: int) -> dict[str, Any]:
     before = _rates(case)
     samples, tries = steadiest({name: _timer(contestant, work) for name, contestant in entered.items()}, rounds, ASIDES)
-    # The machine may have been slower at the one end than at the other: the limit is what it can do.
+    # Before and after, as the machine may have been slower at one of the two.
     flops, rate = map(max, before, _rates(case))
     first = next(iter(entered))
     return {
@@ -291,12 +193,12 @@ def _race(case: Case, work: str, entered: Mapping[str, Contestant], rounds: int)
 
 
 def busy(measured: Mapping[str, Any]) -> bool:
-    """Whether a work of a record of `measure` is without a verdict, see `STEADY`; asides do not count."""
+    """Whether the times of one work are too far apart for a verdict, see `clock.STEADY`; asides do not count."""
     return not all(Spread(**spread).steady for name, spread in measured["ratios"].items() if name not in ASIDES)
 
 
 def _rates(case: Case) -> tuple[float, float]:
-    """Of products, and of reading again and again the recurrent weights of one layer, all that a step needs."""
+    """Of products, and of reading the recurrent weights of one layer, all that a step needs, again and again."""
     return sgemm_rate(), memory_rate(4 * case.weights[1] // case.layers)
 
 
@@ -323,22 +225,24 @@ def _differences(case: Case, entered: Mapping[str, Contestant]) -> dict[str, flo
     return differences
 
 
-def cost(case: Case, contestants: Sequence[str] = tuple(CONTESTANTS)) -> dict[str, dict[str, Optional[float]]]:
-    """What training costs once: each contestant in a new process.
+def cost(
+    case: Case, contestants: Sequence[str] = tuple(CONTESTANTS), threads: Optional[int] = None
+) -> dict[str, dict[str, Optional[float]]]:
+    """What training costs once, for each contestant in a new process.
 
     Returns
     -------
     dict
         By name, ``first_call``: seconds of the first forward and backward pass, the building of the graph included, and
-        ``memory``: bytes at the peak of three passes less those after import (None where the system does not tell).
+        ``memory``: bytes at the peak of three passes less those after import (None if the system does not report it).
     """
-    return {name: alone(_cost, case, name) for name in installed(contestants)}
+    return {name: alone(_cost, case, name, threads=threads) for name in installed(contestants)}
 
 
 def _cost(case: Case, name: str) -> dict[str, Optional[float]]:
     before = memory("self", "VmRSS")
     contestant = CONTESTANTS[name](Problem.draw(case))
-    gc.collect()  # what was drawn has been handed over: the peak is to be the contestant's own
+    gc.collect()  # the problem's arrays, so that the peak is the contestant's own
     try:
         first_call = contestant.time("training", 1)
         contestant.time("training", 2)
@@ -351,54 +255,29 @@ def _cost(case: Case, name: str) -> dict[str, Optional[float]]:
     return {"first_call": first_call, "memory": None if peak is None or before is None else peak - before}
 
 
-def profile(case: Case, work: str) -> dict[str, Any]:
-    """What this package's graph of a case spends its time on, by `mx.profiler`, in a new process.
-
-    Without static_shape, with which MXNet runs its operators in bulk and so times them in bulk. The operators inside of
-    `bptt.layer` are told as those of its way there and its way back.
+def scaling(
+    case: Case, threads: int, works: Sequence[str] = WORKS, rounds: int = ROUNDS, processes: int = PROCESSES
+) -> dict[str, Any]:
+    """How many times as fast this package's layer is with several threads as with one.
 
     Returns
     -------
     dict
-        Of one call: its ``seconds`` under the profiler, and the ``operators``, longest first: ``name``, ``count``,
-        ``milliseconds`` and ``share`` of the time of all of them.
+        ``threads``, and by work, and for the matrix ``product`` itself: ``one`` and ``several``, the seconds of the
+        fastest of `processes` processes each, which take turns, and ``times_as_fast``.
     """
-    return alone(_profile, case, work)
+    samples: dict[int, list[dict[str, float]]] = {1: [], threads: []}
+    for _ in range(processes):
+        for count, taken in samples.items():
+            taken.append(alone(_own_seconds, case, works, rounds, threads=count))
+    result: dict[str, Any] = {"threads": threads}
+    for work in (*works, "product"):
+        one, several = (min(each[work] for each in samples[count]) for count in (1, threads))
+        result[work] = {"one": one, "several": several, "times_as_fast": one / several}
+    return result
 
 
-def _profile(case: Case, work: str) -> dict[str, Any]:
-    bptt.FLAGS[:] = [("static_alloc", True)]  # this process is for nothing else
-    contestant = Here("deeprnn", Problem.draw(case), {"static_alloc": True})
-    contestant.time(work, 1)
-    calls = max(1, round(PROFILED_SECONDS / contestant.time(work, 1)))
-    with tempfile.TemporaryDirectory() as folder:
-        mx.profiler.set_config(aggregate_stats=True, profile_all=True, filename=str(Path(folder) / "trace.json"))
-        mx.profiler.set_state("run")
-        seconds = contestant.time(work, calls)
-        mx.profiler.set_state("stop")
-        by_domain = json.loads(mx.profiler.dumps(reset=True, format="json"))["Time"]
-        mx.profiler.dump()  # or it would be written at the end of the process, when the folder is gone
-    times = by_domain["operator"]
-    times.pop("DeleteVariable", None)  # the engine's, not the graph's
-    for name, of in by_domain.get("Custom Operator", {}).items():  # what runs inside of `bptt.layer`
-        layer, _, operator = name.partition("::")
-        if operator != "pure_python":  # which draws, calls and waits
-            times[f"{operator}, way back" if layer.startswith("_backward") else f"{operator}, way there"] = of
-    total = sum(of["Total"] for of in times.values())
-    operators = [
-        {
-            "name": name,
-            "count": of["Count"] / calls,
-            "milliseconds": of["Total"] / calls,
-            "share": of["Total"] / total,
-        }
-        for name, of in sorted(times.items(), key=lambda item: -item[1]["Total"])
-    ]
-    return {"seconds": seconds, "operators": operators}
-
-
-def alone(function: Callable[..., Any], *args: Any) -> Any:
-    """What `function` returns in a new process."""
-    # spawn, not fork: a child that inherits MXNet's threads and memory would be measured with them.
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(function, *args).result()
+def _own_seconds(case: Case, works: Sequence[str], rounds: int) -> dict[str, float]:
+    contestant = Here("deeprnn", Problem.draw(case))
+    medians = {work: Spread.of(take_turns({work: _timer(contestant, work)}, rounds)[work]).median for work in works}
+    return {**medians, "product": 1 / sgemm_rate()}

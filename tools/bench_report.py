@@ -1,4 +1,4 @@
-"""What is made of a benchmark's records: means, tables, a section of a README, a picture."""
+"""Records of benchmarks as means, as Markdown, as a section of a document, and as a picture."""
 
 from __future__ import annotations
 
@@ -6,22 +6,29 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from .bench import ONE_STEP, WORKS, Case, Spread
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullLocator
 
-__all__ = ["brief", "fill", "markdown", "milliseconds", "picture", "summary", "table", "where"]
+from . import usage
+from .bench import ONE_STEP
+from .clock import Spread
+from .contestants import WORK_TITLES, WORKS, Case
+from .tables import markdown_table
 
-WORK_TITLES = {"inference": "inference", "training": "forward + backward"}
+__all__ = ["brief", "milliseconds", "picture", "report", "sections", "summary", "where"]
+
 MAIN = ("gluon", "pytorch")
-"""Who stands in the short table."""
+"""The contestants of the short table."""
 
 OPERATORS_SHOWN = 6
 
 LARGE_UNITS, LARGE_BATCH = 512, 32
-"""From where on the matrix products ought to be what takes the time."""
+"""From these sizes on, matrix products ought to take most of the time."""
 
 
 def summary(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The means that a verdict is made of, by work and by the contestant that ours is compared with.
+    """The means on which a verdict rests, by work and by the contestant that ours is compared with.
 
     Returns
     -------
@@ -61,56 +68,122 @@ def _geometric_mean(values: Iterable[float]) -> Optional[float]:
     return math.exp(sum(logs) / len(logs)) if logs else None
 
 
-def table(record: Mapping[str, Any]) -> str:
+def report(record: Mapping[str, Any]) -> str:
     """One record as Markdown, as far as it goes: times and ratios, what limits where the built-in layer is faster,
-    first calls and memory, the language model."""
+    first calls and memory, threads, uses, lengths, the language model."""
     cases = record["cases"]
     parts = [f"**{record['cell']}** ({where(record)})"]
-    parts += [markdown(_times(cases, [work])) for work in WORKS if any(work in case for case in cases)]
-    profiles = [
-        (case, work, case["profile"][work]) for work in WORKS for case in cases if work in case.get("profile", {})
-    ]
-    if profiles:
-        rows = [["What limits a case above 1.0: operators of one call", "count", "ms", "share"]]
-        for case, work, profile in profiles:
-            rows.append([f"**{_title(case)}**: {WORK_TITLES[work]}", *_total(profile["operators"])])
-            rows += [[of["name"], *_total([of]), f"{of['share']:.0%}"] for of in profile["operators"][:OPERATORS_SHOWN]]
-            rest = profile["operators"][OPERATORS_SHOWN:]
-            if rest:
-                rows.append(["others", *_total(rest), f"{sum(of['share'] for of in rest):.0%}"])
-        parts.append(markdown([[*row, *[""] * (4 - len(row))] for row in rows]))
+    parts += [markdown_table(_times(cases, [work])) for work in WORKS if any(work in case for case in cases)]
+    parts += _profiles(cases)
     costs = [case for case in cases if "cost" in case]
     if costs:
         names = list(costs[0]["cost"])
         rows = [["First call, s; peak memory, MB", *names]]
         for case in costs:
             rows.append([_title(case), *(_once(case["cost"].get(name)) for name in names)])
-        parts.append(markdown(rows))
+        parts.append(markdown_table(rows))
+    parts += _scaling(cases)
+    if record.get("usage"):
+        parts += [markdown_table(_uses(record["usage"])), markdown_table(_usage(record["usage"]))]
+    if record.get("lengths"):
+        parts.append(markdown_table(_lengths(record["lengths"])))
     if record.get("language_model"):
-        parts.append(markdown(_language_model(record["language_model"])))
+        parts.append(markdown_table(_language_model(record["language_model"])))
     return "\n\n".join(parts) + "\n"
+
+
+def _profiles(cases: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The operators of one call, in cases that were profiled."""
+    profiles = [
+        (case, work, case["profile"][work]) for work in WORKS for case in cases if work in case.get("profile", {})
+    ]
+    if not profiles:
+        return []
+    rows = [["What limits a case above 1.0: operators of one call", "count", "ms", "share"]]
+    for case, work, profile in profiles:
+        rows.append([f"**{_title(case)}**: {WORK_TITLES[work]}", *_total(profile["operators"]), ""])
+        rows += [[of["name"], *_total([of]), f"{of['share']:.0%}"] for of in profile["operators"][:OPERATORS_SHOWN]]
+        rest = profile["operators"][OPERATORS_SHOWN:]
+        if rest:
+            rows.append(["others", *_total(rest), f"{sum(of['share'] for of in rest):.0%}"])
+    return [markdown_table(rows)]
+
+
+def _scaling(cases: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many times as fast with several threads as with one."""
+    scaled = [case for case in cases if "scaling" in case]
+    if not scaled:
+        return []
+    works = [work for work in (*WORKS, "product") if work in scaled[0]["scaling"]]
+    titles = {**WORK_TITLES, "product": "the matrix product itself"}
+    rows = [[f"{scaled[0]['scaling']['threads']} threads over one: times as fast", *(titles[work] for work in works)]]
+    for case in scaled:
+        rows.append([_title(case), *(f"{case['scaling'][work]['times_as_fast']:.2f}" for work in works)])
+    return [markdown_table(rows)]
+
+
+def _usage(uses: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The worst ratio of each way of use."""
+    rows = [["how it is used", "sizes", *(f"{title}, worst" for title in WORK_TITLES.values()), "refused"]]
+    for row in usage.summary(uses):
+        worst = [
+            "" if row[work] is None else "{ratio:.2f} ({units} units, batch {batch_size})".format(**row[work])
+            for work in WORKS
+        ]
+        rows.append([f"{row['place']}, {row['mode']}", str(row["count"]), *worst, str(row["refused"])])
+    return rows
+
+
+def _uses(uses: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """All ratios."""
+    rows = [["how it is used, over the built-in layer used in the same way", *WORK_TITLES.values()]]
+    for use in uses:
+        if "refused" in use:
+            cells = [f"{name} refuses" for name in use["refused"]]
+            cells = (cells * len(WORKS))[: len(WORKS)]
+        else:
+            cells = [_ratio(use[work]["ratio"]) if work in use else "not the same function" for work in WORKS]
+        rows.append([use["name"], *cells])
+    return rows
+
+
+def _lengths(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Ratios of the first and the second round."""
+    one = found[0]
+    heads = [f"{title}, {name} round" for title in WORK_TITLES.values() for name in ("first", "second")]
+    rows = [[f"{one['count']} lengths up to {one['longest']}, over the built-in layer", *heads]]
+    for each in found:
+        cells: list[str] = []
+        for work in WORKS:
+            if "refused" in each[work]:
+                cells += ["refused", "refused"]
+            else:
+                cells += [f"{each[work][name]['ratio']:.2f}" for name in ("first", "second")]
+        rows.append([f"batch {each['batch_size']}, {each['mode']}", *cells])
+    return rows
+
+
+def sections(record: Mapping[str, Any]) -> dict[str, str]:
+    """What of a record goes into a document, by the mark around it, such as ``bench:rnn``."""
+    found = {}
+    if record.get("usage"):
+        found[f"usage:{record['cell']}"] = markdown_table(_usage(record["usage"]))
+    if record.get("lengths"):
+        found[f"lengths:{record['cell']}"] = markdown_table(_lengths(record["lengths"]))
+    if record["cases"]:
+        grid = record.get("grid", "main")
+        found[f"bench:{record['cell']}" if grid == "main" else f"bench:{record['cell']}:{grid}"] = brief(record)
+    elif record.get("language_model"):
+        found["bench:language-model"] = brief(record)
+    return found
 
 
 def brief(record: Mapping[str, Any]) -> str:
     """One record as a README shows it: the times against the built-in layer and PyTorch, and the language model."""
-    parts = [markdown(_times(record["cases"], WORKS, MAIN))] if record["cases"] else []
+    parts = [markdown_table(_times(record["cases"], WORKS, MAIN))] if record["cases"] else []
     if record.get("language_model"):
-        parts.append(markdown(_language_model(record["language_model"])))
+        parts.append(markdown_table(_language_model(record["language_model"])))
     return "\n\n".join(parts)
-
-
-def fill(text: str, mark: str, content: str) -> str:
-    """`text` with `content` between the marks, ``<!-- bench:rnn -->`` and ``<!-- /bench:rnn -->`` for one.
-
-    Raises
-    ------
-    ValueError
-        If the two are not there, each once and in this order.
-    """
-    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):
-        raise ValueError(f"expected a line {begin} and after it a line {end}, each once, to write between them")
-    return f"{text[: text.index(begin)]}{begin}\n{content}\n{text[text.index(end) :]}"
 
 
 def _times(
@@ -168,6 +241,9 @@ def where(record: Mapping[str, Any]) -> str:
     it = record["machine"]
     torch = next((case["pytorch"] for case in record.get("cases", ()) if "pytorch" in case), None)
     threads = f", OMP_NUM_THREADS={it['threads']}" if it["threads"] else ""
+    native = record.get("native") or {}
+    if native:
+        threads += f", native operator ({native['instruction_set']})" if native["available"] else ", no native operator"
     versions = f"mxnet {it['mxnet']}" + (f", PyTorch {torch['version']}" if torch else "")
     cores = f"{it['cores']} core{'s' if it['cores'] != 1 else ''}"
     return f"{it['processor']}, {cores}, {it['instruction_set']}{threads}; {versions}; {record['date']}"
@@ -196,23 +272,16 @@ def _once(cost: Optional[Mapping[str, Any]]) -> str:
     return f"{cost['first_call']:.2f}; " + ("?" if cost["memory"] is None else f"{cost['memory'] / 1e6:.0f}")
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table that also reads well as it is; the first column to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = [[row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))] for row in rows]
-    lines.insert(1, ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def picture(records: Sequence[Mapping[str, Any]], path: Any) -> None:
-    """The ratio of times in each case, with its quartiles, as a PNG file; hollow where the machine was busy.
+def picture(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """The ratio of times in each case, with its quartiles; hollow where the machine was busy.
 
     One row of panels for each record, one column for each work.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-    from matplotlib.ticker import FuncFormatter, NullLocator
 
+    Raises
+    ------
+    ValueError
+        If no record has times.
+    """
     works = [work for work in WORKS if any(work in case for record in records for case in record["cases"])]
     if not works:
         raise ValueError(f"there is nothing to draw: no record holds {' or '.join(WORKS)}")
@@ -259,7 +328,7 @@ def picture(records: Sequence[Mapping[str, Any]], path: Any) -> None:
     marks.append(Line2D([], [], marker="o", color="0.4", markerfacecolor="white", label="the machine was busy"))
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
     figure.suptitle(where(records[0]), fontsize=8)
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 _NONE: Mapping[str, Any] = {"ratios": {}}

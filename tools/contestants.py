@@ -1,4 +1,4 @@
-"""Who takes part in a benchmark: the same layer by this package, by Gluon in three ways, and by PyTorch.
+"""The contestants of a benchmark: the same layer by this package, by Gluon in three ways, and by PyTorch.
 
 A case is a layer and the shape of its inputs; its contestants get the same weights, inputs and states.
 """
@@ -29,7 +29,26 @@ from deeprnn.nn.stack import LAYOUTS
 from deeprnn.nn.unroll import split
 from deeprnn.testing import copy_parameters, randomize
 
-__all__ = ["ASIDES", "CONTESTANTS", "Case", "Contestant", "Here", "Problem", "Torch", "build", "installed", "memory"]
+__all__ = [
+    "ASIDES",
+    "CONTESTANTS",
+    "STATIC",
+    "WORKS",
+    "WORK_TITLES",
+    "Case",
+    "Contestant",
+    "Here",
+    "Problem",
+    "Torch",
+    "build",
+    "installed",
+    "memory",
+]
+
+WORKS = ("inference", "training")
+"""What is timed: a forward pass, and a forward and a backward pass with the gradients of inputs and parameters."""
+
+WORK_TITLES = {"inference": "inference", "training": "forward + backward"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +95,7 @@ class Case:
         return 4 * (inputs + self.length * recurrent) * (2 if work == "training" else 1)
 
     def limit(self, work: str, flops: float, bytes_per_second: float) -> float:
-        """Seconds that the work takes at best, at these rates."""
+        """Seconds that the work takes at least, at these rates."""
         return max(2 * self.multiply_adds(work) / flops, self.bytes_read(work) / bytes_per_second)
 
 
@@ -87,18 +106,18 @@ class Contestant(Protocol):
     """One implementation, set up for one case."""
 
     def results(self) -> dict[str, np.ndarray]:
-        """Outputs, states and gradients, under the names of `parity.Run`."""
+        """Outputs, states and gradients, under the names of `testing.Run`."""
 
     def time(self, work: str, calls: int) -> float:
         """Seconds for one call of the work, the mean over `calls`."""
 
     def close(self) -> None:
-        """End what was set up."""
+        """Release what was set up."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What all contestants of a case are given: the layer with the weights, inputs, states, the outputs' gradient."""
+    """What all contestants of a case get: the layer with the weights, inputs, states, the outputs' gradient."""
 
     case: Case
     layer: gluon.Block
@@ -220,7 +239,7 @@ class Torch:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C is for this process alone, which then ends that one
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends that one
         )
         ready = self._answer()
         self.version, self.threads = ready["version"], ready["threads"]
@@ -259,7 +278,7 @@ class Torch:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the PyTorch process ended with exit code {self._process.wait()}; it says why above")
+            raise RuntimeError(f"the PyTorch process ended with exit code {self._process.wait()}; its error is above")
         return json.loads(line)
 
 
@@ -279,11 +298,11 @@ CONTESTANTS: Mapping[str, Callable[[Problem], Contestant]] = {
 """By name; those of Gluon are hybridized with static_alloc and static_shape, all but ``gluon-eager``."""
 
 ASIDES = ("gluon-eager", "gluon-cells")
-"""Contestants for orientation: they may sit out rounds of long work."""
+"""Contestants for orientation: they may skip rounds of long work."""
 
 
 def installed(names: Iterable[str]) -> list[str]:
-    """Those of the contestants that can take part here."""
+    """Those of the contestants that are installed."""
     names = [check_choice("contestants", name, tuple(CONTESTANTS)) for name in names]
     return [name for name in names if name != "pytorch" or importlib.util.find_spec("torch")]
 

@@ -1,11 +1,11 @@
 r"""How cost grows: time and memory of a hybridized stack, by steps, layers, units and sequences.
 
-One size is varied at a time around `BASE`. What is told is the cost of a cell-step: one layer, one step, one sequence.
-Steps and layers only repeat it, so a call ought to take
+One size is varied at a time around `BASE`. What counts is the cost of a cell-step: one layer, one step, one sequence.
+Steps and layers only repeat it, so that a call ought to take
 
 .. math:: t = \text{fixed} + \text{each} \cdot T \qquad \text{and} \qquad t = \text{fixed} + \text{each} \cdot L
 
-and `verdicts` says how near to such a line the times are.
+and `verdicts` measures how near to such a line the times are.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullLocator
 
-from .bench import TRIES, WORKS, Case, Spread, alone
-from .bench_report import WORK_TITLES, markdown, milliseconds, where
-from .contestants import Here, Problem, memory
+from .bench_report import milliseconds, where
+from .clock import TRIES, Spread
+from .contestants import WORK_TITLES, WORKS, Case, Here, Problem, memory
+from .processes import alone
+from .tables import markdown_table
 
-__all__ = ["AXES", "BASE", "LINEAR", "brief", "busy", "picture", "point", "points", "table", "verdicts"]
+__all__ = ["AXES", "BASE", "LINEAR", "brief", "busy", "picture", "point", "points", "report", "verdicts"]
 
 BASE = Case(128, 128, 2, 64, 16)
 
@@ -39,7 +44,8 @@ TOLERANCE = 0.2
 SAMPLES, SAMPLE_SECONDS = 5, 0.1
 
 PROCESSES = 3
-"""A process may be slow for all of its life, by up to a half, perhaps by where its memory lies: the fastest counts."""
+"""A process may be slow for all of its life, by up to a half, perhaps because of where its memory is: the fastest
+counts."""
 
 
 def points(cell: str = "rnn") -> list[Case]:
@@ -59,9 +65,9 @@ def point(case: Case) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``case`` and its ``name``; and by work ``first_call``, the seconds of the first call, the drawing of the graph
+        ``case`` and its ``name``; and by work ``first_call``, the seconds of the first call, the building of the graph
         included, ``seconds`` of a later one as `Spread` (of the steadiest of up to `TRIES` tries), and ``memory``,
-        bytes at the peak so far less those after import (None where the system does not tell).
+        bytes at the peak so far less those after import (None if the system does not report it).
     """
     measured = [alone(_point, case) for _ in range(PROCESSES)]
     return {**measured[0], **{work: min((one[work] for one in measured), key=_median) for work in WORKS}}
@@ -149,7 +155,7 @@ def verdicts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _said(verdict: Mapping[str, Any]) -> str:
+def _sentence(verdict: Mapping[str, Any]) -> str:
     """A verdict in a sentence or two."""
     name = AXES[verdict["axis"]][0]
     line = f"{1e3 * verdict['fixed']:.3g} ms a call and {1e3 * verdict['each']:.3g} ms for each of the {name}"
@@ -162,16 +168,16 @@ def _said(verdict: Mapping[str, Any]) -> str:
         text += f"not linear: {verdict['off']:.0%} off the line at {verdict['at']} ({line})"
     text += f". A cell-step costs the same within {TOLERANCE:.0%} from {verdict['even_from']} up"
     if verdict["even_from"] > 1 and verdict["fixed"] > 0:
-        text += "; below, the fixed cost of a call is felt"
+        text += "; below, the fixed cost of a call shows"
     return text + "."
 
 
 def brief(record: Mapping[str, Any]) -> str:
     """The verdicts, as a list in Markdown."""
-    return "\n".join(f"- {_said(verdict)}" for verdict in verdicts(record))
+    return "\n".join(f"- {_sentence(verdict)}" for verdict in verdicts(record))
 
 
-def table(record: Mapping[str, Any]) -> str:
+def report(record: Mapping[str, Any]) -> str:
     """A record as Markdown: its verdicts, and a table for each size that is varied."""
     base = replace(BASE, cell=record["cell"])
     parts = [
@@ -193,16 +199,12 @@ def table(record: Mapping[str, Any]) -> str:
             used = each["training"]["memory"]
             row += ["?", "?"] if used is None else [f"{used / 1e6:.0f}", f"{used / 1e3 / _cell_steps(each):.3g}"]
             rows.append(row)
-        parts.append(markdown(rows))
+        parts.append(markdown_table(rows))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def picture(record: Mapping[str, Any], path: Any) -> None:
-    """Time (above) and memory (below) of a cell-step by each of the sizes, as a PNG file."""
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-    from matplotlib.ticker import FuncFormatter, NullLocator
-
+def picture(record: Mapping[str, Any]) -> Figure:
+    """Time (above) and memory (below) of a cell-step by each of the sizes."""
     colours = dict(zip(WORKS, ("C0", "C1")))
     figure = Figure(figsize=(13, 6.4), layout="constrained")
     panels = figure.subplots(2, len(AXES), sharex="col", sharey="row")
@@ -238,4 +240,4 @@ def picture(record: Mapping[str, Any], path: Any) -> None:
     marks.append(Line2D([], [], color="0.8", linestyle="--", label="where the others are varied"))
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
     figure.suptitle(f"{record['cell']}: {where(record)}", fontsize=8)
-    figure.savefig(path, dpi=150)
+    return figure

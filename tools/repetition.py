@@ -20,12 +20,12 @@ Text = Union[str, Sequence[int], np.ndarray]
 
 
 class Copied(NamedTuple):
-    """What of a text stands in its source word for word.
+    """What of a text occurs in its source word for word.
 
     Attributes
     ----------
     share : float
-        Of its windows, those that stand in the source.
+        Of its windows, those that occur in the source.
     longest : int
         Symbols in its longest run that does.
     """
@@ -49,7 +49,7 @@ def repeated(text: Text, window: int = WINDOW) -> float:
 
 
 def copied(text: Text, source: Text, window: int = WINDOW) -> Copied:
-    """How much of `text` stands in `source`, word for word.
+    """How much of `text` occurs in `source`, word for word.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def _names(symbols: np.ndarray, length: int) -> np.ndarray:
     names = np.unique(symbols, return_inverse=True)[1]
     done = 1
     while done < length:
-        step = min(done, length - done)  # two windows may overlap: together they say what is in both
+        step = min(done, length - done)  # two windows may overlap: together they name what is in both
         names = _joined(names, names, step)
         done += step
     return names

@@ -1,7 +1,7 @@
-"""PyTorch's side of a benchmark: a process of its own, so that neither library's threads and memory are the other's.
+"""PyTorch's side of a benchmark: a process of its own, so that the two libraries share neither threads nor memory.
 
-`bench` runs this file by its path, not as a module of the package, because the package brings in MXNet. Orders come in
-and answers go out as lines of JSON; arrays lie in .npz files, which the orders name.
+`contestants` runs this file by its path, not as a module of the tools, because those import MXNet. Orders come in and
+answers go out as lines of JSON; arrays are in .npz files, which the orders name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 
 def load(case: dict[str, Any], path: str) -> dict[str, Any]:
-    """The layer with the weights of the file, and what it is given; arrays become tensors of their dtype."""
+    """The layer with the weights of the file, and its inputs; arrays become tensors of their dtype."""
     with np.load(path) as arrays:
         tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     options = {"nonlinearity": case["activation"]} if case["cell"] == "rnn" else {}
@@ -75,7 +75,7 @@ def main() -> None:
     """Carry out one order after the other."""
     problem: dict[str, Any] = {}
     if "OMP_NUM_THREADS" in os.environ:
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # as MXNet does; else each takes what it thinks best
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # as MXNet does; by default each decides by itself
     print(json.dumps({"version": torch.__version__, "threads": torch.get_num_threads()}), flush=True)
     for line in sys.stdin:
         order = json.loads(line)

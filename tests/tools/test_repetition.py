@@ -1,4 +1,4 @@
-"""What repeats in a text, and what it took from another, against the plainest way to say it."""
+"""What repeats in a text, and what it took from another, against the plainest implementation."""
 
 from __future__ import annotations
 

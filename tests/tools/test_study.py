@@ -1,9 +1,10 @@
-"""A study of depth: what is trained, what is not again, what a stop and a divergence do, and the record."""
+"""A study of depth: what is trained, what is not repeated, what a stop and a divergence do, and the record."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import time
 from pathlib import Path
@@ -12,18 +13,23 @@ import pytest
 
 import deeprnn
 from deeprnn.cli import options
-from tools import study
+from tools import jobs, study
+from tools.jobs import Command, side_by_side
+from tools.page import page
 from tools.repetition import repeated
-from tools.study import Command, plan, record, side_by_side, table, train_all, write_all
+from tools.study import plan, train_all, write_all
+from tools.study_record import epochs_until, record, report, spread
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+PAGE = Path(__file__).parents[2] / "docs" / "depth.html"
 TEXT = "".join(
     f"{n} little ducks went out one day, over the hills & far <away>; {n * n} came back\n" for n in range(40)
 )
 TINY = ("--hidden-size=6", "--max-chars=2000", "--split=0.8,0.1,0.1", "--batch-size=8", "--seq-len=10", "--unknown")
 
 TRAINER = '''
-"""Leaves what a training leaves, at once. With 3 layers it diverges, with 4 it fails, with 5 the arguments are wrong"""
+"""Leaves what a training leaves, at once. With 3 layers it diverges, with 4 it fails, 5 it refuses."""
 import json, sys
 from pathlib import Path
 from deeprnn.cli import options
@@ -45,6 +51,8 @@ rows = [
 rows = rows[:1] if layers in (3, 4) else rows
 (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
 if layers == 3:
+    state = {"state": "diverged", "reason": "the loss is nan at step 9 (epoch 2): try a lower --lr"}
+    (folder / "state.json").write_text(json.dumps(state))
     sys.exit(print("deeprnn: error: the loss is nan at step 9 (epoch 2): try a lower --lr", file=sys.stderr) or 1)
 if layers == 4:
     sys.exit(print("deeprnn: error: No space left on device", file=sys.stderr) or 1)
@@ -66,7 +74,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "trainer.py"
     path.write_text(TRAINER)
-    monkeypatch.setattr(study, "PROGRAM", (sys.executable, "-W", "ignore", str(path)))
+    monkeypatch.setattr(jobs, "PROGRAM", (sys.executable, "-W", "ignore", str(path)))
     monkeypatch.setenv("PYTHONPATH", str(Path(deeprnn.__file__).parents[1]))
 
 
@@ -87,34 +95,58 @@ def test_each_depth_comes_once_before_a_second_seed_and_deep_ones_first(tmp_path
     assert len({run.folder for run in runs}) == 6
 
 
-def test_all_recipes_read_the_first_ones_text(tmp_path, monkeypatch):
-    (tmp_path / "book.yaml").write_text((options.PRESETS / "book.yaml").read_text())
-    (tmp_path / "other.yaml").write_text("residual: true\nepochs: 3\n")
-    monkeypatch.setattr(options, "PRESETS", tmp_path)
-    first, second = plan(["book", "other"], [2], 1, tmp_path / "runs")
+def test_all_recipes_read_the_first_ones_text(tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text("residual: true\nepochs: 3\n")
+    first, second = plan(["book", str(other)], [2], 1, tmp_path / "runs")
     assert (first.recipe, second.recipe) == ("book", "other")
+    assert second.folder.name == "other-2-0"
     assert second.config.model.residual and second.config.train.epochs == 3
     for run in (first, second):
         data = run.config.data
-        assert (data.corpus, data.max_chars, data.split) == ("jaychou", 10_000, (1, 0, 0))
-    assert plan(["other", "book"], [2], 1, tmp_path / "runs")[1].config.data.max_chars is None
+        assert (data.corpus, data.max_chars) == ("jaychou", 10_000)
+    assert plan([str(other), "book"], [2], 1, tmp_path / "runs")[1].config.data.max_chars is None
+
+
+def test_text_is_held_out_unless_another_split_is_asked_for(tmp_path):
+    (run,) = plan(["book"], [2], 1, tmp_path)  # which by itself trains on all of its text
+    assert run.config.data.split == (0.8, 0.1, 0.1) and run.config.data.unknown
+    (run,) = plan(["book"], [2], 1, tmp_path, ["--split=1,0,0"])
+    assert run.config.data.split == (1, 0, 0) and not run.config.data.unknown
+    (run,) = plan(["book"], [2], 1, tmp_path, ["--unknown=false"])
+    assert run.config.data.split == (0.8, 0.1, 0.1) and not run.config.data.unknown
+
+
+def test_a_recipe_is_a_preset_or_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"--recipes: there is no file mine\.yaml"):
+        plan(["mine.yaml"], [1], 1, tmp_path)
+    Path("mine.yaml").write_text("hidden_size: 7\n")
+    Path("deep.yaml").write_text("hidden_size: 7\n")
+    (run,) = plan(["mine.yaml"], [1], 1, tmp_path)
+    assert (run.recipe, run.config.model.hidden_size) == ("mine", 7)
+    with pytest.raises(ValueError, match="--recipes has one of them twice: deep, deep"):
+        plan(["deep", "deep.yaml"], [1], 1, tmp_path)
+    Path("mine.yaml").write_text("hiden_size: 7\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml: unknown option 'hiden_size'"):
+        plan(["mine.yaml"], [1], 1, tmp_path)
 
 
 @pytest.mark.usefixtures("trainer")
 def test_what_is_over_is_not_done_again_and_what_was_stopped_goes_on(tmp_path, text):
-    runs, said = planned(tmp_path, text), []
+    runs, shown = planned(tmp_path, text), []
     stopped = runs[1].folder
     (stopped / "checkpoints").mkdir(parents=True)
     (stopped / "checkpoints" / "last.json").write_text("{}")
     (stopped / "config.yaml").write_text(options.in_yaml(runs[1].config.to_mapping()))
-    train_all(runs, 2, said.append)
-    assert len(said) == 4 and said[-1].startswith("4/4  book, ")
-    assert "perplexity 3" in said[-1] and "after 4 epochs" in said[-1] and all("left" in line for line in said[:-1])
+    train_all(runs, 2, shown.append)
+    assert len(shown) == 4 and shown[-1].startswith("4/4  book, ")
+    assert "perplexity 3" in shown[-1] and "after 4 epochs" in shown[-1] and all("left" in line for line in shown[:-1])
     assert [line.endswith("--resume") for line in sorted(calls(tmp_path))].count(True) == 1
     assert next(line for line in calls(tmp_path) if line.endswith("--resume")).count("--layers=1 --seed=0") == 1
     again = planned(tmp_path, text, seeds=3)
-    train_all(again, 2, said.append)
-    assert said[4] == "4 of 6 runs are over already"
+    train_all(again, 2, shown.append)
+    assert shown[4] == "4 of 6 runs are over already"
     assert len(calls(tmp_path)) == 6
 
 
@@ -127,10 +159,10 @@ def test_a_folder_with_a_run_of_other_options_is_refused(tmp_path, text):
 
 @pytest.mark.usefixtures("trainer")
 def test_a_divergence_is_a_result(tmp_path, text):
-    runs, said = planned(tmp_path, text, layers=(1, 3)), []
-    train_all(runs, 2, said.append)
-    assert sum("diverged, the loss is nan at step 9" in line for line in said) == 2
-    train_all(runs, 2, said.append)
+    runs, shown = planned(tmp_path, text, layers=(1, 3)), []
+    train_all(runs, 2, shown.append)
+    assert sum("diverged, the loss is nan at step 9" in line for line in shown) == 2
+    train_all(runs, 2, shown.append)
     assert len(calls(tmp_path)) == 4, "it diverged once and would again"
     made = record(runs, 2.0, 50)
     json.dumps(made, allow_nan=False)
@@ -139,24 +171,25 @@ def test_a_divergence_is_a_result(tmp_path, text):
     assert three["train"] == {"median": None, "low": None, "high": None}
     assert three["train_at"]["4"]["median"] is None
     assert one["train"]["median"] == pytest.approx(1 + 9.05 / 4)
-    assert "2 diverged" in table(made)
+    diverged = next(line for line in report(made).splitlines() if line.split()[1:2] == ["3"])
+    assert diverged.endswith(" 2 of 2") and "infinite" in diverged
 
 
 @pytest.mark.usefixtures("trainer")
 @pytest.mark.parametrize(
-    ("layers", "error", "said"),
+    ("layers", "error", "message"),
     [
-        (4, RuntimeError, r"book, 4 layers, seed 0: No space left on device \(exit code 1; see .*book-4-0.log\)"),
-        (5, ValueError, "^--corpus is not what it was$"),
+        (4, RuntimeError, r"book, 4 layers, seed 0: .*No space left on device \(exit code 1; see .*book-4-0.log\)"),
+        (5, ValueError, r"book, 5 layers, seed 0: .*--corpus is not what it was \(exit code 2; see .*book-5-0.log\)"),
     ],
 )
-def test_any_other_failure_is_none(tmp_path, text, layers, error, said):
-    with pytest.raises(error, match=said):
+def test_any_other_failure_ends_the_study(tmp_path, text, layers, error, message):
+    with pytest.raises(error, match=message):
         train_all(planned(tmp_path, text, layers=(layers,), seeds=1), 1, lambda _: None)
 
 
 def test_who_stops_looking_stops_the_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "PROGRAM", (sys.executable, "-c"))
+    monkeypatch.setattr(jobs, "PROGRAM", (sys.executable, "-c"))
     beat = "import sys, time\nwhile True: open(sys.argv[1], 'a').write('x'); time.sleep(0.02)"
     wait = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.02)"
     log = tmp_path / "log"
@@ -195,8 +228,8 @@ def test_the_record_is_what_the_runs_left(tmp_path, text):
     one, two = made["groups"]
     assert (one["layers"], two["layers"], two["parameters"], two["epochs"]) == (1, 2, 200, 20)
     assert set(one["train_at"]) == {"5", "10", "20"}
-    by_hand = sorted(1 + (8 + seed / 10) / 20 for seed in range(3))
-    assert two["train"] == pytest.approx(dict(zip(("low", "median", "high"), by_hand)))
+    expected = sorted(1 + (8 + seed / 10) / 20 for seed in range(3))
+    assert two["train"] == pytest.approx(dict(zip(("low", "median", "high"), expected)))
     # 1 + 8 / e <= 1.5 first at e = 16, 1 + 8.1 / e at 17, 1 + 8.2 / e at 17; an epoch takes half a second.
     assert two["epochs_to"] == {"median": 17, "low": 16, "high": 17}
     assert two["seconds_to"] == {"median": 8.5, "low": 8, "high": 8.5}
@@ -211,9 +244,9 @@ def test_the_record_is_what_the_runs_left(tmp_path, text):
 
 
 def test_a_perplexity_never_reached():
-    assert study._reached({"train": [3.0, None, 2.0], "seconds_by_epoch": [1, 1, 1]}, 1.5) == (None, None)
-    assert study.spread([1.0, None, 3.0]) == {"median": 3.0, "low": 1.0, "high": None}
-    assert study.spread([None, 2.0, None])["median"] is None
+    assert epochs_until({"train": [3.0, None, 2.0], "seconds_by_epoch": [1, 1, 1]}, 1.5) == (None, None)
+    assert spread([1.0, None, 3.0]) == {"median": 3.0, "low": 1.0, "high": None}
+    assert spread([None, 2.0, None])["median"] is None
 
 
 # The command
@@ -227,7 +260,7 @@ def test_the_script_trains_writes_and_reports(script, tmp_path, text, capsys):
     shown = capsys.readouterr().out
     assert "1/1  book" in shown and "text 4/4" in shown
     made = json.loads((tmp_path / "s.json").read_text())
-    assert shown.endswith(table(made))
+    assert shown.endswith(report(made))
     assert all(math.isfinite(group["train"]["median"]) for group in made["groups"])
     assert made["command"].startswith("python scripts/compare.py depth --layers 1 --recipes book ")
     assert str(tmp_path) not in str(made)
@@ -235,7 +268,41 @@ def test_the_script_trains_writes_and_reports(script, tmp_path, text, capsys):
     assert script.main(["depth", *flags, "--report-only"]) == 0
 
 
-def test_ctrl_c_stops_the_runs_and_says_how_to_go_on(interrupted, tmp_path, text):
+def test_a_study_writes_no_texts_unless_asked_to(script, tmp_path, text, capsys, monkeypatch):
+    monkeypatch.setattr(study, "write_all", lambda *_: pytest.fail("texts"))
+    flags = ["--layers", "1", "--seeds", "1", "--corpus", text, "--max-chars", "2000", "--set", "hidden_size=6"]
+    flags += ["--epochs", "1", "--no-diagnose", "--out", str(tmp_path / "runs"), "--json", str(tmp_path / "s.json")]
+    assert script.main(["depth", *flags]) == 0
+    assert "valid perplexity" in capsys.readouterr().out
+    made = json.loads((tmp_path / "s.json").read_text())
+    assert made["groups"][0]["texts"] == [] and made["corpus"]["symbols"]["test"] == 200
+    assert "What they write" not in page(made)
+
+
+def test_a_page_is_made_again_from_records_alone(script, tmp_path, capsys):
+    records = [str(BENCHMARKS / f"depth_{name}.json") for name in ("timemachine", "tinyshakespeare")]
+    assert script.main(["depth", "--page", *records, "--out", str(tmp_path / "page.html")]) == 0
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert html == page(*(json.loads(Path(record).read_text(encoding="utf-8")) for record in records))
+    command = f"scripts/compare.py depth --page {' '.join(records)} --out docs/depth.html"
+    assert without_drawings(html) == without_drawings(PAGE.read_text(encoding="utf-8")), command
+    assert capsys.readouterr().out == ""
+
+
+def without_drawings(html):
+    """Another version of matplotlib draws the same a little differently."""
+    return re.sub("<svg.*?</svg>", "", html, flags=re.DOTALL)
+
+
+def test_a_page_is_made_of_records_of_studies_only(refusal, tmp_path):
+    file = tmp_path / "other.json"
+    for content in ("{", "[]", '{"groups": []}'):
+        file.write_text(content)
+        assert f"{file} is not a record of compare.py depth" in refusal(["depth", "--page", str(file), "--out", "x"])
+    assert "--page needs --out" in refusal(["depth", "--page", str(file)])
+
+
+def test_ctrl_c_stops_the_runs_and_names_the_way_to_continue(interrupted, tmp_path, text):
     flags = ["--layers", "1", "--seeds", "1", "--corpus", text, "--max-chars", "2000", "--set", "hidden_size=6"]
     flags += ["--epochs", "100000", "--no-diagnose", "--out", str(tmp_path / "runs")]
     metrics = tmp_path / "runs" / "book-1-0" / "metrics.jsonl"
@@ -248,14 +315,14 @@ def test_ctrl_c_stops_the_runs_and_says_how_to_go_on(interrupted, tmp_path, text
 
     code, error = interrupted(str(SCRIPT), "depth", *flags, ready=trains, within=60)
     assert code == 130
-    assert error == "interrupted; 0 of 1 runs are over; go on with the same command\n"
+    assert error == "interrupted; 0 of 1 runs are over; the same command continues\n"
     size = metrics.stat().st_size
     time.sleep(0.5)
     assert metrics.stat().st_size == size
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--layers", "1,two"], "--layers must be whole numbers, got 'two'"),
         (["--layers", "0"], "--layers must be at least 1, got 0"),
@@ -271,7 +338,9 @@ def test_ctrl_c_stops_the_runs_and_says_how_to_go_on(interrupted, tmp_path, text
         (["--split", "1,1"], "--split must be three shares"),
         (["--html", "nowhere/page.html"], "there is no folder nowhere"),
         (["--samples", "some"], "invalid choice: 'some'"),
+        (["--recipes", "book,mine.yaml"], "--recipes: there is no file mine.yaml"),
+        (["--page", "nowhere.json"], "nowhere.json"),
     ],
 )
-def test_wrong_usage_is_told_in_one_line(refusal, tmp_path, arguments, said):
-    assert said in refusal(["depth", "--out", str(tmp_path), "--no-diagnose", *arguments])
+def test_an_invalid_argument_is_reported_in_one_line(refusal, tmp_path, arguments, message):
+    assert message in refusal(["depth", "--out", str(tmp_path), "--no-diagnose", *arguments])

@@ -1,0 +1,49 @@
+"""The command lines of the scripts: one style of help, errors in one line, exit codes.
+
+Help texts are short sentences, and name the default unless that is empty; exit codes are at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Optional
+
+from deeprnn._util.arguments import Parser as OneLineParser
+
+__all__ = ["EXIT_CODES", "Parser"]
+
+EXIT_CODES = "Exit code 0: {done}; 1: {failed}; 2: invalid arguments; 130: interrupted."
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds the default to each help text, unless there is none or the text names it."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26, width=100)
+
+    def _get_help_string(self, action: argparse.Action) -> Optional[str]:
+        default = action.default
+        none = default is None or default is False or default in ([], argparse.SUPPRESS)
+        if none or "(default" in str(action.help) or not action.option_strings:
+            return action.help
+        if isinstance(default, (list, tuple)):
+            return f"{action.help} (default: {' '.join(map(str, default))})"
+        return f"{action.help} (default: %(default)s)"
+
+
+class Parser(OneLineParser):
+    """Reports an invalid argument in one line, without the usage, exit code 2.
+
+    Parameters
+    ----------
+    done, failed
+        What exit codes 0 and 1 mean; shown at the end of the help.
+    """
+
+    def __init__(self, *, done: str = "", failed: str = "", **options: Any) -> None:
+        options.setdefault("formatter_class", _Help)
+        if done:
+            codes = EXIT_CODES.format(done=done, failed=failed)
+            options["epilog"] = f"{options.get('epilog', '')} {codes}".strip()
+        super().__init__(allow_abbrev=False, add_help=False, **options)
+        self.add_argument("-h", "--help", action="help", help="Show this help and exit.")

@@ -1,0 +1,440 @@
+"""The slips of `scripts/mutations.py`, in the formulas, in the layers and in the C++ of the native operator.
+
+Over 350 lines, as it is one list.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["KERNELS", "MUTATIONS", "SUITES", "Mutation"]
+
+PARITY = ("tests/test_testing.py::test_pairwise", "tests/nn/test_laws.py")
+KERNEL_TESTS = ("tests/nn/test_native.py", *PARITY)
+
+KERNELS = "nn/kernels"
+
+
+class Mutation(NamedTuple):
+    """In `file`, the one place that reads `old` reads `new`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the library has to be built again."""
+        return self.file.startswith(KERNELS)
+
+    @property
+    def suite(self) -> str:
+        """Which of `SUITES` has to notice it."""
+        if self.compiled:
+            return "kernels"
+        return "layers" if self.file in ("nn/stack.py", "nn/native.py") else "formulas"
+
+
+SUITES = {"formulas": PARITY, "layers": PARITY, "kernels": KERNEL_TESTS}
+
+
+def _cell(name: str, old: str, new: str) -> Mutation:
+    return Mutation(name, "nn/cells.py", old, new)
+
+
+def _unroll(name: str, old: str, new: str) -> Mutation:
+    return Mutation(name, "nn/unroll.py", old, new)
+
+
+def _stack(name: str, old: str, new: str) -> Mutation:
+    return Mutation(name, "nn/stack.py", old, new)
+
+
+def _native(name: str, old: str, new: str) -> Mutation:
+    return Mutation(name, "nn/native.py", old, new)
+
+
+def _gate(name: str, old: str, new: str) -> Mutation:
+    return Mutation(f"kernel: {name}", "nn/kernels/cells.h", old, new)
+
+
+def _product(name: str, old: str, new: str) -> Mutation:
+    return Mutation(f"kernel: {name}", "nn/kernels/products.h", old, new)
+
+
+def _time(name: str, old: str, new: str) -> Mutation:
+    return Mutation(f"kernel: {name}", "nn/kernels/recurrence.h", old, new)
+
+
+ELMAN = 'projected + self.dense(F, states[0], "h2h", params)'
+ELMAN_ACTIVATED = "F.Activation(preactivation, act_type=self.activation)"
+GRU_RECUR = 'self.dense(F, hidden, "h2h", params), 3'
+GRU_LAST = "candidate + update * (hidden - candidate)"
+LSTM_RECUR = 'projected + self.dense(F, hidden, "h2h", params)'
+LSTM_CELL = "cell = self._clipped(F, sigmoid(F, f) * cell + sigmoid(F, i) * tanh(F, c))"
+LSTM_SPLIT = "i, f, c, o = split_gates("
+LSTM_OUTPUT = "hidden = sigmoid(F, o) * tanh(F, seen)"
+LSTM_PROJECTED = 'hidden = affine(F, hidden, params["h2r_weight"], None, self.projection_size)'
+BIAS_ROW = 'F.broadcast_like(F.expand_dims(params["h2h_bias"], axis=0), projected)'
+TRANSPOSED = (
+    '{**params, "h2h_weight": F.reshape(F.transpose(F.reshape(params["h2h_weight"], '
+    "shape=(-4, %d, -1, 0)), axes=(0, 2, 1)), shape=(-3, 0))}"
+)  # each gate's square block by itself
+
+MUTATIONS = (
+    _cell("elman: always tanh", ELMAN_ACTIVATED, ELMAN_ACTIVATED.replace("self.activation", '"tanh"')),
+    _cell("elman: recurrent weight transposed", ELMAN, ELMAN.replace("params)", f"{TRANSPOSED % 1})")),
+    _cell("elman: recurrent product forgotten", ELMAN, ELMAN.replace("+ self", "+ 0 * self")),
+    _cell("elman: recurrent product subtracted", ELMAN, ELMAN.replace("+ self", "- self")),
+    _cell("elman: recurrent bias added again", ELMAN, f"{ELMAN} + {BIAS_ROW}"),
+    _cell("elman: activated twice", ELMAN_ACTIVATED, ELMAN_ACTIVATED.replace("preactivation", f"{ELMAN_ACTIVATED}")),
+    _cell("elman: not activated", ELMAN_ACTIVATED, "preactivation"),
+    _cell("elman: old state handed on", f"return [{ELMAN_ACTIVATED}]", "return states"),
+    _cell("elman: gradient cut at the state", ELMAN, ELMAN.replace("states[0]", "F.BlockGrad(states[0])")),
+    _cell("elman: state added to the output", ELMAN_ACTIVATED, f"states[0] + {ELMAN_ACTIVATED}"),
+    _cell(
+        "gru: reset and update exchanged in the inputs", "input_r, input_z, input_h =", "input_z, input_r, input_h ="
+    ),
+    _cell(
+        "gru: reset and update exchanged in the states", "state_r, state_z, state_h =", "state_z, state_r, state_h ="
+    ),
+    _cell("gru: candidate's rows first", "state_r, state_z, state_h =", "state_h, state_r, state_z ="),
+    _cell(
+        "gru: reset before the product",
+        "reset * state_h",
+        'split_gates(F, self.dense(F, reset * hidden, "h2h", params), 3, self.hidden_size)[2]',
+    ),
+    _cell("gru: reset gate forgotten", "reset * state_h", "state_h + 0 * reset"),
+    _cell("gru: update gate the other way round", GRU_LAST, "hidden + update * (candidate - hidden)"),
+    _cell(
+        "gru: recurrent bias forgotten",
+        GRU_RECUR,
+        GRU_RECUR.replace("params)", '{**params, "h2h_bias": 0 * params["h2h_bias"]})'),
+    ),
+    _cell("gru: recurrent bias added again", GRU_RECUR, GRU_RECUR.replace("params)", f"params) + {BIAS_ROW}")),
+    _cell(
+        "gru: recurrent bias outside the reset gate",
+        "reset * state_h",
+        (
+            'reset * split_gates(F, self.dense(F, hidden, "h2h", {**params, "h2h_bias": 0 * params["h2h_bias"]}), 3, '
+            "self.hidden_size)[2] + F.broadcast_add(F.zeros_like(input_h), "
+            'F.slice_axis(F.expand_dims(params["h2h_bias"], axis=0), axis=1, begin=2 * self.hidden_size, end=None))'
+        ),
+    ),
+    _cell("gru: recurrent weight transposed", GRU_RECUR, GRU_RECUR.replace("params)", f"{TRANSPOSED % 3})")),
+    _cell("gru: candidate a sigmoid", "tanh(F, input_h", "sigmoid(F, input_h"),
+    _cell("gru: old state left out of the sum", GRU_LAST, "candidate - update * candidate"),
+    _cell("lstm: input and forget exchanged", LSTM_SPLIT, "f, i, c, o = split_gates("),
+    _cell("lstm: forget and output exchanged", LSTM_SPLIT, "i, o, c, f = split_gates("),
+    _cell("lstm: candidate a sigmoid", LSTM_CELL, LSTM_CELL.replace("tanh(F, c)", "sigmoid(F, c)")),
+    _cell("lstm: recurrent weight transposed", LSTM_RECUR, LSTM_RECUR.replace("params)", f"{TRANSPOSED % 4})")),
+    _cell("lstm: recurrent bias added again", LSTM_RECUR, f"{LSTM_RECUR} + {BIAS_ROW}"),
+    _cell("lstm: forget bias of one added", LSTM_CELL, LSTM_CELL.replace("sigmoid(F, f)", "sigmoid(F, f + 1)")),
+    _cell("lstm: cell not squashed", LSTM_OUTPUT, "hidden = sigmoid(F, o) * seen"),
+    _cell("lstm: cell of the step before put out", LSTM_OUTPUT, "hidden = sigmoid(F, o) * tanh(F, states[1])"),
+    _cell("lstm: old cell state handed on", "return [hidden, cell]\n", "return [hidden, states[1]]\n"),
+    _cell("lstm: hidden and cell exchanged", "return [hidden, cell]\n", "return [cell, hidden]\n"),
+    _cell("lstm: clip dropped", LSTM_CELL, LSTM_CELL.replace("self._clipped(F, ", "(")),
+    _cell(
+        "lstm: clip of the handed-on state alone",
+        "return [hidden, cell]\n",
+        "return [hidden, self._clipped(F, cell)]\n",
+    ),
+    _cell(
+        "lstm: clip of the candidate alone",
+        LSTM_CELL,
+        "cell = sigmoid(F, f) * cell + self._clipped(F, sigmoid(F, i) * tanh(F, c))",
+    ),
+    _cell(
+        "lstm: projection forgotten",
+        LSTM_PROJECTED,
+        "hidden = F.slice_axis(hidden, axis=-1, begin=0, end=self.projection_size)",
+    ),
+    _cell(
+        "lstm: projection of the squashed output",
+        LSTM_PROJECTED,
+        LSTM_PROJECTED.replace("F, hidden", "F, F.tanh(hidden)"),
+    ),
+    _cell(
+        "dense: recurrent bias forgotten",
+        "return affine(F, x, weight, bias, rows)",
+        'return affine(F, x, weight, bias if part == "i2h" else None, rows)',
+    ),
+    _cell(
+        "dense: input bias taken twice",
+        'params[f"{part}_weight"], params[f"{part}_bias"]',
+        'params[f"{part}_weight"], params["i2h_bias"]',
+    ),
+    _unroll("static: backward outputs not turned round", "        outputs.reverse()", "        pass"),
+    _unroll(
+        "static: backward direction reads forwards",
+        "reversed(range(length)) if reverse else range(length)",
+        "range(length)",
+    ),
+    _unroll("static: mask of the step before", "living[t])", "living[t - 1])"),
+    _unroll(
+        "static: every step from the first state",
+        "    outputs = []\n    for t in reversed(range(length)) if reverse else range(length):\n"
+        "        new = cell.step(F, steps[t], states, params)",
+        "    outputs, first = [], states\n    for t in reversed(range(length)) if reverse else range(length):\n"
+        "        new = cell.step(F, steps[t], first, params)",
+    ),
+    _unroll(
+        "dynamic: backward outputs not turned round", "(F.reverse(outputs, axis=0) if reverse else outputs)", "outputs"
+    ),
+    _unroll(
+        "dynamic: mask not turned round",
+        "[F.reverse(sequence, axis=0) for sequence in sequences]",
+        "[F.reverse(projected, axis=0), *sequences[1:]]",
+    ),
+    _unroll(
+        "dynamic: gradient cut at the state",
+        "cell.step(F, slices[0], states, params)",
+        "cell.step(F, slices[0], [F.BlockGrad(state) for state in states], params)",
+    ),
+    _unroll("carry: old state put out", "output = new[0]", "output = old[0]"),
+    _unroll("carry: alive and ended exchanged", "F.where(alive, after, before)", "F.where(alive, before, after)"),
+    _unroll("carry: ended sequences go on", "F.where(alive, after, before)", "after"),
+    _unroll(
+        "carry: ended sequences lose their state",
+        "F.where(alive, after, before)",
+        "F.where(alive, after, F.zeros_like(after))",
+    ),
+    _unroll("mask: off by one", "masked(F, ones, sequence_length)", "masked(F, ones, sequence_length - 1)"),
+    _unroll(
+        "mask: outputs past the end kept",
+        "(outputs if sequence_length is None else masked(F, outputs, sequence_length))",
+        "outputs",
+    ),
+    _unroll("mask: inputs past the end seen", "inputs = masked(F, inputs, sequence_length)", "pass"),
+    _stack("stack: directions joined backward first", "_side_by_side(F, outputs)", "_side_by_side(F, outputs[::-1])"),
+    _stack("stack: last states backward first", "last.append(end)", "last.insert(layer * len(cells), end)"),
+    _stack(
+        "stack: first states of the wrong layer",
+        "split(F, state, self.num_layers * len(self.directions)) for state",
+        "reversed(split(F, state, self.num_layers * len(self.directions))) for state",
+    ),
+    _stack(
+        "stack: one first state for all layers",
+        "split(F, state, self.num_layers * len(self.directions)) for state",
+        (
+            "[split(F, state, self.num_layers * len(self.directions))[0]] * (self.num_layers * len(self.directions))"
+            " for state"
+        ),
+    ),
+    _stack(
+        "stack: backward direction with forward weights",
+        "classic(params[parameter_name(direction, layer, name)])",
+        'classic(params[parameter_name("l", layer, name)])',
+    ),
+    _stack("stack: backward direction reads forwards", 'reverse=direction == "r",', "reverse=False,"),
+    _stack("stack: outputs left time-major", "as_given(self._time_major(F, x)), [", "as_given(x), ["),
+    _stack("stack: given states ignored", "(inputs, *states))", "(inputs, *(0 * state for state in states)))"),
+    _stack(
+        "stack: last layer's state for all", "for state in zip(*last)]", "for state in zip(*[last[-1]] * len(last))]"
+    ),
+    _native("native: every layer reads forwards", "    if reverse:\n", "    if False:\n"),
+    _native("native: lengths dropped", 'attributes["lengths"] = 1', "sequence_length = None"),
+    _native(
+        "native: biases exchanged", '"i2h_bias", "h2h_bias", "h2r_weight"]', '"h2h_bias", "i2h_bias", "h2r_weight"]'
+    ),
+    _native(
+        "native: clip's bounds exchanged",
+        "clip_min=repr(low), clip_max=repr(high)",
+        "clip_min=repr(high), clip_max=repr(low)",
+    ),
+    Mutation(
+        "graphs: one static graph for all lengths",
+        "nn/graphs.py",
+        "current = current.for_length(length)",
+        "current = current.for_length(next((key[0].length for key in self._graphs._by_key if key[0].length), length))",
+    ),
+    # The operator's C++: products.
+    _product(
+        "a panel's edge of one column too few is packed",
+        "      for (int i = 0; i < width; ++i) {\n        const T* row = from + (j + i) * stride + p;",
+        "      for (int i = 0; i + 1 < width; ++i) {\n        const T* row = from + (j + i) * stride + p;",
+    ),
+    _product(
+        "a panel's last rows not packed",
+        "const int depth = static_cast<int>(k - p < kBlock ? k - p : kBlock);",
+        "const int depth = static_cast<int>(k - p < kBlock ? 0 : kBlock);",
+    ),
+    _product(
+        "part of a tile's last vector not written",
+        "else if (left > 0)",
+        "else if (left > 1)",
+    ),
+    _product(
+        "rows that are no multiple of the block forgotten",
+        "size = rows * (block + 1) / blocks - first;",
+        "size = rows / blocks;",
+    ),
+    _product(
+        "bias added with every slab",
+        "const T* bias = into.bias && p == 0 ? into.bias + j : nullptr;",
+        "const T* bias = into.bias ? into.bias + j : nullptr;",
+    ),
+    _product("bias not added", "if (into.bias) sum += lanes.load(into.bias + v * kWidth<T>);", ""),
+    _product("bias not added to few rows", "if (into.bias) sum += into.bias[j + i];", ""),
+    _product("sum of a later slab replaces the first", "bias, into.add || p > 0};", "bias, into.add};"),
+    _product(
+        "weight's gradient: rows beyond the block taken from the next one",
+        "r < size ? a[(p + q) * a_stride + i + r] : T(0)",
+        "r + 1 < size ? a[(p + q) * a_stride + i + r] : T(0)",
+    ),
+    _product("few rows: the third one dropped", "dots_of<T, 3>(", "dots_of<T, 2>("),
+    _product(
+        "few rows: last terms of a sum counted again",
+        "weight[i] = inside ? weights[p + i] : T(0);",
+        "weight[i] = inside ? weights[p + i] : weights[p];",
+    ),
+    # Its steps.
+    _time(
+        "first state of a reversed sequence at the end of the batch's longest",
+        "t + 1 >= (call.lengths ? call.lengths[n] : call.steps)",
+        "t + 1 >= call.steps",
+    ),
+    _time(
+        "last state of a reversed sequence at its end",
+        "call.outputs + ((call.options.reverse ? 0 : length - 1) * N + n) * S;",
+        "call.outputs + ((length - 1) * N + n) * S;",
+    ),
+    _time(
+        "last state of a sequence of another length",
+        "call.outputs + ((call.options.reverse ? 0 : length - 1) * N + n) * S;",
+        "call.outputs + ((call.options.reverse ? 0 : T_ - 1) * N + n) * S;",
+    ),
+    _time(
+        "state before a reversed step from the wrong side",
+        "(call.options.reverse ? t + 1 : t - 1) * call.batch",
+        "(call.options.reverse ? t : t - 1) * call.batch",
+    ),
+    _time(
+        "outputs past the end kept",
+        "          clear(call.outputs + (t * N + n) * S, S);\n",
+        "",
+    ),
+    _time(
+        "cell state goes on past the end",
+        "if constexpr (has_cell) copy(alive_cells + n * H, call.last_cell + n * H, H);",
+        "",
+    ),
+    _time(
+        "input part of a later chunk at the wrong steps",
+        "const long low = call.options.reverse ? T_ - done - count : done;  // the chunk's first step in memory",
+        "const long low = done;  // the chunk's first step in memory",
+    ),
+    _time(
+        "recurrent bias forgotten",
+        "CellOf::kSeparate ? call.i2h_bias[j] : call.i2h_bias[j] + call.h2h_bias[j];",
+        "call.i2h_bias[j];",
+    ),
+    _time(
+        "backward: gradient of an output past the end counted",
+        "          if (!time.alive(t, n)) continue;\n          T* to = of.first_hidden",
+        "          T* to = of.first_hidden",
+    ),
+    _time(
+        "backward: lengths ignored",
+        "        if (!call.lengths) {\n          back(step, 0);",
+        "        if (true) {\n          back(step, 0);",
+    ),
+    _time(
+        "backward: inputs past the end in the weight's gradient",
+        "          else\n            clear(to, C);",
+        "          else\n            copy(x + ((t - low) * N + n) * C, to, C);",
+    ),
+    _time(
+        "backward: input weight's gradient of the first chunk alone",
+        "{of.i2h_weight + begin * C, C, nullptr, !first_chunk}, here);",
+        "{of.i2h_weight + begin * C, C, nullptr, false}, here);",
+    ),
+    _time(
+        "backward: recurrent weight's gradient of the first chunk alone",
+        "{of.h2h_weight + begin * S, S, nullptr, !first_chunk}, here);",
+        "{of.h2h_weight + begin * S, S, nullptr, false}, here);",
+    ),
+    _time(
+        "backward: bias's gradient of the first chunk alone",
+        "sums + begin, of.i2h_bias + begin, !first_chunk);",
+        "sums + begin, of.i2h_bias + begin, false);",
+    ),
+    _time(
+        "backward: gradient of the last hidden state forgotten",
+        "copy(of.last_hidden, of.first_hidden, N * S);",
+        "clear(of.first_hidden, N * S);",
+    ),
+    _time(
+        "backward: gradient of the last cell state forgotten",
+        "copy(of.last_cell, of.first_cell, N * H);",
+        "clear(of.first_cell, N * H);",
+    ),
+    _time(
+        "backward: projection's carried gradient not cleared",
+        "          clear(carried + first * S, part_of.rows * S);\n",
+        "",
+    ),
+    _time(
+        "backward: what goes past the product forgotten",
+        "h2h.multiply(rows, of_recurrent_part + at * G, G, {carried, S, nullptr, true});",
+        "h2h.multiply(rows, of_recurrent_part + at * G, G, {carried, S, nullptr, false});",
+    ),
+    # Its gates.
+    _gate("tanh's derivative of the first order", "g * (T(1) - h * h)", "g * (T(1) - h)"),
+    _gate("relu's derivative below zero", "(h > T(0) ? g : Vector<T>{})", "g"),
+    _gate(
+        "gru: update gate the other way round",
+        "candidate + update * (lanes.load(before + j) - candidate)",
+        "lanes.load(before + j) + update * (candidate - lanes.load(before + j))",
+    ),
+    _gate(
+        "gru: reset takes the update's rows",
+        "sigmoid<T>(lanes.load(x + j) + lanes.load(h + j));",
+        "sigmoid<T>(lanes.load(x + H + j) + lanes.load(h + j));",
+    ),
+    _gate(
+        "gru back: derivative of the update gate", "- candidate) * update * (T(1) - update);", "- candidate) * update;"
+    ),
+    _gate("gru back: candidate's share", "g * (T(1) - update) * (T(1) - candidate", "g * update * (T(1) - candidate"),
+    _gate("gru back: recurrent part of the reset gate", "of_candidate * state * reset", "of_candidate * reset * reset"),
+    _gate("gru back: reset left out of the recurrent part", "of_candidate * reset);", "of_candidate);"),
+    _gate(
+        "gru back: old state's share forgotten",
+        "lanes.store(of_hidden + j, g * update);",
+        "lanes.store(of_hidden + j, g);",
+    ),
+    _gate(
+        "lstm: input and forget exchanged",
+        "clip(forget * lanes.load(cell + j) + input * candidate",
+        "clip(input * lanes.load(cell + j) + forget * candidate",
+    ),
+    _gate(
+        "lstm: clip of the put-out state alone",
+        "lanes.store(cell + j, c);",
+        "lanes.store(cell + j, forget * lanes.load(cell + j) + input * candidate);",
+    ),
+    _gate(
+        "lstm back: input gate's derivative",
+        "of_c * candidate * input * (T(1) - input)",
+        "of_c * candidate * (T(1) - input)",
+    ),
+    _gate(
+        "lstm back: forget gate sees the new cell", "of_c * c * forget", "of_c * lanes.load(kept + 4 * H + j) * forget"
+    ),
+    _gate(
+        "lstm back: candidate's derivative",
+        "of_c * input * (T(1) - candidate * candidate)",
+        "of_c * input * (T(1) - candidate)",
+    ),
+    _gate("lstm back: output gate's derivative", "g * seen * output * (T(1) - output)", "g * seen * output"),
+    _gate("lstm back: cell not carried", "lanes.store(of_cell + j, of_c * forget);", "lanes.store(of_cell + j, of_c);"),
+    _gate("lstm back: derivative of the squashed cell", "g * output * (T(1) - seen * seen)", "g * output"),
+    _gate(
+        "lstm back: clip lets everything through",
+        "inside(forget * c + input * candidate, *s.options) ? of_c : Vector<T>{}",
+        "of_c",
+    ),
+    _gate("lstm: NaN clipped to the upper bound", "c == c ? c : same(low)", "c == c ? c : same(high)"),
+)

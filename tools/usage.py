@@ -1,0 +1,242 @@
+"""How it is used: the layer by itself and in a model, eager and hybridized, over the built-in one used the same way.
+
+The model is an embedding, the layer and a decoder. It is a `Block`, as most scripts have it, or a `HybridBlock`, which
+is hybridized as a whole. Both layers have the same weights and take turns; the results are compared before timing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Callable, Optional
+
+import mxnet as mx
+from mxnet import autograd, gluon
+from mxnet.gluon import nn
+
+from deeprnn._util.types import Operators, Tensor
+from deeprnn.testing import TOLERANCE, distance
+
+from .clock import ROUNDS, Spread, ratio, steadiest
+from .comparison import copy_in_order
+from .contestants import WORKS, Case, build
+from .processes import alone
+
+__all__ = ["MODES", "PLACES", "Use", "groups", "measure_group", "summary"]
+
+PLACES = ("by itself", "in a Block", "in a HybridBlock")
+
+MODES: Mapping[str, Optional[Mapping[str, bool]]] = {
+    "eager": None,
+    "hybridized": {},
+    "static_alloc": {"static_alloc": True},
+    "static_alloc and static_shape": {"static_alloc": True, "static_shape": True},
+}
+"""Flags of `hybridize`, which is called on the outermost block; None: it is not called."""
+
+EAGER_SIZES = tuple((units, batch) for units in (64, 200, 256, 650) for batch in (8, 32))
+HYBRID_SIZES = tuple((units, batch) for units in (64, 200, 256, 650) for batch in (1, 16, 64))
+"""Units and sequences."""
+
+LAYERS, LENGTH, VOCABULARY = 2, 35, 100
+NAMES = ("deeprnn", "gluon")
+
+
+@dataclass(frozen=True)
+class Use:
+    """One way of using a layer, at one size."""
+
+    place: str
+    mode: str
+    units: int
+    batch_size: int
+    cell: str = "rnn"
+    layers: int = LAYERS
+    length: int = LENGTH
+
+    @property
+    def name(self) -> str:
+        return f"{self.place}, {self.mode}: {self.units} units, batch {self.batch_size}"
+
+    @property
+    def case(self) -> Case:
+        return Case(self.units, self.units, self.layers, self.length, self.batch_size, cell=self.cell)
+
+
+def groups(cell: str, smallest: bool = False) -> list[list[Use]]:
+    """All uses; those of one group are measured in the same process. With `smallest` one size each."""
+    return [
+        [
+            Use(place, mode, units, batch, cell)
+            for units, batch in (EAGER_SIZES if flags is None else HYBRID_SIZES)[: 1 if smallest else None]
+        ]
+        for place in PLACES
+        for mode, flags in MODES.items()
+    ]
+
+
+class _EagerModel(gluon.Block):
+    """Embedding, layer, decoder; what surrounds the layer is never a part of its graph."""
+
+    def __init__(self, implementation: str, case: Case) -> None:
+        super().__init__()
+        with self.name_scope():
+            self.embedding = nn.Embedding(VOCABULARY, case.input_size)
+            self.layer = build(implementation, case)
+            self.decoder = nn.Dense(VOCABULARY, flatten=False, in_units=case.hidden_size)
+
+    def forward(self, ids: Any, states: Any) -> tuple[Any, Any]:
+        outputs, states = self.layer(self.embedding(ids), states)
+        return self.decoder(outputs), states
+
+
+class _HybridModel(gluon.HybridBlock):
+    """The same as one graph."""
+
+    def __init__(self, implementation: str, case: Case) -> None:
+        super().__init__()
+        with self.name_scope():
+            self.embedding = nn.Embedding(VOCABULARY, case.input_size)
+            self.layer = build(implementation, case)
+            self.decoder = nn.Dense(VOCABULARY, flatten=False, in_units=case.hidden_size)
+
+    def hybrid_forward(self, F: Operators, ids: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        outputs, states = self.layer(self.embedding(ids), states)
+        return self.decoder(outputs), states
+
+
+class _Used:
+    """One implementation, set up for one use."""
+
+    def __init__(self, implementation: str, use: Use) -> None:
+        case = use.case
+        self.block: gluon.Block
+        if use.place == "by itself":
+            self.block = layer = build(implementation, case)
+            self.inputs = mx.nd.random.normal(shape=(case.length, case.batch_size, case.input_size))
+            self.inputs.attach_grad()
+        else:
+            self.block = (_EagerModel if use.place == "in a Block" else _HybridModel)(implementation, case)
+            layer = self.block.layer
+            self.inputs = mx.nd.random.randint(0, VOCABULARY, shape=(case.length, case.batch_size)).astype("float32")
+        self.block.initialize(mx.init.Uniform(case.hidden_size**-0.5))
+        self.states = layer.begin_state(case.batch_size)
+        self._flags = MODES[use.mode]
+
+    def begin(self) -> None:
+        """Hybridize, and call once, so that whatever refuses this use does so now."""
+        if self._flags is not None:
+            self.block.hybridize(**self._flags)
+        for work in WORKS:
+            getattr(self, work)()
+        mx.nd.waitall()
+
+    def inference(self) -> Any:
+        return self.block(self.inputs, self.states)[0]
+
+    def training(self) -> Any:
+        with autograd.record():
+            outputs = self.block(self.inputs, self.states)[0]
+        outputs.backward()
+        return outputs
+
+    def results(self) -> list[Any]:
+        """Outputs, and the gradient of every parameter."""
+        outputs = self.training()
+        return [outputs, *(parameter.grad() for parameter in self.block.collect_params().values())]
+
+    def timer(self, work: str) -> Callable[[int], float]:
+        function = getattr(self, work)
+
+        def seconds(calls: int) -> float:
+            mx.nd.waitall()
+            begun = time.perf_counter()
+            for _ in range(calls):
+                function()
+                mx.nd.waitall()
+            return (time.perf_counter() - begun) / calls
+
+        return seconds
+
+
+def measure_group(
+    uses: Sequence[Use], rounds: int = ROUNDS, processes: int = 1, threads: Optional[int] = None
+) -> list[dict[str, Any]]:
+    """Measure uses in new processes, the fastest of which counts for each use and work.
+
+    Returns
+    -------
+    list of dict
+        Of each use its fields and ``name``, and either ``refused``, a line for each implementation that raised, or
+        ``difference``, relative by norm, of the worst tensor, and by work the ``seconds`` of both and their ``ratio``,
+        as `clock.Spread`. Those that are not the same function have no times.
+    """
+    taken = [alone(_measure_all, uses, rounds, threads=threads) for _ in range(processes)]
+    return [_fastest(list(tries)) for tries in zip(*taken)]
+
+
+def _measure_all(uses: Sequence[Use], rounds: int) -> list[dict[str, Any]]:
+    return [_measure(use, rounds) for use in uses]
+
+
+def _measure(use: Use, rounds: int) -> dict[str, Any]:
+    record: dict[str, Any] = {**asdict(use), "name": use.name}
+    used: dict[str, _Used] = {}
+    refused: dict[str, str] = {}
+    mx.random.seed(0)
+    for name in NAMES:
+        try:
+            used[name] = _Used(name, use)
+            if name == "gluon" and "deeprnn" in used:
+                copy_in_order(used["deeprnn"].block, used["gluon"].block)
+                used[name].inputs[:] = used["deeprnn"].inputs
+            used[name].begin()
+        except Exception as error:  # whatever it raises, this use is not possible
+            refused[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+    if refused:
+        return {**record, "refused": refused}
+    difference = max(distance(*pair) for pair in zip(*(each.results() for each in used.values())))
+    record["difference"] = difference if difference < float("inf") else None
+    if not difference <= TOLERANCE["float32"]:
+        return record
+    for work in WORKS:
+        samples, tries = steadiest({name: each.timer(work) for name, each in used.items()}, rounds)
+        record[work] = {
+            "seconds": {name: asdict(Spread.of(times)) for name, times in samples.items()},
+            "ratio": asdict(ratio(*samples.values())),
+            "tries": tries,
+        }
+    return record
+
+
+def _fastest(tries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of each work the process in which the two medians have the smallest sum."""
+    result = dict(tries[0])
+    for work in WORKS:
+        measured = [each[work] for each in tries if work in each]
+        if measured:
+            result[work] = min(measured, key=lambda one: sum(spread["median"] for spread in one["seconds"].values()))
+    return result
+
+
+def summary(uses: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each place and mode: ``place``, ``mode``, ``count``, ``refused``, and by work the ``worst`` and its use."""
+    rows = []
+    for place in PLACES:
+        for mode in MODES:
+            those = [use for use in uses if (use["place"], use["mode"]) == (place, mode)]
+            if not those:
+                continue
+            row: dict[str, Any] = {"place": place, "mode": mode, "count": len(those)}
+            row["refused"] = sum("deeprnn" in use.get("refused", ()) for use in those)
+            for work in WORKS:
+                timed = [use for use in those if work in use]
+                worst = max(timed, key=lambda use: use[work]["ratio"]["median"], default=None)
+                row[work] = worst and {
+                    "ratio": worst[work]["ratio"]["median"],
+                    "units": worst["units"],
+                    "batch_size": worst["batch_size"],
+                }
+            rows.append(row)
+    return rows
