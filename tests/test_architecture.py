@@ -1,4 +1,4 @@
-"""The house: floors, branches, what the front door loads, and a test for each line of the table of differences."""
+"""What may import what, what `import deeprnn` loads, and a test for each line of the table of differences."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import deeprnn
 PACKAGE = Path(deeprnn.__file__).parent
 PROJECT = Path(__file__).parent.parent
 
-FLOORS = {
+LEVELS = {
     "_util.arguments": 0, "_util.checks": 0, "_util.files": 0, "_util.machine": 0, "_util.types": 0, "_util.wording": 0,
     "config.fields": 1, "config.run": 1, "config.commands": 1, "config.resolution": 1, "config": 1,
     "nn.context": 1,
-    "nn.cells": 2, "nn.initializers": 2, "data.download": 2, "data.reading": 2, "data.text": 2,
-    "nn.unroll": 3, "nn.bptt": 3, "data.batches": 3,
-    "nn.graphs": 4, "nn.layers": 4,
+    "nn.arrays": 2, "nn.cells": 2, "nn.initializers": 2, "data.download": 2, "data.reading": 2, "data.text": 2,
+    "nn.native": 3, "nn.unroll": 3, "data.batches": 3,
+    "nn.graphs": 4, "nn.stack": 4, "nn.layers": 4,
     "models.language_model": 5, "models.plugins": 5, "testing": 5,
     "train.schedule": 6, "train.loss": 6, "train.progress": 6, "train.loop": 6,
     "train.storage": 6, "train.checkpoint": 6, "nn.diagnostics": 6, "generation": 6,
@@ -30,39 +30,43 @@ FLOORS = {
     "cli.main": 8,
     "__main__": 9,
 }  # fmt: skip
-"""A room imports rooms below its floor; on its own floor, as long as no circle comes of it."""
+"""A module imports modules of lower levels, and of its own level as long as no circle comes of it."""
 
 TEXT = {"data.download", "data.reading", "data.text", "data.batches"}
 MODEL = {
-    *("nn.context", "nn.cells", "nn.initializers", "nn.unroll", "nn.bptt", "nn.graphs", "nn.layers"),
+    *("nn.context", "nn.arrays", "nn.cells", "nn.initializers", "nn.native", "nn.unroll", "nn.graphs", "nn.stack"),
+    "nn.layers",
     *("models.language_model", "models.plugins", "testing"),
 }
-GRAPH = ["nn.cells", "nn.unroll", "nn.bptt", "nn.layers", "nn.graphs", "models.language_model"]
+GRAPH = [
+    *("nn.arrays", "nn.cells", "nn.native", "nn.unroll", "nn.graphs", "nn.stack", "nn.layers"),
+    "models.language_model",
+]
 
 HEAVY = ["gluonnlp", "matplotlib", "onnx", "yaml", "tqdm", "jsonargparse", "torch", "tensorboardX", "requests"]
 
 
-def room_of(path):
+def module_of(path):
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
-def file_of(room):
-    return PACKAGE.joinpath(*room.split(".")).with_suffix(".py")
+def file_of(module):
+    return PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
 
 
 SOURCES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py"}
-ROOMS = sorted({room_of(path) for path in SOURCES})
+MODULES = sorted({module_of(path) for path in SOURCES})
 
 
 def imports(path):
-    """The rooms and the libraries that a module imports, inside its functions too."""
-    rooms, libraries = set(), set()
+    """The modules and the libraries that a module imports, inside its functions too."""
+    modules, libraries = set(), set()
     for node in ast.walk(SOURCES[path]):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 first, _, rest = alias.name.partition(".")
                 if first == "deeprnn" and rest:
-                    rooms.add(rest)
+                    modules.add(rest)
                 else:
                     libraries.add(first)
         elif isinstance(node, ast.ImportFrom):
@@ -76,45 +80,45 @@ def imports(path):
                 libraries.add(parts[0])
                 continue
             for alias in node.names:
-                room = ".".join([*parts, alias.name])
-                rooms.add(room if file_of(room).exists() else ".".join(parts))
-    return rooms - {"", "deeprnn"}, libraries
+                module = ".".join([*parts, alias.name])
+                modules.add(module if file_of(module).exists() else ".".join(parts))
+    return modules - {"", "deeprnn"}, libraries
 
 
 IMPORTS = {}
 for path in SOURCES:
-    found = imports(path)[0] - {room_of(path)}
-    IMPORTS[room_of(path)] = IMPORTS.get(room_of(path), set()) | found
+    found = imports(path)[0] - {module_of(path)}
+    IMPORTS[module_of(path)] = IMPORTS.get(module_of(path), set()) | found
 
 
-def test_every_room_has_a_floor():
-    assert set(ROOMS) <= set(FLOORS)
+def test_every_module_has_a_level():
+    assert set(MODULES) <= set(LEVELS)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_rooms_import_downwards_only(room):
-    upwards = {other for other in IMPORTS[room] if FLOORS[other] > FLOORS[room]}
-    assert not upwards, f"{room} (floor {FLOORS[room]}) imports {sorted(upwards)} from above"
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_import_downwards_only(module):
+    upwards = {other for other in IMPORTS[module] if LEVELS[other] > LEVELS[module]}
+    assert not upwards, f"{module} (level {LEVELS[module]}) imports {sorted(upwards)} from above"
 
 
 def test_no_circles():
     done, order = set(), []
 
-    def visit(room, path):
-        assert room not in path, " -> ".join([*path, room])
-        if room not in done:
-            for other in sorted(IMPORTS.get(room, ())):
-                visit(other, [*path, room])
-            done.add(room)
-            order.append(room)
+    def visit(module, path):
+        assert module not in path, " -> ".join([*path, module])
+        if module not in done:
+            for other in sorted(IMPORTS.get(module, ())):
+                visit(other, [*path, module])
+            done.add(module)
+            order.append(module)
 
-    for room in ROOMS:
-        visit(room, [])
+    for module in MODULES:
+        visit(module, [])
     assert order
 
 
-def reachable(room):
-    seen, todo = set(), [room]
+def reachable(module):
+    seen, todo = set(), [module]
     while todo:
         for other in IMPORTS.get(todo.pop(), ()):
             if other not in seen:
@@ -123,18 +127,18 @@ def reachable(room):
     return seen
 
 
-@pytest.mark.parametrize("room", sorted(TEXT | MODEL))
-def test_text_and_model_know_nothing_of_each_other(room):
-    assert not reachable(room) & (MODEL if room in TEXT else TEXT)
+@pytest.mark.parametrize("module", sorted(TEXT | MODEL))
+def test_text_and_model_know_nothing_of_each_other(module):
+    assert not reachable(module) & (MODEL if module in TEXT else TEXT)
 
 
 def test_the_loop_knows_no_model_and_no_text():
     assert not reachable("train.loop") & (MODEL | TEXT)
 
 
-@pytest.mark.parametrize("room", sorted(MODEL))
-def test_the_model_needs_mxnet_and_numpy_alone(room):
-    libraries = imports(file_of(room))[1]
+@pytest.mark.parametrize("module", sorted(MODEL))
+def test_the_model_needs_mxnet_and_numpy_alone(module):
+    libraries = imports(file_of(module))[1]
     assert libraries - set(sys.stdlib_module_names if sys.version_info >= (3, 10) else libraries) <= {"mxnet", "numpy"}
     assert not libraries & set(HEAVY)
 
@@ -142,7 +146,7 @@ def test_the_model_needs_mxnet_and_numpy_alone(room):
 @pytest.mark.parametrize(
     "action", ["import deeprnn", "import deeprnn; deeprnn.DeepLSTM(4); deeprnn.LanguageModel(5, 4)"]
 )
-def test_the_front_door_loads_nothing_heavy(action):
+def test_the_package_loads_nothing_heavy(action):
     # mxnet itself may take requests along: what counts is what comes on top of it.
     script = (
         f"import sys\nimport mxnet\nbefore = set(sys.modules)\n{action}\n"
@@ -152,26 +156,26 @@ def test_the_front_door_loads_nothing_heavy(action):
     assert done.stdout.strip() == "[]"
 
 
-def test_the_front_door_offers_its_names():
+def test_the_package_offers_its_names():
     assert set(deeprnn.__all__) <= set(dir(deeprnn))
     assert all(hasattr(deeprnn, name) for name in deeprnn.__all__)
 
 
-@pytest.mark.parametrize("room", GRAPH)
-def test_nothing_in_a_graph_waits_for_an_array(room):
-    called = {node.attr for node in ast.walk(SOURCES[file_of(room)]) if isinstance(node, ast.Attribute)}
+@pytest.mark.parametrize("module", GRAPH)
+def test_nothing_in_a_graph_waits_for_an_array(module):
+    called = {node.attr for node in ast.walk(SOURCES[file_of(module)]) if isinstance(node, ast.Attribute)}
     assert not called & {"asnumpy", "asscalar", "wait_to_read", "waitall"}
 
 
-@pytest.mark.parametrize("room", GRAPH)
-def test_the_fused_operator_is_not_called(room):
-    called = {node.attr for node in ast.walk(SOURCES[file_of(room)]) if isinstance(node, ast.Attribute)}
-    allowed = {"RNN"} if room == "models.language_model" else set()  # gluon's layer, for comparing
+@pytest.mark.parametrize("module", GRAPH)
+def test_the_fused_operator_is_not_called(module):
+    called = {node.attr for node in ast.walk(SOURCES[file_of(module)]) if isinstance(node, ast.Attribute)}
+    allowed = {"RNN"} if module == "models.language_model" else set()  # gluon's layer, for comparing
     assert not (called - allowed) & {"RNN", "rnn_param_concat", "_rnn_param_concat"}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=room_of)
-def test_a_room_says_what_it_does(path):
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_a_module_says_what_it_does(path):
     assert ast.get_docstring(SOURCES[path])
 
 

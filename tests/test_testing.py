@@ -16,7 +16,7 @@ from mxnet import gluon
 from oracles import Config, NumpyOracle, Parent, Unfused, deep, differences, fused
 
 from deeprnn import testing
-from deeprnn.nn import bptt, cells
+from deeprnn.nn import cells, native
 
 STATIC = {"static_alloc": True, "static_shape": True}
 
@@ -41,13 +41,17 @@ def test_elman(dtype: str, layers: int, length: int, batch_size: int, activation
     theirs = (fused if dtype == "float32" else Unfused)(config)
     testing.randomize(theirs)
     inputs, states, _ = config.draw()
-    layers_of_ours = [deep(config), deep(config)]
-    layers_of_ours[1].hybridize(**STATIC)
-    for ours in layers_of_ours:
+    layers_of_ours = []
+    for natively, hybridized in ((True, False), (True, True), (False, True)):
+        ours = deep(config)
         testing.copy_parameters(theirs, ours)
+        if hybridized:
+            ours.hybridize(**STATIC)
+        layers_of_ours.append((natively, ours))
     expected = testing.run(theirs, inputs, states, trainer_steps=10)
-    for ours in layers_of_ours:
-        assert not differences(testing.run(ours, inputs, states, trainer_steps=10), expected, dtype)
+    for natively, ours in layers_of_ours:
+        with native.switched(natively):
+            assert not differences(testing.run(ours, inputs, states, trainer_steps=10), expected, dtype)
 
 
 # Every pair of options, of all three layers. What belongs together is one factor, so that any choice is a valid one.
@@ -81,7 +85,7 @@ FACTORS: dict[str, list[Any]] = {
     "states": ["none", "list", "bare"],  # bare: one tensor where there is one kind, a tuple for two
     "deferred": [False, True],
     "before": ["nothing", "inference", "another length"],
-    "shortest": [2, bptt.SHORTEST],  # sequence whose gradient is taken by hand
+    "natively": [True, False],
 }
 Pair = tuple[tuple[str, int], tuple[str, int]]
 Row = dict[str, int]
@@ -127,9 +131,14 @@ def describe(row: Row) -> str:
 
 
 @pytest.mark.parametrize("row", pairwise(), ids=describe)
-def test_pairwise(monkeypatch: pytest.MonkeyPatch, row: Row) -> None:
+def test_pairwise(row: Row) -> None:
     chosen = {name: FACTORS[name][index] for name, index in row.items()}
-    monkeypatch.setattr(bptt, "SHORTEST", chosen.pop("shortest"))
+    with native.switched(chosen.pop("natively")):
+        hold(chosen)
+
+
+def hold(chosen: dict[str, Any]) -> None:
+    """The layer of these factors is the same function as another implementation of it."""
     outside, flags, for_one_length = chosen.pop("graph")
     states_as, deferred, before = (chosen.pop(name) for name in ("states", "deferred", "before"))
     config = Config(**chosen.pop("cell"), **chosen)
@@ -205,19 +214,17 @@ def test_any_shape(**shape: Any) -> None:
 
 
 def without_bias(cell: Any, F: Any, inputs: Any, params: Any) -> Any:
-    bias = params["i2h_bias"] + 0 * params["h2h_bias"]
-    return [F.FullyConnected(inputs, params["i2h_weight"], bias, num_hidden=cell._hidden_size, flatten=False)]
+    bias = 0 * params["i2h_bias"]
+    return F.FullyConnected(inputs, params["i2h_weight"], bias, num_hidden=cell.hidden_size, flatten=False)
 
 
 def forgotten_state(cell: Any, F: Any, projected: Any, states: list[Any], params: Any) -> Any:
-    hidden = F.Activation(projected[0] + cell.recur(F, 0 * states[0], params), act_type=cell._activation)
-    return [hidden], []
+    return [F.Activation(projected + cell.dense(F, 0 * states[0], "h2h", params), act_type=cell.activation)]
 
 
 def blocked_gradient(cell: Any, F: Any, projected: Any, states: list[Any], params: Any) -> Any:
-    recurrent = cell.recur(F, F.BlockGrad(states[0]), params)
-    hidden = F.Activation(projected[0] + recurrent, act_type=cell._activation)
-    return [hidden], []
+    recurrent = cell.dense(F, F.BlockGrad(states[0]), "h2h", params)
+    return [F.Activation(projected + recurrent, act_type=cell.activation)]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +245,8 @@ def test_a_broken_cell_is_seen(
     testing.copy_parameters(theirs, ours)
     monkeypatch.setattr(cells.ElmanCell, method, fault)
     inputs, states, _ = config.draw()
-    runs = [testing.run(layer, inputs, states, trainer_steps=10) for layer in (ours, theirs)]
+    with native.switched(False):  # the formula is what runs
+        runs = [testing.run(layer, inputs, states, trainer_steps=10) for layer in (ours, theirs)]
     result = testing.compare(*runs)
     assert not result.same
     summary = result.summary()
