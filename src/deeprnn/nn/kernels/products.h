@@ -249,6 +249,17 @@ void dots(long rows, long cols, long k, const T* a, long a_stride, const T* b, l
   }
 }
 
+// c += a number each times M rows of B.
+template <class T, int M>
+DEEPRNN_INLINE void add_rows_of(long cols, const T* weights, const T* b, long b_stride, T* c) {
+  each_vector<T>(cols, [&](auto lanes, long j) __attribute__((always_inline)) {
+    Vector<T> sum = lanes.load(c + j);
+#pragma GCC unroll 4
+    for (int i = 0; i < M; ++i) sum += weights[i] * lanes.load(b + i * b_stride + j);
+    lanes.store(c + j, sum);
+  });
+}
+
 // C (rows, cols) = or += A (rows, k) B, from B (k, cols) as it lies: rows of B, times a number each, are added up.
 template <class T>
 void combine(long rows, long cols, long k, const T* a, long a_stride, const T* b, long b_stride, Into<T> into) {
@@ -257,21 +268,9 @@ void combine(long rows, long cols, long k, const T* a, long a_stride, const T* b
     const T* weights = a + r * a_stride;
     T* c = into.c + r * into.stride;
     if (!into.add) std::memset(c, 0, sizeof(T) * static_cast<std::size_t>(cols));
-    for (long p = 0; p < k; p += kAtOnce) {
-      const T* from[kAtOnce];
-      T weight[kAtOnce];
-      for (int i = 0; i < kAtOnce; ++i) {
-        const bool inside = p + i < k;
-        from[i] = b + (inside ? p + i : p) * b_stride;
-        weight[i] = inside ? weights[p + i] : T(0);
-      }
-      each_vector<T>(cols, [&](auto lanes, long j) __attribute__((always_inline)) {
-        Vector<T> sum = lanes.load(c + j);
-#pragma GCC unroll 4
-        for (int i = 0; i < kAtOnce; ++i) sum += weight[i] * lanes.load(from[i] + j);
-        lanes.store(c + j, sum);
-      });
-    }
+    long p = 0;
+    for (; p + kAtOnce <= k; p += kAtOnce) add_rows_of<T, kAtOnce>(cols, weights + p, b + p * b_stride, b_stride, c);
+    for (; p < k; ++p) add_rows_of<T, 1>(cols, weights + p, b + p * b_stride, b_stride, c);
   }
 }
 
