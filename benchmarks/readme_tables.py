@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
-# The tools lie at the top of the repository, and are not installed.
+# The tools are at the top of the repository, and are not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from deeprnn._util.files import write_text_atomic
-from tools.bench_report import fill, markdown, summary
+from tools.bench_report import summary
+from tools.tables import fill, markdown_table
 
 RECORDS = Path(__file__).parent
 PROJECT = RECORDS.parent
@@ -53,7 +54,7 @@ def speed(language: str) -> str:
         rows.append([name, *(_mean(means[work]["ratios"].get(peer), busy) for work, peer in columns)])
     ratio = next(iter(read("language_model")["language_model"]["ratios"].values()))["median"]
     rows.append([model, *(f"{1 / ratio:.2f}" if column == ("training", "gluon") else "" for column in columns)])
-    return markdown(rows)
+    return markdown_table(rows)
 
 
 def _mean(of: Optional[Mapping[str, Any]], busy: str) -> str:
@@ -73,7 +74,7 @@ def depth(language: str) -> str:
         before = f"{book[str(layers)]['250']:.3f}" if str(layers) in book else ""
         after = f"{heldout[layers]['median']:.3f}" if layers in heldout else ""
         rows.append([str(layers), before, f"{lyrics[layers]['median']:.3f}", after])
-    return markdown(rows)
+    return markdown_table(rows)
 
 
 def book(language: str) -> str:
@@ -86,7 +87,7 @@ def book(language: str) -> str:
         last = [run["perplexity"][epochs[-1]] for run in record["runs"] if str(run["layers"]) == layers]
         values = [f"{at[epoch]:.4g}" for epoch in epochs]
         rows.append([layers, *values, f"{min(last):.4g} {to} {max(last):.4g}"])
-    return markdown(rows)
+    return markdown_table(rows)
 
 
 TABLES = {"bench:in-short": speed, "depth:in-short": depth, "depth:book": book}

@@ -118,7 +118,7 @@ def table_of(mark, language):
     if kind == "growth":
         return growth.brief(record("growth" if name == "rnn" else f"growth_{name}"))
     if kind == "operators":
-        return made_by("operators").table(record("operators"))
+        return made_by("operators").report(record("operators"))
     raise AssertionError(f"no record is known for <!-- {mark} -->")
 
 

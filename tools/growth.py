@@ -168,7 +168,7 @@ def _sentence(verdict: Mapping[str, Any]) -> str:
         text += f"not linear: {verdict['off']:.0%} off the line at {verdict['at']} ({line})"
     text += f". A cell-step costs the same within {TOLERANCE:.0%} from {verdict['even_from']} up"
     if verdict["even_from"] > 1 and verdict["fixed"] > 0:
-        text += "; below, the fixed cost of a call shows"
+        text += "; below, the fixed cost of a call is felt"
     return text + "."
 
 

@@ -10,6 +10,8 @@ __all__ = ["fill", "markdown_table", "terminal_table"]
 
 # By default tabulate makes each column two characters wider than its heading.
 tabulate.MIN_PADDING = 0
+# Or the text of a table would depend on whether wcwidth is installed.
+tabulate.WIDE_CHARS_MODE = False
 
 
 def _line_below_header(widths: Sequence[int], alignments: Sequence[str]) -> str:
