@@ -6,9 +6,11 @@ Help texts are short sentences, and name the default unless that is empty; exit 
 from __future__ import annotations
 
 import argparse
-from typing import Any, Optional
+from collections.abc import Iterator
+from typing import Any, NoReturn, Optional
 
 from deeprnn._util.arguments import Parser as OneLineParser
+from deeprnn._util.arguments import as_flags
 
 __all__ = ["EXIT_CODES", "Parser"]
 
@@ -47,3 +49,14 @@ class Parser(OneLineParser):
             options["epilog"] = f"{options.get('epilog', '')} {codes}".strip()
         super().__init__(allow_abbrev=False, add_help=False, **options)
         self.add_argument("-h", "--help", action="help", help="Show this help and exit.")
+
+    def error(self, message: str) -> NoReturn:
+        super().error(as_flags(message, self.names()))
+
+    def names(self) -> Iterator[str]:
+        """Of all arguments, those of the commands too: the library reports an error by the name of the argument."""
+        for action in self._actions:
+            yield action.dest
+            if isinstance(action.choices, dict):
+                for command in action.choices.values():
+                    yield from command.names()

@@ -158,8 +158,8 @@ MUTATIONS = (
     ),
     _cell(
         "dense: recurrent bias forgotten",
-        "return affine(F, x, weight, bias, rows)",
-        'return affine(F, x, weight, bias if part == "i2h" else None, rows)',
+        "return affine(F, x, weight, bias, rows, frozen)",
+        'return affine(F, x, weight, bias if part == "i2h" else None, rows, frozen)',
     ),
     _cell(
         "dense: input bias taken twice",
@@ -383,7 +383,7 @@ MUTATIONS = (
     ),
     # Its gates.
     _gate("tanh's derivative of the first order", "g * (T(1) - h * h)", "g * (T(1) - h)"),
-    _gate("relu's derivative below zero", "(h > T(0) ? g : Vector<T>{})", "g"),
+    _gate("relu's derivative below zero", "where_positive<T>(h, g)", "g"),
     _gate(
         "gru: update gate the other way round",
         "candidate + update * (lanes.load(before + j) - candidate)",
@@ -433,8 +433,8 @@ MUTATIONS = (
     _gate("lstm back: derivative of the squashed cell", "g * output * (T(1) - seen * seen)", "g * output"),
     _gate(
         "lstm back: clip lets everything through",
-        "inside(forget * c + input * candidate, *s.options) ? of_c : Vector<T>{}",
-        "of_c",
+        "if (s.options->clip) of_c = through_clip(forget * c + input * candidate, *s.options, of_c);",
+        "",
     ),
-    _gate("lstm: NaN clipped to the upper bound", "c == c ? c : same(low)", "c == c ? c : same(high)"),
+    _gate("lstm: NaN clipped to the upper bound", "instead_of_nan<T>(low, c)", "instead_of_nan<T>(high, c)"),
 )

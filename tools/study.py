@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
-from jsonargparse import ArgumentError
-
-from deeprnn.cli.options import command_line, presets, read_options, resolve, told
+from deeprnn.cli.options import in_flags, parse, train_config
 from deeprnn.cli.runs import holds_a_run
-from deeprnn.config import RunConfig, flag, spelled
+from deeprnn.config import RunConfig, flag, presets, read_options, spelled
 from deeprnn.train.reports import read_metrics
 
 from .jobs import Command, side_by_side
@@ -106,7 +104,10 @@ class StudyRun:
             For arguments that `deeprnn train` would refuse.
         """
         whole = (recipe.flag, *flags)
-        return cls(recipe.name, resolve(_parsed(whole)), whole)
+        try:
+            return cls(recipe.name, train_config(whole), whole)
+        except (ValueError, TypeError) as error:
+            raise type(error)(in_flags(str(error))) from error
 
     @property
     def layers(self) -> int:
@@ -155,14 +156,6 @@ class StudyRun:
 
     def __str__(self) -> str:
         return f"{self.recipe}, {layer_count(self.layers)}, seed {self.seed}"
-
-
-def _parsed(flags: Sequence[str]) -> Any:
-    """Flags of `deeprnn train`, without defaults."""
-    try:
-        return command_line().parse_args(["train", *flags], defaults=False)["train"]
-    except ArgumentError as error:
-        raise ValueError(told(error)) from error
 
 
 def plan(
@@ -215,7 +208,7 @@ def plan(
 def _text(first: Recipe, out: Path, flags: Sequence[str]) -> list[str]:
     """Flags for the text of all runs: the one of the first recipe, cut as `HELD_OUT` has it."""
     options = StudyRun.of(first, [*flags, f"--out={out}"]).config.to_mapping()
-    given = vars(_parsed(flags)) if flags else {}
+    given = vars(parse(["train", *flags])["train"])
     text = {name: options[name] for name in TEXT_OPTIONS}
     text |= {"unknown": options["unknown"]} if "split" in given else HELD_OUT
     # A recipe's own prefix may contain symbols that are not in this text.

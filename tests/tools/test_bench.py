@@ -552,7 +552,7 @@ def test_a_table_goes_into_a_readme_and_records_into_one_picture(
         (["--work", "scaling"], "--work scaling compares --threads with one thread"),
         (["--grid", "even"], "invalid choice: 'even'"),
         (["--cell", "gru", "--activation", "relu"], "--activation relu is for --cell rnn"),
-        (["--json", "nowhere/rnn.json"], "no folder nowhere"),
+        (["--json", "nowhere/rnn.json"], "the folder nowhere of nowhere/rnn.json does not exist"),
         (["--table", "nowhere.json"], "nowhere.json"),
     ],
 )

@@ -162,7 +162,7 @@ def test_the_script_says_no_with_exit_code_1(script: ModuleType, capsys: pytest.
         (["layers", "--seq-len", "many"], "invalid int value: 'many'"),
         (["layers", "--cell", "elman"], "invalid choice: 'elman'"),
         (["layers", "--cell", "lstm", "--activation", "relu"], "--activation relu is for --cell rnn"),
-        (["layers", "--picture", "nowhere/layers.png"], "no folder nowhere"),
+        (["layers", "--picture", "nowhere/layers.png"], "the folder nowhere of nowhere/layers.png does not exist"),
     ],
 )
 def test_an_invalid_argument_is_reported_in_one_line(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import deeprnn
-from deeprnn.cli import options
+from deeprnn.config import as_yaml
 from tools import jobs, study
 from tools.jobs import Command, side_by_side
 from tools.page import page
@@ -33,17 +33,18 @@ TRAINER = '''
 import json, sys
 from pathlib import Path
 from deeprnn.cli import options
+from deeprnn.config import as_yaml
 
-given = options.command_line().parse_args(sys.argv[1:], defaults=False)
-if given.command == "generate":
+command, *flags = sys.argv[1:]
+if command == "generate":
     sys.exit(print("to and fro " * 20))
-run = options.resolve(given.train)
+run = options.train_config(flags)
 folder = Path(run.out)
 with open(folder.parent / "calls", "a") as calls:
     print(*sys.argv[1:], file=calls)
 layers, seed, epochs = run.model.layers, run.train.seed, run.train.epochs
 folder.mkdir(exist_ok=True)
-(folder / "config.yaml").write_text(options.in_yaml(run.to_mapping()))
+(folder / "config.yaml").write_text(as_yaml(run.to_mapping()))
 rows = [
     {"epoch": e, "train_perplexity": 1 + (10.0 - layers + seed / 10) / e, "valid_perplexity": 9.0, "seconds": 0.5}
     for e in range(1, epochs + 1)
@@ -138,7 +139,7 @@ def test_what_is_over_is_not_done_again_and_what_was_stopped_goes_on(tmp_path, t
     stopped = runs[1].folder
     (stopped / "checkpoints").mkdir(parents=True)
     (stopped / "checkpoints" / "last.json").write_text("{}")
-    (stopped / "config.yaml").write_text(options.in_yaml(runs[1].config.to_mapping()))
+    (stopped / "config.yaml").write_text(as_yaml(runs[1].config.to_mapping()))
     train_all(runs, 2, shown.append)
     assert len(shown) == 4 and shown[-1].startswith("4/4  book, ")
     assert "perplexity 3" in shown[-1] and "after 4 epochs" in shown[-1] and all("left" in line for line in shown[:-1])
@@ -336,7 +337,7 @@ def test_ctrl_c_stops_the_runs_and_names_the_way_to_continue(interrupted, tmp_pa
         (["--set", "hiden_size=3"], "unrecognized arguments: --hiden-size"),
         (["--set", "hidden_size=-3"], "--hidden-size must be at least 1, got -3"),
         (["--split", "1,1"], "--split must be three shares"),
-        (["--html", "nowhere/page.html"], "there is no folder nowhere"),
+        (["--html", "nowhere/page.html"], "the folder nowhere of nowhere/page.html does not exist"),
         (["--samples", "some"], "invalid choice: 'some'"),
         (["--recipes", "book,mine.yaml"], "--recipes: there is no file mine.yaml"),
         (["--page", "nowhere.json"], "nowhere.json"),
