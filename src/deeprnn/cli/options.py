@@ -24,7 +24,6 @@ from ..config import (
     Split,
     TrainConfig,
     presets,
-    read_options,
     resolve,
     select,
 )
@@ -32,7 +31,6 @@ from ..config.resolution import ACTIONS
 from ..generation import Sampler
 
 __all__ = ["advice_in_flags", "in_flags", "parse", "train_config"]
-__all__ += ["command_line", "presets", "read_options", "resolve", "told"]  # for the tools, see the end
 
 COMMANDS: dict[str, tuple[type, ...]] = {
     "train": (RunConfig, DataConfig, ModelConfig, TrainConfig),
@@ -211,8 +209,3 @@ def _suggestion(stray: str, command: str) -> str:
         return f" (a flag of {' and '.join(owners)})"
     close = difflib.get_close_matches(stray, map(flag, _names(command) if command in COMMANDS else ()), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
-
-
-def told(error: ArgumentError) -> str:
-    """For the tools, until they call `train_config` and import the other names from `config`."""
-    return in_flags(_explained(error, "train"))

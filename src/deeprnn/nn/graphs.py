@@ -35,7 +35,7 @@ STATIC_LIMIT = 16_000
 operator is as fast for the gated cells, and planned in a second."""
 
 BULK = {"forward_bulk_size": 1000, "backward_bulk_size": 1000}
-"""Operators that the engine takes at once in training, unless `hybridize` is told otherwise.
+"""Operators that the engine takes at once in training, unless `hybridize` is given others.
 
 By MXNet's own 15 a step of 64 units takes 7 % longer, one of 256 units 2 %."""
 
