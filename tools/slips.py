@@ -286,9 +286,9 @@ MUTATIONS = (
     ),
     _product("few rows: the third one dropped", "dots_of<T, 3>(", "dots_of<T, 2>("),
     _product(
-        "few rows: last terms of a sum counted again",
-        "weight[i] = inside ? weights[p + i] : T(0);",
-        "weight[i] = inside ? weights[p + i] : weights[p];",
+        "few rows: last terms of a sum left out",
+        "for (; p < k; ++p) add_rows_of<T, 1>(cols, weights + p, b + p * b_stride, b_stride, c);",
+        "",
     ),
     # Its steps.
     _time(

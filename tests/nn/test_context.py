@@ -80,7 +80,11 @@ def test_the_fused_operator_and_the_loop_are_in_no_static_graph(implementation, 
 
 
 @every_kind
-@pytest.mark.parametrize("current", [Trace(), Trace(accumulates=False), Trace(portable=True), Trace("gpu")], ids=str)
+@pytest.mark.parametrize(
+    "current",
+    [Trace(), Trace(adds_to_parameters=False, adds_to_inputs=False), Trace(portable=True), Trace("gpu")],
+    ids=str,
+)
 @pytest.mark.parametrize("length", [1, T])
 def test_every_form_gives_the_same_numbers_and_gradients(kind, current, length):
     """The form for a GPU is plain operators and so runs here as well."""
@@ -149,13 +153,16 @@ def test_a_call_says_what_it_is_for(monkeypatch, implementation):
         with autograd.record():
             layer(mx.nd.ones((2, T, C)))
     length = None if implementation == "native" else T
-    expected = [Trace(training=training, accumulates=False, length=length) for training in (False, True)]
+    expected = [
+        Trace(training=training, adds_to_parameters=False, adds_to_inputs=False, length=length)
+        for training in (False, True)
+    ]
     assert seen == expected
     x = mx.nd.ones((2, T, C))
     x.attach_grad("add")
     with autograd.record():
         layer(x)
-    assert seen == [*expected, Trace(length=length)]
+    assert seen == [*expected, Trace(adds_to_parameters=False, length=length)]
     assert trace() == Trace() and not traced_here()  # what is set while tracing ends with it
 
 

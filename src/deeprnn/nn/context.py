@@ -35,8 +35,9 @@ class Trace:
         Whether a gradient may be asked of the graph.
     portable : bool
         Whether the graph has to hold MXNet's own operators alone, as an exported one does.
-    accumulates : bool
-        Whether a gradient may have to be added to what is there (``grad_req='add'``).
+    adds_to_parameters, adds_to_inputs : bool
+        Whether the gradient of a parameter, or of the inputs and states, may have to be added to what is there
+        (``grad_req='add'``).
     frozen : tuple of bool
         Which parameters ask for no gradient, where one is asked for at all.
     length : int, optional
@@ -51,7 +52,8 @@ class Trace:
     device: str = "cpu"
     training: bool = True
     portable: bool = False
-    accumulates: bool = True
+    adds_to_parameters: bool = True
+    adds_to_inputs: bool = True
     frozen: tuple[bool, ...] = ()
     length: Optional[int] = None
 
@@ -59,9 +61,16 @@ class Trace:
         check_choice("device", self.device, DEVICES)
 
     @classmethod
-    def of(cls, inputs: NDArray, accumulates: bool = True, frozen: tuple[bool, ...] = ()) -> Trace:
+    def of(
+        cls,
+        inputs: NDArray,
+        adds_to_parameters: bool = False,
+        adds_to_inputs: bool = False,
+        frozen: tuple[bool, ...] = (),
+    ) -> Trace:
         """The trace of a call with this array, now, for any length."""
-        return _of_call(inputs.ctx.device_type == "gpu", autograd.is_recording(), accumulates, frozen)
+        on_gpu = inputs.ctx.device_type == "gpu"
+        return _of_call(on_gpu, autograd.is_recording(), adds_to_parameters, adds_to_inputs, frozen)
 
     def for_length(self, length: Optional[int]) -> Trace:
         """The same for one length."""
@@ -69,8 +78,10 @@ class Trace:
 
 
 @cache
-def _of_call(gpu: bool, training: bool, accumulates: bool, frozen: tuple[bool, ...]) -> Trace:
-    return Trace("gpu" if gpu else "cpu", training, accumulates=accumulates, frozen=frozen)
+def _of_call(
+    gpu: bool, training: bool, adds_to_parameters: bool, adds_to_inputs: bool, frozen: tuple[bool, ...]
+) -> Trace:
+    return Trace("gpu" if gpu else "cpu", training, False, adds_to_parameters, adds_to_inputs, frozen)
 
 
 _trace: ContextVar[Optional[Trace]] = ContextVar("trace", default=None)

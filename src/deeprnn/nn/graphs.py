@@ -12,10 +12,11 @@ import copy
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any, Optional
 
 from mxnet import autograd
-from mxnet.gluon import HybridBlock
+from mxnet.gluon import Block, HybridBlock, Parameter
 from mxnet.gluon.block import _regroup
 from mxnet.gluon.parameter import ParameterDict
 from mxnet.ndarray import NDArray
@@ -150,7 +151,7 @@ class AnyLength(HybridBlock):
     def forward(self, x: Tensor, states: Any, *more: Any) -> Any:
         if not isinstance(x, NDArray):
             return super().forward(x, states, *more)
-        current = Trace.of(x, accumulates=False)
+        current = Trace.of(x)
         if current.training:
             current = Trace.of(x, *self._gradients_asked_for(x, states))
         if not self._active:
@@ -175,11 +176,14 @@ class AnyLength(HybridBlock):
         with self._graphs.lock:  # two threads in one graph with static memory overwrite each other's results in MXNet
             return graph.run(x, states, *more)
 
-    def _gradients_asked_for(self, x: NDArray, states: Any) -> tuple[bool, tuple[bool, ...]]:
-        """Whether a gradient may be added to what is there, and which parameters ask for none."""
-        requests = [parameter.grad_req for parameter in self.collect_params().values()]
-        accumulates = "add" in requests or any(array.grad is not None for array in (x, *states))
-        return accumulates, tuple(request == "null" for request in requests) if "null" in requests else ()
+    def _gradients_asked_for(self, x: NDArray, states: Any) -> tuple[bool, bool, tuple[bool, ...]]:
+        """Whether a parameter's gradient, or an input's, may be added to what is there; which parameters ask for none.
+
+        How an input's gradient was asked for, MXNet does not tell.
+        """
+        requests = [parameter.grad_req for parameter in _parameters(self)]
+        frozen = tuple(request == "null" for request in requests) if "null" in requests else ()
+        return "add" in requests, any(array.grad is not None for array in (x, *states)), frozen
 
     def _first_call(self, key: tuple[Any, ...], x: NDArray, states: Any, *more: Any) -> Any:
         """Trace the graph, call it, and keep it if that went well."""
@@ -287,6 +291,13 @@ def portable(net: HybridBlock) -> HybridBlock:
     with tracing(Trace(portable=True)):
         net._build_cache(*inputs)
     return net
+
+
+def _parameters(block: Block) -> Iterator[Parameter]:
+    """Those of a block and its children: `collect_params` takes as long as a small step."""
+    yield from block._reg_params.values()
+    for child in block._children.values():
+        yield from _parameters(child)
 
 
 def _detached(arguments: Any) -> Any:

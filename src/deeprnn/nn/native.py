@@ -232,8 +232,15 @@ def recurrence(
         attributes["lengths"] = 1
     names = ["i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias", "h2r_weight"]
     given = [inputs, *(params[name] for name in names if name in params), *states]
-    if recording and trace(inputs).accumulates:
-        given = [F.identity(x) if _is_variable(x) else x for x in given]
+    if recording:
+        of_data = {id(x) for x in (inputs, *states)}
+        current = trace(inputs)
+        given = [
+            F.identity(x)
+            if (current.adds_to_inputs if id(x) in of_data else current.adds_to_parameters) and _is_variable(x)
+            else x
+            for x in given
+        ]
     if sequence_length is not None:
         given.append(sequence_length)
     call = operator.with_arrays if arrays else operator.with_symbols
