@@ -159,8 +159,9 @@ const Kernels* best_kernels() {
 
 const Kernels* kernels = best_kernels();
 
-// Below this many multiply-adds a second thread costs more than it brings.
-constexpr double kWorkOfThread = 1e6;
+// Multiply-adds that a thread must have to itself, or it costs more than it brings: half a millisecond's work. With two
+// threads 2 x 64 units, 50 steps of 16 sequences took 1.1 (LSTM) to 2 times (Elman) as long as with one.
+constexpr double kWorkOfThread = 2e7;
 
 Team team_for(const Attributes& attributes, long steps, long batch, long inputs) {
   const double work = static_cast<double>(steps) * batch * attributes.gate_rows() * (inputs + attributes.state());
