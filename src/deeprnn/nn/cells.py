@@ -12,8 +12,8 @@ operator. A new kind of layer is one more subclass of `RecurrentCell`; docs/cell
 On a CPU the built-in cells run as one C++ operator for all steps (native.py); what is here is its definition, what it
 is tested against, and what an exported graph holds.
 
-Shapes: T steps, N sequences, C inputs, H hidden units, P projected units, G = gates * H. The cells share a file, long as
-it is with their signatures and formulas, because they are read side by side.
+Shapes: T steps, N sequences, C inputs, H hidden units, P projected units, G = gates * H. The cells share a file, long
+as it is with their signatures and formulas, because they are read side by side.
 """
 
 from __future__ import annotations
