@@ -4,7 +4,7 @@ The output of layer l is the input of layer l + 1, and each layer owns its own s
 
 .. math:: H_t^{(l)} = \phi(H_t^{(l-1)} W_{xh}^{(l)} + H_{t-1}^{(l)} W_{hh}^{(l)} + b^{(l)}), \qquad H_t^{(0)} = X_t
 
-The arithmetic is the cells', the time is `unroll`'s; a stack routes. What gluon asks of a recurrent layer besides (names
+The arithmetic is the cells', the time is `unroll`'s; a stack routes. What gluon asks of a layer besides (names
 in files, checks, old attributes) is what makes this file long.
 """
 
