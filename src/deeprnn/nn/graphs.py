@@ -2,8 +2,8 @@
 
 Where the native operator serves, one graph is good for any length. Where it does not, a static graph is good for a
 single T, and a symbol does not know its T. The outermost block of a hybridized net sees arrays, so it does: it traces
-one graph for each length, tells the layers inside that length while it traces, and keeps the graphs used last. A layer
-inside somebody else's hybridized net sees symbols alone, and takes MXNet's loop operator there.
+one graph for each length, sets that length for the layers inside while it traces, and keeps the graphs used last. A
+layer inside somebody else's hybridized net sees symbols alone, and takes MXNet's loop operator there.
 """
 
 from __future__ import annotations

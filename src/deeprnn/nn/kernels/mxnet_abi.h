@@ -17,7 +17,7 @@ constexpr int kOldestMxnet = 10900, kNewestMxnet = 10999;  // major * 10000 + mi
 enum Result { kFail = 0, kSuccess = 1 };
 enum Type { kFloat32 = 0, kFloat64 = 1, kFloat16 = 2, kUint8 = 3, kInt32 = 4, kInt8 = 5, kInt64 = 6 };
 
-using Compute = int (*)();  // which of the two it is is all that is told by its address
+using Compute = int (*)();  // its address says which of the two it is, and nothing else is needed
 
 using Malloc = void* (*)(void*, int);
 using SparseMalloc = void (*)(void*, int, int, int, void**, int64_t**, int64_t**);
