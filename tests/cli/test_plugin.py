@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import mxnet as mx
@@ -55,7 +56,7 @@ def test_a_cell_in_one_file_trains_resumes_generates_and_is_evaluated(train, tmp
     options = yaml.safe_load((run / "config.yaml").read_text())
     assert (options["cell"], options["plugin"]) == ("mgu", str(MGU))
     assert json.loads((run / "summary.json").read_text())["test_loss"] > 0
-    assert f"deeprnn generate {run} --plugin {MGU}" in shown.out
+    assert f"deeprnn generate {run} --plugin {shlex.quote(str(MGU))}" in shown.out
 
     for command in (["generate", str(run), "--length", "5"], ["evaluate", str(run)]):
         forget_registered()
