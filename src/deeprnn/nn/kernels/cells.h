@@ -207,11 +207,12 @@ struct Lstm {
     return bounded_above<T>(high, bounded_below<T>(low, c));
   }
 
-  // The gradient of `c` from that of the clipped one; none where a NaN was replaced.
+  // The gradient of `c` from that of the clipped one; none where a NaN was replaced. A product, as MXNet has it: a NaN
+  // that comes from later steps is not lost where c is beyond the limits.
   template <class V>
   static DEEPRNN_INLINE V through_clip(V c, const Options& options, V of_clipped) {
-    return where_within<T>(c, static_cast<T>(options.clip_min), static_cast<T>(options.clip_max), !options.clip_nan,
-                           of_clipped);
+    of_clipped = of_clipped * within<T>(c, static_cast<T>(options.clip_min), static_cast<T>(options.clip_max));
+    return options.clip_nan ? where_number<T>(c, of_clipped) : of_clipped;
   }
 };
 

@@ -167,11 +167,16 @@ DEEPRNN_INLINE Vector<T> where_below(Vector<T> x, T limit, Vector<T> yes, Vector
   return x < limit ? yes : no;
 }
 
-// x where it is between the limits, or a NaN that may pass; else zero.
+// One where x is between the limits or is a NaN, else zero.
 template <class T>
-DEEPRNN_INLINE Vector<T> where_within(Vector<T> of, T low, T high, bool nan_passes, Vector<T> x) {
-  const auto within = nan_passes ? ~((of < low) | (of > high)) : (of >= low) & (of <= high);
-  return within ? x : Vector<T>{};
+DEEPRNN_INLINE Vector<T> within(Vector<T> x, T low, T high) {
+  return (x < low) | (x > high) ? Vector<T>{} : same(T(1));
+}
+
+// x where `of` is a number, else zero.
+template <class T>
+DEEPRNN_INLINE Vector<T> where_number(Vector<T> of, Vector<T> x) {
+  return of == of ? x : Vector<T>{};
 }
 
 template <class T>
@@ -267,9 +272,13 @@ DEEPRNN_INLINE Pair<T> where_below(Pair<T> x, T limit, Pair<T> yes, Pair<T> no) 
 }
 
 template <class T>
-DEEPRNN_INLINE Pair<T> where_within(Pair<T> of, T low, T high, bool nan_passes, Pair<T> x) {
-  return {{where_within<T>(of.v[0], low, high, nan_passes, x.v[0]),
-           where_within<T>(of.v[1], low, high, nan_passes, x.v[1])}};
+DEEPRNN_INLINE Pair<T> within(Pair<T> x, T low, T high) {
+  return {{within<T>(x.v[0], low, high), within<T>(x.v[1], low, high)}};
+}
+
+template <class T>
+DEEPRNN_INLINE Pair<T> where_number(Pair<T> of, Pair<T> x) {
+  return {{where_number<T>(of.v[0], x.v[0]), where_number<T>(of.v[1], x.v[1])}};
 }
 
 template <class T>
