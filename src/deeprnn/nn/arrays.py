@@ -11,10 +11,10 @@ from mxnet.ndarray import NDArray
 from mxnet.symbol import Symbol
 from mxnet.util import is_np_shape
 
-from .._util.types import Tensor
+from .._util.types import Operators, Tensor
 from .context import trace
 
-__all__ = ["Kind", "classic", "complete_states", "one_node"]
+__all__ = ["Kind", "classic", "complete_states", "one_node", "with_axes"]
 
 
 def complete_states(
@@ -74,6 +74,18 @@ class Kind:
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.as_np_ndarray() if self._np else x
+
+
+def with_axes(F: Operators, x: Tensor, axes: int) -> Tensor:
+    """The same symbol, with its number of axes known to shape inference.
+
+    MXNet sums up the axes of all inputs of an operator from a library, an unknown number as -1, and writes their sizes
+    past the end of an array of that length. A hybridized block has all shapes at hand when it infers; a symbol of the
+    user's may not.
+    """
+    unknown = -1 if is_np_shape() else 0
+    like = F._internal._zeros_without_dtype(shape=(unknown,) * axes)
+    return F._internal._identity_with_attr_like_rhs(x, like)
 
 
 def one_node(tensors: list[NDArray]) -> list[NDArray]:

@@ -25,7 +25,7 @@ from mxnet.util import is_np_array
 from .._util.checks import check_choice, check_dtype, check_fraction, check_size
 from .._util.types import Operators, Tensor
 from . import native
-from .arrays import Kind, classic, complete_states, one_node
+from .arrays import Kind, classic, complete_states, one_node, with_axes
 from .cells import ElmanCell, GRUCell, LSTMCell, RecurrentCell
 from .context import Trace, trace
 from .graphs import AnyLength, known_length
@@ -242,8 +242,12 @@ class RecurrentStack(AnyLength):
         inputs, *states = map(classic, (inputs, *states))
         sequence_length = None if sequence_length is None else classic(sequence_length)
         length = self.unroll_length or known_length(inputs, self.time_axis)
-        if isinstance(inputs, Symbol) and not self.length_free(trace()):
-            self.check_foreign_flags()
+        if isinstance(inputs, Symbol):
+            if not self.length_free(trace()):
+                self.check_foreign_flags()
+            elif not self._active:
+                inputs, *states = (with_axes(F, x, 3) for x in (inputs, *states))
+                sequence_length = None if sequence_length is None else with_axes(F, sequence_length, 1)
         x = self._time_major(F, inputs)  # (T, N, C)
         begin = zip(*(split(F, state, self.num_layers * len(self.directions)) for state in states))
         last = []
