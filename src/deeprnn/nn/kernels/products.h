@@ -222,6 +222,7 @@ void dots_of(long cols, long k, const T* a, long a_stride, const T* b, long b_st
       for (int r = 0; r < R; ++r) from_a[r] = lanes.load(a + r * a_stride + p);
 #pragma GCC unroll 4
       for (int i = 0; i < kAtOnce; ++i) {
+        __builtin_prefetch(rows[i] + kAtOnce * b_stride + p);  // of the next rows: B comes from far, and is read once
         const Vector<T> from_b = lanes.load(rows[i] + p);
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) sums[r][i] += from_a[r] * from_b;
