@@ -45,7 +45,7 @@ class EvaluateConfig:
         Evaluate this text instead, from its first to its last symbol, with the run's vocabulary: a name or a path, as
         for training.
     encoding
-        Encoding of the file given as corpus.
+        Encoding of that text's file.
     """
 
     part: Optional[Literal["train", "valid", "test"]] = None
