@@ -78,9 +78,10 @@ def parser() -> Parser:
         nargs="+",
         choices=ALL,
         metavar="WORK",
-        help="What is measured: inference, training, language-model, and these. cost: the first call and peak memory in training. profile: the time of each operator, "
-        "where gluon is faster. scaling: --threads over one thread. usage: the ways to use a layer, eager and "
-        f"hybridized, by itself and in a model. lengths: {lengths.COUNT} lengths in random order. "
+        help="What is measured: inference, training, language-model, and these. cost: the first call and peak memory in "
+        "training. profile: the time of each operator, where gluon is faster. scaling: --threads over one thread. "
+        "usage: the ways to use a layer, eager and hybridized, by itself and in a model. "
+        f"lengths: {lengths.COUNT} lengths in random order. "
         f"(default: {' '.join(DEFAULT)})",
     )
     parser.add_argument(
@@ -107,13 +108,11 @@ def parser() -> Parser:
         "--json",
         type=Path,
         metavar="FILE",
-        help="Write the record to this file, again after each case. A record of the same settings, machine and code that is "
-        "there already is completed: what it lacks is measured, and what was measured on a busy machine.",
+        help="Write the record to this file, again after each case. A record of the same settings, machine and code "
+        "that is there already is completed: what it lacks is measured, and what was measured on a busy machine.",
     )
     parser.add_argument("--afresh", action="store_true", help="Replace the record in --json.")
-    parser.add_argument(
-        "--picture", type=Path, metavar="FILE.png", help="Draw the ratios, or the growth, in this file."
-    )
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="Draw the ratios, or the growth.")
     parser.add_argument(
         "--table",
         nargs="+",

@@ -56,4 +56,4 @@ class EvaluateConfig:
         check_fields(self)
         check_encoding("encoding", self.encoding)
         if self.part and self.corpus:
-            raise ValueError(f"part={self.part} is a part of the run's own text; corpus is evaluated as a whole")
+            raise ValueError(f"part={self.part} is of the run's own text; omit it with corpus={self.corpus}")
