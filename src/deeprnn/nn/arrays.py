@@ -11,10 +11,10 @@ from mxnet.ndarray import NDArray
 from mxnet.symbol import Symbol
 from mxnet.util import is_np_shape
 
-from .._util.types import Operators, Tensor
+from .._util.types import Tensor
 from .context import trace
 
-__all__ = ["Kind", "check_sequence_length", "checked_shape", "classic", "complete_states", "one_node", "with_axes"]
+__all__ = ["Kind", "check_sequence_length", "checked_shape", "classic", "complete_states", "one_node"]
 
 
 def checked_shape(layer: Any, inputs: NDArray) -> tuple[int, ...]:
@@ -115,20 +115,8 @@ class Kind:
         return x.as_np_ndarray() if self._np else x
 
 
-def with_axes(F: Operators, x: Tensor, axes: int) -> Tensor:
-    """The same symbol, with its number of axes known to shape inference.
-
-    MXNet sums up the axes of all inputs of an operator from a library, an unknown number as -1, and writes their sizes
-    past the end of an array of that length. A hybridized block has all shapes at hand when it infers; a symbol of the
-    user's may not.
-    """
-    unknown = -1 if is_np_shape() else 0
-    like = F._internal._zeros_without_dtype(shape=(unknown,) * axes)
-    return F._internal._identity_with_attr_like_rhs(x, like)
-
-
 def one_node(tensors: list[NDArray]) -> list[NDArray]:
-    """The same values as the outputs of one operator, so that a backward pass from any of them lets go of them all.
+    """The same values as the outputs of one operator, so that a backward pass from any of them frees them all.
 
     The book means to cut the gradient between batches, and calls `detach` but drops what that returns. With the
     built-in layer it does no harm: outputs and states are one operator's, which the first backward pass frees. States

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Optional
 
+from mxnet.util import is_np_shape
+
 from .._util.types import Operators, Tensor
 from .context import trace
 
-__all__ = ["affine", "join", "masked", "side_by_side", "sigmoid", "split", "split_gates", "tanh"]
+__all__ = ["affine", "join", "masked", "side_by_side", "sigmoid", "split", "split_gates", "tanh", "with_axes"]
 
 
 def affine(
@@ -73,3 +75,15 @@ def side_by_side(F: Operators, parts: Sequence[Tensor]) -> Tensor:
     """Two of ``(T, N, H)`` to ``(T, N, 2H)``."""
     # Along the last axis F.concat copies number by number; along one before it F.stack copies row by row.
     return F.reshape(F.stack(*parts, axis=2), shape=(0, 0, -1))
+
+
+def with_axes(F: Operators, x: Tensor, axes: int) -> Tensor:
+    """The same symbol, with its number of axes known to shape inference.
+
+    MXNet sums up the axes of all inputs of an operator from a library, an unknown number as -1, and writes their sizes
+    past the end of an array of that length. A hybridized block has all shapes at hand when it infers; a symbol of the
+    user's may not.
+    """
+    unknown = -1 if is_np_shape() else 0
+    like = F._internal._zeros_without_dtype(shape=(unknown,) * axes)
+    return F._internal._identity_with_attr_like_rhs(x, like)

@@ -25,19 +25,11 @@ from mxnet.util import is_np_array
 from .._util.checks import check_choice, check_dtype, check_fraction, check_size
 from .._util.types import Operators, Tensor
 from . import native
-from .arrays import (
-    Kind,
-    check_sequence_length,
-    checked_shape,
-    classic,
-    complete_states,
-    one_node,
-    with_axes,
-)
+from .arrays import Kind, check_sequence_length, checked_shape, classic, complete_states, one_node
 from .cells import ElmanCell, GRUCell, LSTMCell, RecurrentCell
 from .context import Trace, trace
 from .graphs import AnyLength, known_length
-from .operators import join, side_by_side, split
+from .operators import join, side_by_side, split, with_axes
 from .unroll import unroll
 
 __all__ = ["RecurrentStack", "parameter_name"]
