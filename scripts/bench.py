@@ -78,8 +78,8 @@ def parser() -> Parser:
         nargs="+",
         choices=ALL,
         metavar="WORK",
-        help="What is measured: inference, training, language-model, and these. cost: the first call and peak memory in "
-        "training. profile: the time of each operator, where gluon is faster. scaling: --threads over one thread. "
+        help="What is measured: inference, training, language-model, and these. cost: the first call and peak memory "
+        "in training. profile: the time of each operator, where gluon is faster. scaling: --threads over one thread. "
         "usage: the ways to use a layer, eager and hybridized, by itself and in a model. "
         f"lengths: {lengths.COUNT} lengths in random order. "
         f"(default: {' '.join(DEFAULT)})",

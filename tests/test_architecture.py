@@ -31,7 +31,7 @@ LEVELS = {
     "cli.main": 8,
     "__main__": 9,
 }  # fmt: skip
-"""A module imports modules of lower levels, and of its own level as long as no circle comes of it."""
+"""A module imports modules of lower levels, and of its own level as long as there is no cycle."""
 
 TEXT = {"data.download", "data.reading", "data.text", "data.batches"}
 MODEL = {
@@ -102,7 +102,7 @@ def test_modules_import_downwards_only(module):
     assert not upwards, f"{module} (level {LEVELS[module]}) imports {sorted(upwards)} from above"
 
 
-def test_no_circles():
+def test_no_cycles():
     done, order = set(), []
 
     def visit(module, path):

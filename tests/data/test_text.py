@@ -183,7 +183,7 @@ def test_a_python_without_its_documentation_says_so(monkeypatch):
 
 
 class Server:
-    """An HTTP server on loopback that hands out one body, and can be told to behave badly."""
+    """An HTTP server on loopback that hands out one body, and can be made to behave badly."""
 
     def __init__(self, body: bytes) -> None:
         self.body = body

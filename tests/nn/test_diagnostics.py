@@ -39,10 +39,10 @@ def test_a_healthy_stack_has_nothing_said_of_it():
 
 def test_the_books_weights_shrink_signal_and_gradient():
     diagnosis = seen(stack(init=mx.init.Normal(0.01)))
-    said = diagnosis.sentences()
-    assert said[0].startswith("layer 1 receives ") and "shrink the signal 0.08-fold a layer" in said[0]
-    assert "init=deep, residual=True" in said[0]
-    assert any("next to nothing comes out" in sentence for sentence in said)
+    sentences = diagnosis.sentences()
+    assert sentences[0].startswith("layer 1 receives ") and "shrink the signal 0.08-fold a layer" in sentences[0]
+    assert "init=deep, residual=True" in sentences[0]
+    assert any("next to nothing comes out" in sentence for sentence in sentences)
     spreads = [layer.spread for layer in diagnosis.layers]
     assert spreads == sorted(spreads, reverse=True)
 
@@ -67,9 +67,9 @@ def test_advice_that_is_followed_already_is_not_given():
 
 
 def test_large_weights_saturate_and_explode():
-    said = " ".join(seen(stack(init=mx.init.Normal(1.0))).sentences())
-    assert "grow the signal 8-fold a layer" in said
-    assert "layers 1 to 4: most outputs are beyond 0.97" in said
+    sentences = " ".join(seen(stack(init=mx.init.Normal(1.0))).sentences())
+    assert "grow the signal 8-fold a layer" in sentences
+    assert "layers 1 to 4: most outputs are beyond 0.97" in sentences
 
 
 def test_dead_units_are_found():

@@ -443,7 +443,7 @@ def test_an_op_hook_sees_each_operator(implementation):
     forward(layer, 4)
     seen = []
     layer.register_op_hook(lambda node, *_: seen.append(node))
-    with pytest.warns(UserWarning, match="register_op_hook is experimental"):  # said whatever the flags
+    with pytest.warns(UserWarning, match="register_op_hook is experimental"):  # warned of whatever the flags
         forward(layer, 4)
     mx.nd.waitall()
     assert len(seen) > 4

@@ -6,7 +6,7 @@ A cell has two parts, and its `hybrid_forward` is the one after the other:
   one step ``(N, C)`` or all of them ``(T, N, C)`` at once, as one matrix product.
 - ``step(F, projected, states, params)``, the recurrent part: the formula of one step.
 
-Parameters are passed along, never fetched, so the same two functions trace a graph, run eagerly, or sit in a loop
+Parameters are passed as arguments, so the same two functions trace a graph, run eagerly, or sit in a loop
 operator. A new kind of layer is one more subclass of `RecurrentCell`; docs/cells.md has a worked example.
 
 On a CPU the built-in cells run as one C++ operator for all steps (native.py); what is here is its definition, what it
