@@ -97,7 +97,7 @@ def measure(given: argparse.Namespace) -> int:
 def main() -> int:
     """Parse and run."""
     parser = Parser(description=__doc__.splitlines()[0], done="as expected", failed="not, or a run failed")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="Write the record there.")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="Write the record to this file.")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="Runs side by side. (default: one a core)")
     parser.add_argument("--corpus", metavar="PATH", help="A copy of the lyrics. (default: downloaded once)")
     parser.add_argument("--epochs", type=int, default=250, help="Epochs of each run.")

@@ -154,7 +154,7 @@ def main() -> int:
     parser = Parser(description=__doc__.splitlines()[0], done="as expected", failed="not, or a run failed")
     parser.add_argument("--corpus", required=True, metavar="PATH", help="tinyshakespeare, by name or path.")
     parser.add_argument("--out", required=True, metavar="FOLDER", type=Path, help="Folder of the runs.")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="Write the record there.")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="Write the record to this file.")
     parser.add_argument("--epochs", type=int, default=16, help="Epochs of each run.")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="Runs side by side. (default: one a core)")
     args = parser.parse_args()

@@ -99,7 +99,7 @@ def main() -> int:
     parser = Parser(description=__doc__.splitlines()[0], done="as expected", failed="not, or a run failed")
     parser.add_argument("--out", required=True, metavar="FOLDER", type=Path, help="Folder of the runs.")
     parser.add_argument("--corpus", metavar="PATH", help="A copy of the lyrics. (default: downloaded once)")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="Write the record there.")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="Write the record to this file.")
     parser.add_argument("--layers", default="2,8", help="Depths.")
     parser.add_argument("--epochs", type=int, default=25, help="Epochs of each run.")
     parser.add_argument("--seeds", type=int, default=3, help="Runs of each, with seeds 0, 1, ...")

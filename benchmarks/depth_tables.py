@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from deeprnn._util.files import write_text_atomic
 from tools import study_record
+from tools.arguments import Parser
 from tools.tables import fill, markdown_table
 
 RECORDS = Path(__file__).parent
@@ -142,4 +143,5 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
+    Parser(description=__doc__.splitlines()[0]).parse_args()
     write_text_atomic(PAGE, filled(PAGE.read_text(encoding="utf-8")))

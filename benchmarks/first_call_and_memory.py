@@ -77,7 +77,7 @@ def missed(records: list[dict[str, Any]]) -> list[str]:
 def main() -> int:
     """Measure, print, write; the exit code."""
     parser = Parser(description=__doc__.splitlines()[0], done="within the targets", failed="a target is missed")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="Write the record there.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="Write the record to this file.")
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="Kinds of layer.")
     parser.add_argument("--rounds", type=int, default=5, help="Rounds of timing; 0: memory and first call alone.")
     arguments = parser.parse_args()

@@ -101,8 +101,8 @@ def report(record: Mapping[str, Any]) -> str:
 def main() -> None:
     """Measure, print, record."""
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="FILE", type=Path, help="Write the record there.")
-    parser.add_argument("--into", metavar="FILE.md", type=Path, help="Put the table there, between its marks.")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="Write the record to this file.")
+    parser.add_argument("--into", metavar="FILE.md", type=Path, help="Put the table into this page, between its marks.")
     args = parser.parse_args()
     record = {
         "date": date.today().isoformat(),

@@ -16,6 +16,7 @@ from typing import Any, Optional
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from deeprnn._util.files import write_text_atomic
+from tools.arguments import Parser
 from tools.bench_report import summary
 from tools.tables import fill, markdown_table
 
@@ -103,6 +104,7 @@ def filled(text: str, language: str) -> str:
 
 
 if __name__ == "__main__":
+    Parser(description=__doc__.splitlines()[0]).parse_args()
     for page, language in PAGES.items():
         path = PROJECT / page
         write_text_atomic(path, filled(path.read_text(encoding="utf-8"), language))

@@ -70,15 +70,18 @@ def parser() -> Parser:
         nargs="+",
         choices=tuple(CONTESTANTS),
         default=tuple(CONTESTANTS),
-        help="The implementations; the first is compared with the others. (default: all)",
+        metavar="NAME",
+        help=f"Implementations, of {', '.join(CONTESTANTS)}; the first is compared with the others. (default: all)",
     )
     parser.add_argument(
         "--work",
         nargs="+",
         choices=ALL,
-        help="What is measured. cost: the first call and peak memory in training. profile: the time of each operator, "
-        "where gluon is faster. scaling: --threads over one thread. usage: the ways to use a layer, eager and "
-        f"hybridized, by itself and in a model. lengths: {lengths.COUNT} lengths in random order. "
+        metavar="WORK",
+        help="What is measured: inference, training, language-model, and these. cost: the first call and peak memory "
+        "in training. profile: the time of each operator, where gluon is faster. scaling: --threads over one thread. "
+        "usage: the ways to use a layer, eager and hybridized, by itself and in a model. "
+        f"lengths: {lengths.COUNT} lengths in random order. "
         f"(default: {' '.join(DEFAULT)})",
     )
     parser.add_argument(
@@ -105,11 +108,11 @@ def parser() -> Parser:
         "--json",
         type=Path,
         metavar="FILE",
-        help="Write the record there, again after each case. A record of the same settings, machine and code that is "
-        "there already is completed: what it lacks is measured, and what was measured on a busy machine.",
+        help="Write the record to this file, again after each case. A record of the same settings, machine and code "
+        "that is there already is completed: what it lacks is measured, and what was measured on a busy machine.",
     )
     parser.add_argument("--afresh", action="store_true", help="Replace the record in --json.")
-    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="Draw the ratios, or the growth, there.")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="Draw the ratios, or the growth.")
     parser.add_argument(
         "--table",
         nargs="+",
@@ -121,7 +124,7 @@ def parser() -> Parser:
         "--into",
         type=Path,
         metavar="FILE.md",
-        help="With --table: put short tables there, between <!-- bench:rnn --> and <!-- /bench:rnn --> "
+        help="With --table: put short tables into this page, between <!-- bench:rnn --> and <!-- /bench:rnn --> "
         "(bench:rnn:odd, usage:rnn, lengths:rnn, growth:rnn).",
     )
     return parser

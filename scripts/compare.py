@@ -56,8 +56,8 @@ def parser() -> Parser:
     layers.add_argument("--steps", type=int, default=10, help="Trainer steps after which the weights are compared.")
     layers.add_argument("--rounds", type=int, default=ROUNDS, help="Samples of each time.")
     layers.add_argument("--seed", type=int, default=0, help="Seed of weights and inputs.")
-    layers.add_argument("--json", type=Path, metavar="FILE", help="Write all numbers there.")
-    layers.add_argument("--picture", type=Path, metavar="FILE.png", help="Draw them there.")
+    layers.add_argument("--json", type=Path, metavar="FILE", help="Write all numbers to this file.")
+    layers.add_argument("--picture", type=Path, metavar="FILE.png", help="Draw them in this file.")
     layers.set_defaults(run=compare_layers)
 
     depth = commands.add_parser(
@@ -112,7 +112,7 @@ def parser() -> Parser:
         "--samples",
         choices=("show", "none"),
         default="show",
-        help="none: measure the texts, and leave them out of JSON and page, as if they may not be quoted.",
+        help="With none, texts are measured but not quoted in JSON and page, for a corpus that may not be quoted.",
     )
     depth.add_argument(
         "--page",
@@ -124,8 +124,8 @@ def parser() -> Parser:
     depth.add_argument(
         "--out", type=Path, metavar="PATH", help=f"Folder of the runs (default: {OUT}); with --page, the page."
     )
-    depth.add_argument("--json", type=Path, metavar="FILE", help="Write all numbers there.")
-    depth.add_argument("--html", type=Path, metavar="FILE", help="Write the page there.")
+    depth.add_argument("--json", type=Path, metavar="FILE", help="Write all numbers to this file.")
+    depth.add_argument("--html", type=Path, metavar="FILE", help="Write the page to this file.")
     depth.set_defaults(run=compare_depth)
     return parser
 

@@ -148,7 +148,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         prog="mutations.py", description=__doc__.splitlines()[0], done="each was noticed", failed="one survived"
     )
     parser.add_argument("--only", default="", metavar="TEXT", help="Mutations whose name contains this.")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="Write the results there.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="Write the results to this file.")
     options = parser.parse_args(arguments)
     chosen = [mutation for mutation in MUTATIONS if options.only in mutation.name]
     if not chosen:

@@ -4,7 +4,7 @@
 #   scripts/setup.sh           set up
 #   scripts/setup.sh --check   only look whether this machine has what set-up needs
 #
-# What is missing is said in one line on stderr, with exit code 1. A missing C++ compiler is said as well, and is no
+# What is missing is reported in one line on stderr, with exit code 1. A missing C++ compiler is reported too, and is no
 # failure: without one the layers are slower.
 set -eu
 CDPATH='' cd -- "$(dirname -- "$0")/.."
@@ -116,7 +116,7 @@ unbuilt=''
 if [ "$(uname -s)" = Linux ] && ! runs ${CXX:-g++} --version && { [ -n "${CXX-}" ] || ! runs clang++ --version; }; then
     hint='install one with your package manager'
     ! runs command -v apt-get || hint='apt-get install g++'
-    unbuilt=said
+    unbuilt=reported
     echo "setup: no C++ compiler (${CXX:-g++}): the layers work, slower, without their native operator: $hint" >&2
 fi
 [ "${1-}" != --check ] || exit 0

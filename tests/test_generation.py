@@ -245,7 +245,7 @@ def test_what_is_never_to_be_chosen_is_not(sampler):
 
 
 def naive_repeat_length(text, symbol):
-    """The longest row ending in `symbol`, put after `text`, that stands in `text`."""
+    """The longest row ending in `symbol`, put after `text`, that occurs in `text`."""
     longer = [*text, symbol]
     for length in range(len(longer), 0, -1):
         row = longer[-length:]

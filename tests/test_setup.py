@@ -1,4 +1,4 @@
-"""Set-up and packaging: what is missing is said in one line, and what is built and locked is whole."""
+"""Set-up and packaging: what is missing is reported in one line, and what is built and locked is whole."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 TOOLS = ["awk", "cat", "cksum", "cp", "date", "dirname", "grep", "ldd", "mkdir", "rm", "sed", "sh", "sleep"]
-PIECES = ["LICENSE", "README.md", "configs"]
-PIECES += ["pyproject.toml", "requirements.lock", "scripts", "setup.cfg", "setup.py", "src", "tools"]
+PARTS = ["LICENSE", "README.md", "configs"]
+PARTS += ["pyproject.toml", "requirements.lock", "scripts", "setup.cfg", "setup.py", "src", "tools"]
 ON_X86 = (platform.system(), platform.machine()) == ("Linux", "x86_64")
 LIBRARY = "src/deeprnn/nn/_kernels.so"
 
@@ -30,12 +30,12 @@ LIBRARY = "src/deeprnn/nn/_kernels.so"
 def copy_project(folder: Path) -> None:
     """Copy to ``folder`` what set-up and building read."""
     folder.mkdir()
-    for piece in map(PROJECT.joinpath, PIECES):
-        if piece.is_dir():
+    for part in map(PROJECT.joinpath, PARTS):
+        if part.is_dir():
             ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.so")
-            shutil.copytree(piece, folder / piece.name, symlinks=True, ignore=ignored)
-        elif piece.exists():
-            shutil.copy(piece, folder)
+            shutil.copytree(part, folder / part.name, symlinks=True, ignore=ignored)
+        elif part.exists():
+            shutil.copy(part, folder)
 
 
 class Machine:
@@ -115,7 +115,7 @@ class Machine:
         return process.returncode, out, err
 
     def complaint(self) -> str:
-        """The one line with which set-up refuses; nothing else is said, and nothing is left in the project."""
+        """The one line with which set-up refuses; nothing else is printed, and nothing is left in the project."""
         code, out, err = self.run()
         assert (code, out) == (1, "")
         assert err.startswith("setup: ")
@@ -465,7 +465,7 @@ while [ $# -gt 1 ]; do [ "$1" = -o ] && echo built >"$2"; shift; done
 
 
 def build(tmp_path: Path, hook: str, compiler: object) -> tuple[str, set[str], str]:
-    """Build the package with a C++ compiler, such as it is: name and contents, and what deeprnn says meanwhile."""
+    """Build the package with a C++ compiler, such as it is: name and contents, and what deeprnn prints meanwhile."""
     pytest.importorskip("setuptools", minversion="70.1")
     copy_project(tmp_path / "project")
     command = f"import sys; from setuptools import build_meta; build_meta.{hook}(sys.argv[1])"
@@ -477,19 +477,19 @@ def build(tmp_path: Path, hook: str, compiler: object) -> tuple[str, set[str], s
         capture_output=True,
         text=True,
     )
-    said = "".join(line for line in done.stderr.splitlines(keepends=True) if "deeprnn:" in line)
+    printed = "".join(line for line in done.stderr.splitlines(keepends=True) if "deeprnn:" in line)
     (built,) = (file for file in tmp_path.iterdir() if file.name.endswith((".whl", ".tar.gz")))
     if hook == "build_sdist":
         with tarfile.open(built) as archive:
-            return built.name, {name.partition("/")[2] for name in archive.getnames()}, said
+            return built.name, {name.partition("/")[2] for name in archive.getnames()}, printed
     with zipfile.ZipFile(built) as archive:
-        return built.name, set(archive.namelist()), said
+        return built.name, set(archive.namelist()), printed
 
 
 def test_a_wheel_holds_types_presets_and_the_command(tmp_path: Path) -> None:
-    name, names, said = build(tmp_path, "build_wheel", "/bin/false")
+    name, names, printed = build(tmp_path, "build_wheel", "/bin/false")
     assert name.endswith("-py3-none-any.whl")
-    assert said == f"deeprnn: built without its native operator: {REASON}; the layers work, slower\n"
+    assert printed == f"deeprnn: built without its native operator: {REASON}; the layers work, slower\n"
     (metadata,) = (name for name in names if name.endswith("entry_points.txt"))
     with zipfile.ZipFile(tmp_path / name) as archive:
         assert "deeprnn = deeprnn.cli.main:main" in archive.read(metadata).decode()
@@ -504,9 +504,9 @@ def test_a_wheel_with_the_library_is_for_any_python_on_this_platform(tmp_path: P
     compiler, log = tmp_path / "a compiler", tmp_path / "log"
     compiler.write_text(COMPILER.format(log=log))
     compiler.chmod(0o755)
-    name, names, said = build(tmp_path, "build_wheel", compiler)
+    name, names, printed = build(tmp_path, "build_wheel", compiler)
     assert name.endswith("-py3-none-linux_x86_64.whl")
-    assert said == ""
+    assert printed == ""
     assert "deeprnn/nn/_kernels.so" in names
     assert {name for name in names if "kernels" in name} == {"deeprnn/nn/_kernels.so"}
     assert not {name for name in names if ".data/" in name}

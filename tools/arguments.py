@@ -7,30 +7,25 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import Any, NoReturn, Optional
+from typing import Any, NoReturn
 
+from deeprnn._util.arguments import HelpFormatter, as_flags
 from deeprnn._util.arguments import Parser as OneLineParser
-from deeprnn._util.arguments import as_flags
 
 __all__ = ["EXIT_CODES", "Parser"]
 
 EXIT_CODES = "Exit code 0: {done}; 1: {failed}; 2: invalid arguments; 130: interrupted."
 
 
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds the default to each help text, unless there is none or the text names it."""
+METAVARS = {int: "N", float: "X"}
+"""Placeholders for values in the help, as the command line of the package has them."""
+
+
+class _Help(HelpFormatter):
+    """The package's form of help, wider."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=26, width=100)
-
-    def _get_help_string(self, action: argparse.Action) -> Optional[str]:
-        default = action.default
-        none = default is None or default is False or default in ([], argparse.SUPPRESS)
-        if none or "(default" in str(action.help) or not action.option_strings:
-            return action.help
-        if isinstance(default, (list, tuple)):
-            return f"{action.help} (default: {' '.join(map(str, default))})"
-        return f"{action.help} (default: %(default)s)"
 
 
 class Parser(OneLineParser):
@@ -48,7 +43,12 @@ class Parser(OneLineParser):
             codes = EXIT_CODES.format(done=done, failed=failed)
             options["epilog"] = f"{options.get('epilog', '')} {codes}".strip()
         super().__init__(allow_abbrev=False, add_help=False, **options)
-        self.add_argument("-h", "--help", action="help", help="Show this help and exit.")
+        self.add_argument("-h", "--help", action="help", help="Show this help message and exit.")
+
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        if options.get("type") in METAVARS and "choices" not in options:
+            options.setdefault("metavar", METAVARS[options["type"]])
+        return super().add_argument(*names, **options)
 
     def error(self, message: str) -> NoReturn:
         super().error(as_flags(message, self.names()))

@@ -25,8 +25,8 @@ from deeprnn._util.checks import check_choice, check_size
 from deeprnn._util.types import Operators, Tensor
 from deeprnn.models.language_model import CELLS, STACKS
 from deeprnn.nn.cells import ACTIVATIONS
+from deeprnn.nn.operators import split
 from deeprnn.nn.stack import LAYOUTS
-from deeprnn.nn.unroll import split
 from deeprnn.testing import copy_parameters, randomize
 
 __all__ = [

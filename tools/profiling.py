@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import tempfile
 from pathlib import Path
@@ -23,8 +21,7 @@ PROFILED_SECONDS = 1.0
 def profile(case: Case, work: str) -> dict[str, Any]:
     """What this package's graph of a case spends its time on, by `mx.profiler`, in a new process.
 
-    Without static_shape, with which MXNet runs its operators in bulk and so times them in bulk. Operators inside a
-    custom operator are listed as those of its forward and its backward pass.
+    Without static_shape, with which MXNet runs its operators in bulk and so times them in bulk.
 
     Returns
     -------
@@ -36,9 +33,6 @@ def profile(case: Case, work: str) -> dict[str, Any]:
 
 
 def _profile(case: Case, work: str) -> dict[str, Any]:
-    if importlib.util.find_spec("deeprnn.nn.bptt"):
-        bptt: Any = importlib.import_module("deeprnn.nn.bptt")
-        bptt.FLAGS[:] = [("static_alloc", True)]  # this process is for nothing else
     contestant = Here("deeprnn", Problem.draw(case), {"static_alloc": True})
     contestant.time(work, 1)
     calls = max(1, round(PROFILED_SECONDS / contestant.time(work, 1)))
@@ -47,14 +41,9 @@ def _profile(case: Case, work: str) -> dict[str, Any]:
         mx.profiler.set_state("run")
         seconds = contestant.time(work, calls)
         mx.profiler.set_state("stop")
-        by_domain = json.loads(mx.profiler.dumps(reset=True, format="json"))["Time"]
+        times = json.loads(mx.profiler.dumps(reset=True, format="json"))["Time"]["operator"]
         mx.profiler.dump()  # or it would be written at the end of the process, when the folder is gone
-    times = by_domain["operator"]
     times.pop("DeleteVariable", None)  # the engine's, not the graph's
-    for name, of in by_domain.get("Custom Operator", {}).items():  # operators inside a custom one
-        layer, _, operator = name.partition("::")
-        if operator != "pure_python":  # which builds graphs, calls and waits
-            times[f"{operator}, backward" if layer.startswith("_backward") else f"{operator}, forward"] = of
     total = sum(of["Total"] for of in times.values())
     operators = [
         {

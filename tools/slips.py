@@ -176,9 +176,9 @@ MUTATIONS = (
     _unroll(
         "static: every step from the first state",
         "    outputs = []\n    for t in reversed(range(length)) if reverse else range(length):\n"
-        "        new = cell.step(F, steps[t], states, params)",
+        "        output, states = advance(steps[t], states, living[t])",
         "    outputs, first = [], states\n    for t in reversed(range(length)) if reverse else range(length):\n"
-        "        new = cell.step(F, steps[t], first, params)",
+        "        output, states = advance(steps[t], first, living[t])",
     ),
     _unroll(
         "dynamic: backward outputs not turned round", "(F.reverse(outputs, axis=0) if reverse else outputs)", "outputs"
@@ -190,8 +190,8 @@ MUTATIONS = (
     ),
     _unroll(
         "dynamic: gradient cut at the state",
-        "cell.step(F, slices[0], states, params)",
-        "cell.step(F, slices[0], [F.BlockGrad(state) for state in states], params)",
+        "advance(slices[0], states, ",
+        "advance(slices[0], [F.BlockGrad(state) for state in states], ",
     ),
     _unroll("carry: old state put out", "output = new[0]", "output = old[0]"),
     _unroll("carry: alive and ended exchanged", "F.where(alive, after, before)", "F.where(alive, before, after)"),
@@ -208,7 +208,7 @@ MUTATIONS = (
         "outputs",
     ),
     _unroll("mask: inputs past the end seen", "inputs = masked(F, inputs, sequence_length)", "pass"),
-    _stack("stack: directions joined backward first", "_side_by_side(F, outputs)", "_side_by_side(F, outputs[::-1])"),
+    _stack("stack: directions joined backward first", "side_by_side(F, outputs)", "side_by_side(F, outputs[::-1])"),
     _stack("stack: last states backward first", "last.append(end)", "last.insert(layer * len(cells), end)"),
     _stack(
         "stack: first states of the wrong layer",

@@ -35,7 +35,7 @@ WAYS: dict[str, tuple[str, ...]] = {
 }
 """How texts are written, as flags of `generate`."""
 
-TEXT_OPTIONS = ("corpus", "max_chars", "unit")
+TEXT_OPTIONS = ("corpus", "encoding", "max_chars", "unit")
 """Which text is read. It has to be the same for all recipes, or their perplexities could not be compared."""
 
 HELD_OUT = {"split": "0.8,0.1,0.1", "unknown": True}

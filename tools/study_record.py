@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from deeprnn._util.machine import machine
+from deeprnn.cli.runs import corpus_of
 from deeprnn.train.reports import read_metrics
 
 from .repetition import WINDOW, copied, repeated
@@ -49,10 +50,10 @@ def record(
         recipe and depth median, low and high over the seeds, a run that diverged counting as infinite.
     """
     # Here, so that invalid arguments are reported before gluonnlp is loaded.
-    from deeprnn.data.text import decode, load_corpus
+    from deeprnn.data.text import decode
 
     data = runs[0].config.data
-    corpus = load_corpus(data.corpus, max_chars=data.max_chars, split=data.split, unit=data.unit, unknown=data.unknown)
+    corpus = corpus_of(data)
     training = decode(corpus.vocab, corpus.train, data.unit)
     over = [run for run in runs if run.over]
     groups: dict[tuple[str, int], list[StudyRun]] = defaultdict(list)

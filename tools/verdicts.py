@@ -56,7 +56,6 @@ def verdict(groups: Sequence[Group], goal: float) -> list[str]:
         sentences.append(ends(best, "."))
     elif math.isinf(median[best]):
         headline = "No depth learns"
-        sentences.append(ends(best, "."))
     elif seeds < MIN_SEEDS:
         headline = f"No verdict from {count_of(seeds, 'seed')}, {where}"
         if best == shallow:

@@ -33,7 +33,7 @@ class Sampler:
         Take the most probable symbol instead of sampling; of equal ones, the one with the lowest id.
     repetition_penalty
         If a symbol would extend a repetition of earlier text, subtract this many nats from its logit for each symbol by
-        which the repetition exceeds repetition_length; 0: no penalty. Applied before everything else, also with greedy.
+        which the repetition exceeds repetition_length; 0: no penalty. Applied first, with greedy=True as well.
     repetition_length
         Length of a repetition, in symbols, that is not penalized.
 

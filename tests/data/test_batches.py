@@ -97,7 +97,7 @@ def test_a_consecutive_batch_continues_the_one_before(length, batch_size, seq_le
         np.testing.assert_array_equal(following[0], data[-1] + 1)
     if drawn:
         streams = np.concatenate([data for data, _ in drawn]).T
-        assert (np.diff(streams, axis=1) == 1).all()  # contiguous pieces of the text, from its beginning
+        assert (np.diff(streams, axis=1) == 1).all()  # contiguous parts of the text, from its beginning
         assert streams[0, 0] == 0 and (np.diff(streams[:, 0]) > 0).all()
 
 

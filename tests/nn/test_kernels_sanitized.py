@@ -1,6 +1,6 @@
 """The kernels without MXNet: a C++ program runs them under the sanitizers, another asks their functions for accuracy.
 
-What is compiled, and how, stands in `kernels/Makefile`. In all of them a warning is an error.
+What is compiled, and how, is in `kernels/Makefile`. In all of them a warning is an error.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def test_order_in_the_batch_does_not_matter(options: dict[str, Any], bidirection
 @each_direction
 @each_cell
 def test_padding_and_neighbours_do_not_matter(options: dict[str, Any], bidirectional: bool, graph: str) -> None:
-    """Each sequence of a ragged batch is as if alone, whatever stands past its end, NaN included; so are gradients."""
+    """Each sequence of a ragged batch is as if alone, whatever is past its end, NaN included; so are gradients."""
     config = Config(length=5, batch_size=3, layers=3, bidirectional=bidirectional, ragged=True, **options)
     layer = build(config)
     net = as_called(layer, graph)

@@ -133,7 +133,7 @@ def taken_apart(layer: gluon.Block, kind: str) -> list[gluon.Block]:
 @pytest.mark.parametrize("kind", ["tanh", "relu", "gru", "lstm"])
 @pytest.mark.parametrize(("residual", "dropout"), [(True, 0), (False, 0.4), (True, 0.4)])
 def test_residual_and_dropout(kind: str, residual: bool, dropout: float) -> None:
-    """What stands between the layers, with the same masks for the same seed."""
+    """What is between the layers, with the same masks for the same seed."""
     make: Any = {"gru": DeepGRU, "lstm": DeepLSTM}.get(kind, lambda *a, **k: DeepRNN(*a, activation=kind, **k))
     layer = make(6, 3, input_size=6, residual=residual, dropout=dropout)
     layer.initialize()

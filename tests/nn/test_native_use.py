@@ -56,7 +56,7 @@ def equal(a: Any, b: Any) -> bool:
     return len(a) == len(b) and all(np.array_equal(x.asnumpy(), y.asnumpy()) for x, y in zip(a, b))
 
 
-# Where a layer stands
+# Where a layer is used
 
 
 class Inside(gluon.HybridBlock):

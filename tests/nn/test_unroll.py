@@ -11,7 +11,8 @@ from mxnet import autograd, nd
 
 from deeprnn.nn import native
 from deeprnn.nn.cells import ElmanCell, GRUCell, LSTMCell
-from deeprnn.nn.unroll import carry, split, unroll
+from deeprnn.nn.operators import split
+from deeprnn.nn.unroll import carry, unroll
 from deeprnn.testing import distance, randomize
 
 N, C, H = 3, 2, 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -198,19 +197,6 @@ def test_a_profile_counts_the_operators_of_one_call() -> None:
     times = [of["milliseconds"] for of in profile["operators"]]
     assert times == sorted(times, reverse=True)
     json.dumps(profile, allow_nan=False)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("deeprnn.nn.bptt") is None, reason="no custom operator in this version")
-def test_a_profile_looks_into_a_custom_operator() -> None:
-    length = 16
-    profile = profiling.profile(Case(3, 4, 2, length, 2), "training")
-    counts = {of["name"]: of["count"] for of in profile["operators"]}
-    steps = 2 * length
-    assert counts["Activation, forward"] == counts["_backward_tanh, backward"] == steps
-    # A product with the last state in each step, and that with the inputs of all.
-    assert counts["FullyConnected, forward"] == counts["FullyConnected, backward"] == steps + 2
-    assert not any("python" in name for name in counts)
-    assert sum(of["share"] for of in profile["operators"]) == pytest.approx(1)
 
 
 def record_of(*cases: dict[str, Any]) -> dict[str, Any]:

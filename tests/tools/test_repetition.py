@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,8 +90,9 @@ def test_ten_thousand_symbols_against_many():
     assert found.share == pytest.approx((5000 - 19) / (10_000 - 19), abs=1e-3)
 
 
-@pytest.mark.skipif("DEEPRNN_LYRICS" not in os.environ, reason="needs DEEPRNN_LYRICS=jaychou_lyrics.txt.zip")
+@pytest.mark.skipif("DEEPRNN_DATA_DIR" not in os.environ, reason="needs DEEPRNN_DATA_DIR, the folder of the texts")
 def test_the_lyrics_repeat_themselves():
-    text = load_text(os.environ["DEEPRNN_LYRICS"], max_chars=10_000)[0]
+    lyrics = Path(os.environ["DEEPRNN_DATA_DIR"]) / "jaychou_lyrics.txt.zip"
+    text = load_text(str(lyrics), max_chars=10_000)[0]
     assert repeated(text, 20) == pytest.approx(0.43, abs=0.005)
     assert repeated(text, 35) == pytest.approx(0.375, abs=0.005)

@@ -244,6 +244,15 @@ def test_the_record_is_what_the_runs_left(tmp_path, text):
     assert "text" not in unquoted["groups"][0]["texts"][0] and unquoted["groups"][0]["texts"][0]["repeated"] > 0.9
 
 
+@pytest.mark.usefixtures("trainer")
+def test_the_record_reads_the_text_in_its_encoding(tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_text("床前明月光，疑是地上霜。\n" * 200, encoding="gb18030")
+    runs = plan(["book"], [1], 1, tmp_path / "runs", (f"--corpus={path}", "--encoding=gb18030", *TINY), {"book": 2})
+    train_all(runs, 1, print)
+    assert record(runs, 2.0, 50)["corpus"]["vocabulary"] == 14  # 13 symbols and the unknown one
+
+
 def test_a_perplexity_never_reached():
     assert epochs_until({"train": [3.0, None, 2.0], "seconds_by_epoch": [1, 1, 1]}, 1.5) == (None, None)
     assert spread([1.0, None, 3.0]) == {"median": 3.0, "low": 1.0, "high": None}

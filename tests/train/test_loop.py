@@ -124,7 +124,7 @@ def test_it_learns(hybridize):
 
 
 def numpy_step(net, data, target, state, optimizer_state, number, *, lr, clip):
-    """One step of truncated back-propagation and Adam, by hand but for the gradients, as autograd gives them."""
+    """One step of truncated back-propagation and Adam, written out, with autograd's gradients."""
     with autograd.record():
         logits, states = net(data, [mx.nd.array(state)])
         log_probabilities = mx.nd.log_softmax(logits)
@@ -480,9 +480,10 @@ def test_a_gradient_that_is_not_finite_is_found_too():
         loop.fit(net, Listed(pairs((3, 2))), None, config(epochs=1, clip=0), ctx=CPU)
 
 
-def test_validation_that_is_not_finite(monkeypatch):
-    validation_losses(monkeypatch, 2.0, math.nan)
-    with pytest.raises(loop.Diverged, match=r"the validation loss is nan after step 30 \(epoch 2\)"):
+@pytest.mark.parametrize(("value", "shown"), [(math.nan, "nan"), (4.4e30, r"4\.4e\+30")])
+def test_validation_without_a_finite_perplexity(monkeypatch, value, shown):
+    validation_losses(monkeypatch, 2.0, value)
+    with pytest.raises(loop.Diverged, match=rf"the validation loss is {shown} after step 30 \(epoch 2\)"):
         loop.fit(make_net(), make_batches(), make_batches(), config(), ctx=CPU)
 
 

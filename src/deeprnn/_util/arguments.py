@@ -16,8 +16,8 @@ def help_text(action: argparse.Action) -> str:
     text = re.sub(r"\s+", " ", text.replace("%(default)s", str(action.default)).replace("%%", "%").replace("`", ""))
     if not text:
         return ""
-    text = text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
-    shown = action.option_strings and action.nargs != 0 and action.default not in (None, argparse.SUPPRESS, "")
+    text = text[0].upper() + text[1:] + ("" if re.search(r"\.( \(default[^)]*\))?$", text) else ".")
+    shown = action.option_strings and action.nargs != 0 and action.default not in (None, argparse.SUPPRESS, "", [])
     if shown and "default" not in text:
         switches = {True: "true", False: "false"}
         default = switches[action.default] if isinstance(action.default, bool) else action.default

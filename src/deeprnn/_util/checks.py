@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import numbers
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
 __all__ = [
     "DTYPES",
     "check_activation",
+    "check_bounds",
     "check_choice",
     "check_dtype",
     "check_encoding",
@@ -42,6 +43,22 @@ def check_fraction(name: str, value: Any) -> float:
     if not 0 <= value < 1:
         raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
     return float(value)
+
+
+def check_bounds(
+    low_name: str, low: Optional[float], high_name: str, high: Optional[float]
+) -> Optional[tuple[float, float]]:
+    """Return two bounds as floats, or None if both are None; raise ValueError for one alone or a low one above."""
+    if low is None and high is None:
+        return None
+    if low is None or high is None:
+        raise ValueError(f"{low_name} and {high_name} go together, got {low_name}={low}, {high_name}={high}")
+    for name, bound in ((low_name, low), (high_name, high)):
+        if isinstance(bound, bool) or not isinstance(bound, (int, float)):
+            raise TypeError(f"{name} must be a number, got {bound!r}")
+    if not low <= high:
+        raise ValueError(f"{low_name} must not exceed {high_name}, got {low} and {high}")
+    return float(low), float(high)
 
 
 def check_dtype(dtype: Any) -> str:

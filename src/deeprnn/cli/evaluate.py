@@ -10,7 +10,7 @@ from typing import Any, Callable
 from .._util.wording import counted
 from ..config import EvaluateConfig, select
 from .console import show
-from .runs import open_run, use_threads
+from .runs import corpus_of, open_run, use_threads
 
 __all__ = ["build_evaluate"]
 
@@ -35,9 +35,7 @@ def build_evaluate(given: Mapping[str, Any]) -> Callable[[], int]:
         ids, title = corpus.test, corpus.name
     else:
         part = config.part or "test"
-        corpus = load_corpus(
-            data.corpus, encoding=data.encoding, max_chars=data.max_chars, split=data.split, unit=data.unit, vocab=vocab
-        )
+        corpus = corpus_of(data, vocab)
         if corpus.sha256 != checkpoint.state["corpus_sha256"]:
             raise ValueError(f"the text {corpus.name} is not what it was when the run in {given['run']} began")
         ids, title = getattr(corpus, part), part

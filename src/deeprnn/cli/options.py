@@ -45,7 +45,7 @@ NOT_FLAGS = {"data", "model", "train"}
 OTHERS = {"train": ACTIONS, "generate": ("plugin",), "evaluate": ("plugin",)}
 """Flags that are not made from a dataclass."""
 
-METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", Split: "TRAIN,VALID,TEST"}
+METAVARS: dict[Any, str] = {bool: "{true,false}", int: "N", float: "X", str: "TEXT", Split: "TRAIN,VALID,TEST"}
 SPECIAL = {"out": "FOLDER", "plugin": "FILE", "encoding": "NAME", "cell": "NAME", "corpus": "TEXT"}
 """Placeholders for values in the help, by type and by option."""
 
@@ -113,7 +113,7 @@ def command_line() -> FlagParser:
         dest="command",
         metavar="COMMAND",
         title="commands",
-        description="Their options: deeprnn COMMAND --help",
+        description="For the options of a command: deeprnn COMMAND --help",
     )
 
     train = FlagParser(description="Train a language model on a text.", usage="deeprnn train [options]")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Union
 
 from .._util.machine import cores, keep_freed_memory
-from ..config import ModelConfig, RunConfig
+from ..config import DataConfig, ModelConfig, RunConfig
 from ..generation import Sampler, generate
 
 if TYPE_CHECKING:
@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     import mxnet as mx
     import numpy as np
 
+    from ..data.text import Corpus
     from ..models.language_model import LanguageModel
     from ..train.checkpoint import Checkpoint
 
 __all__ = [
+    "corpus_of",
     "device",
     "generated",
     "holds_a_run",
@@ -96,6 +98,14 @@ def device(name: str) -> mx.Context:
     if name == "gpu" and not mx.context.num_gpus():
         raise ValueError("ctx='gpu': MXNet finds no GPU here; use ctx='cpu'")
     return mx.Context(name)
+
+
+def corpus_of(data: DataConfig, vocab: Optional[gluonnlp.Vocab] = None) -> Corpus:
+    """The text of a configuration, in the ids of `vocab` or of its own vocabulary; raises as `load_corpus`."""
+    from ..data.text import load_corpus
+
+    how = {name: getattr(data, name) for name in ("encoding", "max_chars", "split", "unit", "unknown")}
+    return load_corpus(data.corpus, vocab=vocab, **how)
 
 
 def language_model(config: ModelConfig, vocab_size: int, plugin: Optional[str] = None) -> LanguageModel:

@@ -19,6 +19,7 @@ from ..train.reports import EventWriter, append_metrics, append_row, curves, rea
 from .console import ProgressLine, command, failed, one_line, show
 from .options import advice_in_flags, in_flags
 from .runs import (
+    corpus_of,
     device,
     generated,
     holds_a_run,
@@ -234,7 +235,6 @@ def build_train(given: Mapping[str, Any]) -> Callable[[], int]:
     import mxnet as mx
 
     from ..data.batches import Batches
-    from ..data.text import load_corpus
     from ..nn.initializers import initializer
     from ..train import checkpoint
     from ..train.loop import make_trainer
@@ -249,15 +249,7 @@ def build_train(given: Mapping[str, Any]) -> Callable[[], int]:
             raise ValueError(
                 f"init_from {given['init_from']} was trained with unit={earlier.state['config']['unit']!r}"
             )
-    corpus = load_corpus(
-        data.corpus,
-        encoding=data.encoding,
-        max_chars=data.max_chars,
-        split=data.split,
-        unit=data.unit,
-        unknown=data.unknown,
-        vocab=saved_vocabulary(earlier) if earlier else None,
-    )
+    corpus = corpus_of(data, saved_vocabulary(earlier) if earlier else None)
     if start and start.state["corpus_sha256"] != corpus.sha256:
         raise ValueError(f"resume: the text {corpus.name} is not what it was when the run in {folder} began")
     run, notes = with_known_prefixes(run, corpus.vocab, replaceable=origin("sample_prefix", given) == "preset")

@@ -45,7 +45,7 @@ class EvaluateConfig:
         Evaluate this text instead, from its first to its last symbol, with the run's vocabulary: a name or a path, as
         for training.
     encoding
-        Encoding of the file given as corpus.
+        Encoding of that text's file.
     """
 
     part: Optional[Literal["train", "valid", "test"]] = None
@@ -56,4 +56,4 @@ class EvaluateConfig:
         check_fields(self)
         check_encoding("encoding", self.encoding)
         if self.part and self.corpus:
-            raise ValueError(f"part={self.part} is a part of the run's own text; corpus is evaluated as a whole")
+            raise ValueError(f"part={self.part} is of the run's own text; omit it with corpus={self.corpus}")

@@ -205,8 +205,8 @@ class TrainConfig:
         Before training and after each epoch, measure signal, gradient and update of each layer, print what is wrong,
         and write the measurements to diagnosis.jsonl.
     threads
-        Threads to compute with; 0: OMP_NUM_THREADS if it is set, otherwise one per core. At these sizes a second thread
-        gains a fifth on an idle machine, and loses more than that on a busy one.
+        Threads to compute with; 0: OMP_NUM_THREADS if it is set, otherwise one per core. More threads help where cores
+        are idle, and the more the larger the layers are.
     ctx
         Device to compute on.
     tensorboard

@@ -1,9 +1,9 @@
-"""Arrays and symbols as callers have them: ``mx.nd`` or ``mx.np``, with states or without."""
+"""What a layer is called with: arrays or symbols, ``mx.nd`` or ``mx.np``, with states or without; and its checks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 import mxnet as mx
 import numpy as np
@@ -11,10 +11,49 @@ from mxnet.ndarray import NDArray
 from mxnet.symbol import Symbol
 from mxnet.util import is_np_shape
 
-from .._util.types import Operators, Tensor
+from .._util.types import Tensor
 from .context import trace
 
-__all__ = ["Kind", "classic", "complete_states", "one_node", "with_axes"]
+__all__ = ["Kind", "check_sequence_length", "checked_shape", "classic", "complete_states", "one_node"]
+
+
+def checked_shape(layer: Any, inputs: NDArray) -> tuple[int, ...]:
+    """The shape of the inputs of a recurrent layer; raises ValueError or TypeError if they do not fit the layer."""
+    shape = inputs.shape  # each look at an array is a call into the library
+    if len(shape) != 3:
+        raise ValueError(f"inputs must have 3 axes, {layer.layout}, got shape {shape}")
+    if 0 in shape:
+        raise ValueError(f"inputs must hold at least one step, sequence and feature, got shape {shape}")
+    if np.dtype(inputs.dtype) != layer.dtype:
+        came = np.dtype(inputs.dtype).name
+        raise TypeError(f"inputs must be {layer.dtype}, as the layer is, got {came}; cast one of the two")
+    if layer.dtype == "float16" and inputs.ctx.device_type != "gpu":
+        raise TypeError("float16 needs a GPU: MXNet has no float16 matrix product on the CPU; cast to float32")
+    size = layer.input_size
+    if size > 0 and size != shape[2]:  # 0, or -1 under np_shape: not known yet
+        raise ValueError(f"inputs must have input_size {size} on their last axis, got shape {shape}")
+    length = shape[layer.time_axis]
+    if layer.unroll_length not in (None, length):
+        raise ValueError(f"inputs must have unroll_length {layer.unroll_length} steps, got {length}")
+    return shape
+
+
+def check_sequence_length(layer: Any, inputs: Tensor, sequence_length: Optional[Tensor]) -> None:
+    """Raise ValueError or TypeError for lengths that are missing, not expected, or of another kind or shape."""
+    if layer.use_sequence_length != (sequence_length is not None):
+        raise ValueError(
+            "use_sequence_length=True needs a sequence_length with each call"
+            if layer.use_sequence_length
+            else "sequence_length needs a layer built with use_sequence_length=True"
+        )
+    if sequence_length is not None and type(sequence_length) is not type(inputs):
+        raise TypeError(
+            f"sequence_length must be a {type(inputs).__name__}, as inputs are, got {type(sequence_length).__name__}"
+        )
+    if isinstance(sequence_length, NDArray) and isinstance(inputs, NDArray):
+        batch_size = inputs.shape[layer.batch_axis]
+        if sequence_length.shape != (batch_size,):
+            raise ValueError(f"sequence_length must have shape {(batch_size,)}, got {sequence_length.shape}")
 
 
 def complete_states(
@@ -76,20 +115,8 @@ class Kind:
         return x.as_np_ndarray() if self._np else x
 
 
-def with_axes(F: Operators, x: Tensor, axes: int) -> Tensor:
-    """The same symbol, with its number of axes known to shape inference.
-
-    MXNet sums up the axes of all inputs of an operator from a library, an unknown number as -1, and writes their sizes
-    past the end of an array of that length. A hybridized block has all shapes at hand when it infers; a symbol of the
-    user's may not.
-    """
-    unknown = -1 if is_np_shape() else 0
-    like = F._internal._zeros_without_dtype(shape=(unknown,) * axes)
-    return F._internal._identity_with_attr_like_rhs(x, like)
-
-
 def one_node(tensors: list[NDArray]) -> list[NDArray]:
-    """The same values as the outputs of one operator, so that a backward pass from any of them lets go of them all.
+    """The same values as the outputs of one operator, so that a backward pass from any of them frees them all.
 
     The book means to cut the gradient between batches, and calls `detach` but drops what that returns. With the
     built-in layer it does no harm: outputs and states are one operator's, which the first backward pass frees. States

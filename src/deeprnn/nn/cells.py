@@ -6,14 +6,13 @@ A cell has two parts, and its `hybrid_forward` is the one after the other:
   one step ``(N, C)`` or all of them ``(T, N, C)`` at once, as one matrix product.
 - ``step(F, projected, states, params)``, the recurrent part: the formula of one step.
 
-Parameters are passed along, never fetched, so the same two functions trace a graph, run eagerly, or sit in a loop
+Parameters are passed as arguments, so the same two functions trace a graph, run eagerly, or sit in a loop
 operator. A new kind of layer is one more subclass of `RecurrentCell`; docs/cells.md has a worked example.
 
 On a CPU the built-in cells run as one C++ operator for all steps (native.py); what is here is its definition, what it
 is tested against, and what an exported graph holds.
 
-Shapes: T steps, N sequences, C inputs, H hidden units, P projected units, G = gates * H. The cells share a file, long
-as it is with their signatures and formulas, because they are read side by side.
+Shapes: T steps, N sequences, C inputs, H hidden units, P projected units, G = gates * H.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from typing import Any, Optional, Union
 from mxnet.gluon.rnn import HybridRecurrentCell
 from mxnet.initializer import Initializer
 
-from .._util.checks import check_choice, check_dtype, check_size
+from .._util.checks import check_bounds, check_choice, check_dtype, check_size
 from .._util.types import Operators, Params, Tensor
-from .context import trace
+from .operators import affine, sigmoid, split_gates, tanh
 
 __all__ = ["ACTIVATIONS", "ElmanCell", "GRUCell", "Init", "LSTMCell", "RecurrentCell"]
 
@@ -58,8 +57,11 @@ class RecurrentCell(HybridRecurrentCell):
         ``i2h_gamma`` and ``h2h_gamma``, and the biases become the shifts.
     dtype : str, keyword-only
         Of the parameters and of `begin_state`.
-    state_size : int, optional, keyword-only
-        Units of the hidden state where that is not H.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a size below 1 or an unknown dtype.
     """
 
     gates: tuple[str, ...] = ("h",)
@@ -78,7 +80,6 @@ class RecurrentCell(HybridRecurrentCell):
         *,
         layer_norm: bool = False,
         dtype: str = "float32",
-        state_size: Optional[int] = None,
     ) -> None:
         super().__init__(prefix=prefix, params=params)
         self.hidden_size = check_size("hidden_size", hidden_size)
@@ -87,7 +88,7 @@ class RecurrentCell(HybridRecurrentCell):
         check_size("input_size", input_size, minimum=0)
         rows = len(self.gates) * hidden_size
         self.add_parameter("i2h_weight", (rows, input_size), i2h_weight_initializer)
-        self.add_parameter("h2h_weight", (rows, state_size or hidden_size), h2h_weight_initializer)
+        self.add_parameter("h2h_weight", (rows, self.state_info()[0]["shape"][1]), h2h_weight_initializer)
         self.add_parameter("i2h_bias", (rows,), i2h_bias_initializer)
         self.add_parameter("h2h_bias", (rows,), h2h_bias_initializer)
         if layer_norm:
@@ -148,42 +149,6 @@ class RecurrentCell(HybridRecurrentCell):
         return f"{type(self).__name__}({self.i2h_weight.shape[1] or None} -> {self.hidden_size})"
 
 
-# How the formulas are written in operators: the one place where speed and faults of the engine have a say.
-
-
-def affine(
-    F: Operators, x: Tensor, weight: Tensor, bias: Optional[Tensor], num_hidden: int, frozen: bool = False
-) -> Tensor:
-    """``x @ weight.T + bias`` over the last axis. `FullyConnected` is the one product that runs in oneDNN.
-
-    With a `frozen` weight the bias is added by itself: MXNet leaves its gradient unwritten where the weight asks for
-    none.
-    """
-    if bias is not None and not frozen:
-        return F.FullyConnected(x, weight, bias, num_hidden=num_hidden, flatten=False)
-    product = F.FullyConnected(x, weight, num_hidden=num_hidden, no_bias=True, flatten=False)
-    return product if bias is None else F.broadcast_add(product, bias)
-
-
-def split_gates(F: Operators, x: Tensor, num_gates: int, size: int) -> list[Tensor]:
-    """The gates, which are side by side on the last axis: ``(..., num_gates * size)`` to as many ``(..., size)``."""
-    if trace(x).device == "gpu":  # F.split breaks the capture of a CUDA graph
-        return [F.slice_axis(x, axis=-1, begin=i * size, end=(i + 1) * size) for i in range(num_gates)]
-    # Split along a middle axis they are copied row by row, along the last one number by number: a third of the time.
-    apart = F.reshape(x, shape=(-2, num_gates, -1, -4), reverse=True)  # the last axis into two, whatever comes before
-    return list(F.split(apart, num_outputs=num_gates, axis=-2, squeeze_axis=True))
-
-
-def sigmoid(F: Operators, x: Tensor) -> Tensor:
-    """The logistic function, as oneDNN has it: a third of the time of ``F.sigmoid``."""
-    return F.Activation(x, act_type="sigmoid")
-
-
-def tanh(F: Operators, x: Tensor) -> Tensor:
-    """The hyperbolic tangent, as oneDNN has it."""
-    return F.Activation(x, act_type="tanh")
-
-
 class ElmanCell(RecurrentCell):
     r"""Elman's recurrent layer, one step: the formula of the book.
 
@@ -199,20 +164,9 @@ class ElmanCell(RecurrentCell):
         Units H.
     activation : {'tanh', 'relu'}
         The non-linearity :math:`\phi`.
-    i2h_weight_initializer, h2h_weight_initializer : str or Initializer, optional
-        For the weights ``(H, C)`` and ``(H, H)``.
-    i2h_bias_initializer, h2h_bias_initializer : str or Initializer
-        For the two biases ``(H,)``.
-    input_size : int
-        Inputs C; 0 leaves it to the first call.
-    prefix, params : optional
-        As for every gluon block.
-    layer_norm : bool, keyword-only
-        Normalise each of the two products over its units before they are added (Ba et al. 2016, arXiv:1607.06450, as
-        that paper has it for gated cells): two more parameters, ``i2h_gamma`` and ``h2h_gamma``, and the biases become
-        the shifts.
-    dtype : str, keyword-only
-        Of the parameters and of `begin_state`.
+    others
+        As for `RecurrentCell`. With `layer_norm` this cell is normalised as the
+        gated ones are in its source.
 
     Raises
     ------
@@ -273,7 +227,7 @@ class GRUCell(RecurrentCell):
         H_t &= Z_t \odot H_{t-1} + (1 - Z_t) \odot \tilde H_t
 
     Cho et al., 2014 (arXiv:1406.1078), with the reset gate as in that paper's appendix. Arguments, names and shapes of
-    `gluon.rnn.GRUCell`; see `ElmanCell` for them. The weights are ``(3H, C)`` and ``(3H, H)``.
+    `gluon.rnn.GRUCell`; see `RecurrentCell` for them. The weights are ``(3H, C)`` and ``(3H, H)``.
     """
 
     gates = ("r", "z", "h")
@@ -302,8 +256,9 @@ class LSTMCell(RecurrentCell):
 
     Hochreiter and Schmidhuber, 1997; the projection :math:`W_{hr}` is that of Sak et al., 2014 (arXiv:1402.1128).
     Without ``projection_size`` and ``state_clip_*`` the last factor and the clip are not there. Arguments, names and
-    shapes of `gluon.rnn.LSTMCell`; see `ElmanCell` for them. The rows of the weights are in the order input, forget,
-    candidate, output: ``(4H, C)`` and ``(4H, H)``, or ``(4H, P)`` with a projection ``h2r_weight`` of ``(P, H)``.
+    shapes of `gluon.rnn.LSTMCell`; see `RecurrentCell` for them. The rows of the weights are in the order input,
+    forget, candidate, output: ``(4H, C)`` and ``(4H, H)``, or ``(4H, P)`` with a projection ``h2r_weight`` of
+    ``(P, H)``.
 
     Parameters
     ----------
@@ -315,7 +270,7 @@ class LSTMCell(RecurrentCell):
     state_clip_nan : bool, keyword-only
         With the clip: a NaN in the cell state becomes ``state_clip_min`` instead of travelling on.
     layer_norm : bool, keyword-only
-        As in `ElmanCell`; the cell state is normalised besides, on its way to the output.
+        As in `RecurrentCell`; the cell state is normalised too, on its way to the output.
     """
 
     gates = ("i", "f", "c", "o")
@@ -339,7 +294,7 @@ class LSTMCell(RecurrentCell):
         layer_norm: bool = False,
         dtype: str = "float32",
     ) -> None:
-        self.clip = _check_clip(state_clip_min, state_clip_max)
+        self.clip = check_bounds("state_clip_min", state_clip_min, "state_clip_max", state_clip_max)
         self.clip_nan = state_clip_nan
         self.projection_size = check_size("projection_size", projection_size) if projection_size else None
         super().__init__(
@@ -353,7 +308,6 @@ class LSTMCell(RecurrentCell):
             params,
             layer_norm=layer_norm,
             dtype=dtype,
-            state_size=self.projection_size,
         )
         if self.projection_size:
             self.add_parameter("h2r_weight", (self.projection_size, hidden_size), h2r_weight_initializer)
@@ -385,18 +339,3 @@ class LSTMCell(RecurrentCell):
         if self.clip_nan:
             cell = F.where(cell == cell, cell, F.ones_like(cell) * low)  # only a NaN differs from itself
         return F.minimum(F.maximum(cell, low), high)  # F.clip keeps its bounds in float32, whatever the dtype
-
-
-def _check_clip(low: Optional[float], high: Optional[float]) -> Optional[tuple[float, float]]:
-    if low is None and high is None:
-        return None
-    if low is None or high is None:
-        raise ValueError(
-            f"state_clip_min and state_clip_max go together, got state_clip_min={low}, state_clip_max={high}"
-        )
-    for name, bound in (("state_clip_min", low), ("state_clip_max", high)):
-        if isinstance(bound, bool) or not isinstance(bound, (int, float)):
-            raise TypeError(f"{name} must be a number, got {bound!r}")
-    if not low <= high:
-        raise ValueError(f"state_clip_min must not exceed state_clip_max, got {low} and {high}")
-    return float(low), float(high)

@@ -57,7 +57,8 @@ class DeepRNN(RecurrentStack):
         Probability with which a unit keeps its state in a step of training; in inference the expectation (Krueger et
         al. 2016, arXiv:1606.01305).
     unroll_length : int, keyword-only
-        For use inside another hybridized block with ``static_shape=True``: the one length that is drawn statically.
+        The one length of all calls, for which the graph is unrolled. Needed inside another block that is hybridized
+        with ``static_shape=True``, where the C++ operator does not serve.
     prefix, params : keyword-only
         As for every gluon block; ``params=other.params`` shares those of another layer, built-in ones included.
 

@@ -4,8 +4,8 @@ The output of layer l is the input of layer l + 1, and each layer owns its own s
 
 .. math:: H_t^{(l)} = \phi(H_t^{(l-1)} W_{xh}^{(l)} + H_{t-1}^{(l)} W_{hh}^{(l)} + b^{(l)}), \qquad H_t^{(0)} = X_t
 
-The arithmetic is the cells', the time is `unroll`'s; a stack routes. What gluon asks of a layer besides (names
-in files, checks, old attributes) is what makes this file long.
+The arithmetic is the cells', the time is `unroll`'s; a stack routes, in `hybrid_forward`. The other methods are what
+gluon, and code written for its layers, asks of a recurrent layer.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from mxnet.util import is_np_array
 from .._util.checks import check_choice, check_dtype, check_fraction, check_size
 from .._util.types import Operators, Tensor
 from . import native
-from .arrays import Kind, classic, complete_states, one_node, with_axes
+from .arrays import Kind, check_sequence_length, checked_shape, classic, complete_states, one_node
 from .cells import ElmanCell, GRUCell, LSTMCell, RecurrentCell
 from .context import Trace, trace
 from .graphs import AnyLength, known_length
-from .unroll import join, split, unroll
+from .operators import join, side_by_side, split, with_axes
+from .unroll import unroll
 
 __all__ = ["RecurrentStack", "parameter_name"]
 
@@ -220,9 +221,9 @@ class RecurrentStack(AnyLength):
         given = states is not None
         if not isinstance(inputs, (NDArray, Symbol)):
             raise TypeError(f"inputs must be an NDArray or a Symbol, got {type(inputs).__name__}")
-        batch_size = self._checked_shape(inputs)[self.batch_axis] if isinstance(inputs, NDArray) else 0
+        batch_size = checked_shape(self, inputs)[self.batch_axis] if isinstance(inputs, NDArray) else 0
         states = complete_states(self, states, inputs, batch_size)
-        self._check_sequence_length(inputs, sequence_length)
+        check_sequence_length(self, inputs, sequence_length)
         arguments = [] if sequence_length is None else [sequence_length]
         outputs, states = super().__call__(inputs, states, *arguments)
         if given and not self._active and isinstance(outputs, NDArray) and autograd.is_recording():
@@ -271,7 +272,7 @@ class RecurrentStack(AnyLength):
                 )
                 outputs.append(y)
                 last.append(end)
-            x = outputs[0] if len(outputs) == 1 else _side_by_side(F, outputs)
+            x = outputs[0] if len(outputs) == 1 else side_by_side(F, outputs)
             if self.residual and layer > 0:
                 x = x + below
         if self._hook is not None:
@@ -311,42 +312,6 @@ class RecurrentStack(AnyLength):
         axes = (0,) if self.dropout_mode == "variational" else ()  # variational: one mask for all steps
         return F.Dropout(x, p=self.dropout, axes=axes)
 
-    def _checked_shape(self, inputs: NDArray) -> tuple[int, ...]:
-        shape = inputs.shape  # each look at an array is a call into the library
-        if len(shape) != 3:
-            raise ValueError(f"inputs must have 3 axes, {self.layout}, got shape {shape}")
-        if 0 in shape:
-            raise ValueError(f"inputs must hold at least one step, sequence and feature, got shape {shape}")
-        if np.dtype(inputs.dtype) != self.dtype:
-            came = np.dtype(inputs.dtype).name
-            raise TypeError(f"inputs must be {self.dtype}, as the layer is, got {came}; cast one of the two")
-        if self.dtype == "float16" and inputs.ctx.device_type != "gpu":
-            raise TypeError("float16 needs a GPU: MXNet has no float16 matrix product on the CPU; cast to float32")
-        size = self.input_size
-        if size > 0 and size != shape[2]:  # 0, or -1 under np_shape: not known yet
-            raise ValueError(f"inputs must have input_size {size} on their last axis, got shape {shape}")
-        length = shape[self.time_axis]
-        if self.unroll_length not in (None, length):
-            raise ValueError(f"inputs must have unroll_length {self.unroll_length} steps, got {length}")
-        return shape
-
-    def _check_sequence_length(self, inputs: Tensor, sequence_length: Optional[Tensor]) -> None:
-        if self.use_sequence_length != (sequence_length is not None):
-            raise ValueError(
-                "use_sequence_length=True needs a sequence_length with each call"
-                if self.use_sequence_length
-                else "sequence_length needs a layer built with use_sequence_length=True"
-            )
-        if sequence_length is not None and type(sequence_length) is not type(inputs):
-            raise TypeError(
-                f"sequence_length must be a {type(inputs).__name__}, as inputs are, "
-                f"got {type(sequence_length).__name__}"
-            )
-        if isinstance(sequence_length, NDArray) and isinstance(inputs, NDArray):
-            batch_size = inputs.shape[self.batch_axis]
-            if sequence_length.shape != (batch_size,):
-                raise ValueError(f"sequence_length must have shape {(batch_size,)}, got {sequence_length.shape}")
-
     def _unfuse(self) -> Any:
         """Gluon's unfused cells with the parameters of this stack, as the built-in layers give them."""
         if self.residual or self.zoneout or self.dropout_mode != "standard" or native.kernel_of(self.cell) is None:
@@ -376,9 +341,3 @@ class RecurrentStack(AnyLength):
         if len(self.directions) == 2:
             parts.append("bidirectional")
         return f"{type(self).__name__}({', '.join(parts)})"
-
-
-def _side_by_side(F: Operators, parts: Sequence[Tensor]) -> Tensor:
-    """Two of ``(T, N, H)`` to ``(T, N, 2H)``."""
-    # Along the last axis F.concat copies number by number; along one before it F.stack copies row by row.
-    return F.reshape(F.stack(*parts, axis=2), shape=(0, 0, -1))

@@ -12,15 +12,18 @@ sequence carries from step to step (`carry`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Optional
+from typing import Callable, Optional
 
 from .._util.types import Operators, Params, Tensor
 from . import native
 from .cells import RecurrentCell
 from .context import trace
+from .operators import join, masked, split
 
-__all__ = ["dynamic", "join", "split", "static", "unroll"]
+__all__ = ["carry", "dynamic", "static", "unroll"]
+
+Step = Callable[[Tensor, list[Tensor], Optional[Tensor]], tuple[Tensor, list[Tensor]]]
+"""From the projected input of one step, the states before it, and who is alive, to the output and the states after."""
 
 
 def unroll(
@@ -65,22 +68,24 @@ def unroll(
         inputs = masked(F, inputs, sequence_length)
         alive = _alive(F, inputs, sequence_length)  # (T, N)
     projected = cell.project(F, inputs, params)
+
+    def advance(projected: Tensor, states: list[Tensor], alive: Optional[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        return carry(F, cell.step(F, projected, states, params), states, zoneout, alive)
+
     if length is None:
-        outputs, states = dynamic(F, cell, params, projected, states, reverse, zoneout, alive)
+        outputs, states = dynamic(F, advance, projected, states, alive, reverse)
     else:
-        outputs, states = static(F, cell, params, projected, states, reverse, zoneout, alive, length)
+        outputs, states = static(F, advance, projected, states, alive, reverse, length)
     return (outputs if sequence_length is None else masked(F, outputs, sequence_length)), states
 
 
 def static(
     F: Operators,
-    cell: RecurrentCell,
-    params: Params,
+    advance: Step,
     projected: Tensor,
     states: list[Tensor],
-    reverse: bool,
-    zoneout: float,
     alive: Optional[Tensor],
+    reverse: bool,
     length: int,
 ) -> tuple[Tensor, list[Tensor]]:
     """`unroll` with the step repeated `length` times."""
@@ -88,8 +93,7 @@ def static(
     living = [None] * length if alive is None else split(F, alive, length)
     outputs = []
     for t in reversed(range(length)) if reverse else range(length):
-        new = cell.step(F, steps[t], states, params)
-        output, states = carry(F, new, states, zoneout, living[t])
+        output, states = advance(steps[t], states, living[t])
         outputs.append(output)
     if reverse:
         outputs.reverse()
@@ -97,14 +101,7 @@ def static(
 
 
 def dynamic(
-    F: Operators,
-    cell: RecurrentCell,
-    params: Params,
-    projected: Tensor,
-    states: list[Tensor],
-    reverse: bool,
-    zoneout: float,
-    alive: Optional[Tensor],
+    F: Operators, advance: Step, projected: Tensor, states: list[Tensor], alive: Optional[Tensor], reverse: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """`unroll` with the step in a loop operator."""
     sequences = [projected] if alive is None else [projected, alive]
@@ -112,8 +109,7 @@ def dynamic(
         sequences = [F.reverse(sequence, axis=0) for sequence in sequences]
 
     def body(slices: list[Tensor], states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        new = cell.step(F, slices[0], states, params)
-        return carry(F, new, states, zoneout, None if alive is None else slices[1])
+        return advance(slices[0], states, None if alive is None else slices[1])
 
     outputs, states = F.contrib.foreach(body, sequences, states)
     return (F.reverse(outputs, axis=0) if reverse else outputs), states
@@ -138,27 +134,6 @@ def carry(
     if alive is not None:
         new = [F.where(alive, after, before) for after, before in zip(new, old)]
     return output, new
-
-
-def split(F: Operators, x: Tensor, num_outputs: int) -> list[Tensor]:
-    """The slices of `x` along its first axis."""
-    if num_outputs == 1:
-        slices = [x]
-    elif trace(x).device == "gpu":  # F.split breaks the capture of a CUDA graph
-        slices = [F.slice_axis(x, axis=0, begin=i, end=i + 1) for i in range(num_outputs)]
-    else:
-        return list(F.split(x, num_outputs=num_outputs, axis=0, squeeze_axis=True))
-    return [F.reshape(part, shape=(-3, -2)) for part in slices]  # the first axis, of one, into the second: no copy
-
-
-def join(F: Operators, parts: Sequence[Tensor]) -> Tensor:
-    """The inverse of `split`."""
-    return F.expand_dims(parts[0], axis=0) if len(parts) == 1 else F.stack(*parts, axis=0)
-
-
-def masked(F: Operators, x: Tensor, sequence_length: Tensor) -> Tensor:
-    """``(T, N, C)`` with zeros past each sequence's end."""
-    return F.SequenceMask(x, sequence_length, use_sequence_length=True)
 
 
 def _alive(F: Operators, x: Tensor, sequence_length: Tensor) -> Tensor:

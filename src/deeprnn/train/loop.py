@@ -118,7 +118,8 @@ def fit(
     Raises
     ------
     Diverged
-        If a loss or gradient norm is NaN or infinite; within `report_every` seconds, or at the end of the epoch.
+        If a loss or gradient norm is NaN or infinite; within `report_every` seconds, or at the end of the epoch. Or if
+        an epoch ends with a loss so large that its perplexity is infinite.
     ValueError
         If `trainer` has not made as many updates as `start`, or no epoch is left after `start`.
 
@@ -147,9 +148,9 @@ def fit(
             train_epoch(net, train, trainer, config, epoch=epoch, ctx=ctx, progress=progress)
             train_loss, grad_norm, tokens_per_second = progress.end_epoch()
             valid_loss = evaluate(net, valid, ctx)
-            if valid_loss is not None and not math.isfinite(valid_loss):
-                raise Diverged(divergence(f"the validation loss is {valid_loss} after", progress.step, epoch, config))
-            loss = train_loss if valid_loss is None else valid_loss
+            part, loss = ("training", train_loss) if valid_loss is None else ("validation", valid_loss)
+            if not math.isfinite(perplexity(loss)):
+                raise Diverged(divergence(f"the {part} loss is {loss:.4g} after", progress.step, epoch, config))
             if loss < best_loss:
                 best_epoch, best_loss = epoch, loss
             report = EpochReport(

@@ -106,7 +106,7 @@ class EpochReport:
 
 
 class Diverged(RuntimeError):
-    """The loss, or the norm of its gradient, is no longer a finite number."""
+    """The loss, its perplexity, or the norm of its gradient is no longer a finite number."""
 
 
 class Progress:
