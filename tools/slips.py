@@ -230,7 +230,11 @@ MUTATIONS = (
     ),
     _stack("stack: backward direction reads forwards", 'reverse=direction == "r",', "reverse=False,"),
     _stack("stack: outputs left time-major", "as_given(self._time_major(F, x)), [", "as_given(x), ["),
-    _stack("stack: given states ignored", "(inputs, *states))", "(inputs, *(0 * state for state in states)))"),
+    _stack(
+        "stack: given states ignored",
+        "map(classic, (inputs, *states))",
+        "map(classic, (inputs, *(0 * state for state in states)))",
+    ),
     _stack(
         "stack: last layer's state for all", "for state in zip(*last)]", "for state in zip(*[last[-1]] * len(last))]"
     ),
