@@ -71,8 +71,11 @@ def keep_freed_memory() -> None:
 
 
 def source_digest(folder: Path) -> str:
-    """First 12 digits of the SHA-256 of all Python files below `folder`, sorted by name."""
-    files = sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix())
+    """First 12 digits of the SHA-256 of all files of Python and C++ below `folder`, sorted by name."""
+    files = sorted(
+        (path for path in folder.rglob("*") if path.suffix in (".py", ".h", ".cc")),
+        key=lambda path: path.relative_to(folder).as_posix(),
+    )
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 

@@ -231,27 +231,27 @@ def recurrence(
     if sequence_length is not None:
         attributes["lengths"] = 1
     names = ["i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias", "h2r_weight"]
-    given = [inputs, *(params[name] for name in names if name in params), *states]
+    parameters = [params[name] for name in names if name in params]
+    data = [inputs, *states]
     if recording:
-        of_data = {id(x) for x in (inputs, *states)}
         current = trace(inputs)
-        given = [
-            F.identity(x)
-            if (current.adds_to_inputs if id(x) in of_data else current.adds_to_parameters) and _is_variable(x)
-            else x
-            for x in given
-        ]
-    if sequence_length is not None:
-        given.append(sequence_length)
+        parameters = _apart(F, parameters) if current.adds_to_parameters else parameters
+        data = _apart(F, data) if current.adds_to_inputs else data
+    inputs, *states = data
+    lengths = [] if sequence_length is None else [sequence_length]
     call = operator.with_arrays if arrays else operator.with_symbols
-    results = call(*given, **attributes)
-    return results[0], [results[1 + i] for i in range(len(states))]
+    outputs, *rest = call(inputs, *parameters, *states, *lengths, **attributes)
+    return outputs, rest[: len(states)]
+
+
+def _apart(F: Operators, tensors: list[Tensor]) -> list[Tensor]:
+    """The same, with an operator of MXNet's own between each variable and the native one.
+
+    MXNet does not hand an operator from a library the request, write or add. What is an operator's result, or is used
+    twice, has its gradients added up outside; the gradient of a variable goes straight to where it is kept.
+    """
+    return [F.identity(x) if _is_variable(x) else x for x in tensors]
 
 
 def _is_variable(x: Tensor) -> bool:
-    """Whether the gradient of `x` goes from the operator straight to where it is kept.
-
-    MXNet does not hand an operator from a library the request, write or add. What is an operator's result, or is used
-    twice, has its gradients added up outside; a variable needs an operator of MXNet's own in between.
-    """
     return x.grad is not None if isinstance(x, NDArray) else x.get_children() is None
