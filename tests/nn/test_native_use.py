@@ -378,29 +378,6 @@ def together(count: int, work: Callable[[int], None]) -> list[BaseException]:
     return raised
 
 
-@each_flag
-@pytest.mark.parametrize("called_before", [False, True])
-def test_eight_threads_share_a_net(flags: Any, called_before: bool) -> None:
-    lengths = [1, 3, 8, 20]
-    inputs = [drawn(length, N, C, seed=length, dtype="float32") for length in lengths]
-    layer = made("lstm", dtype="float32")
-    expected = [layer(x).asnumpy() for x in inputs]
-    if flags is not None:
-        layer.hybridize(**flags)
-    if called_before:
-        layer(inputs[0]).wait_to_read()
-    wrong = []
-
-    def work(number: int) -> None:
-        for i in range(50):
-            which = (number + i) % len(lengths)
-            found = layer(inputs[which]).asnumpy()
-            if not np.array_equal(found, expected[which]):
-                wrong.append((number, i))
-
-    assert together(8, work) == [] and wrong == []
-
-
 class Net(gluon.HybridBlock):
     """Somebody else's."""
 
@@ -413,19 +390,56 @@ class Net(gluon.HybridBlock):
         return self.layer(x * 2)
 
 
+def assert_threads_share(net: gluon.Block, calls: int, flags: Any = None) -> None:
+    """Eight threads, calls of several lengths each, in inference: all results are those of one thread, to the bit."""
+    inputs = [drawn(length, N, C, seed=length, dtype="float32") for length in (1, 3, 8, 20)]
+    expected = [net(x).asnumpy() for x in inputs]
+    if flags is not None:
+        net.hybridize(**flags)
+        if isinstance(net, Net):  # MXNet traces for one thread at a time only
+            net(inputs[0]).wait_to_read()
+    wrong = []
+
+    def work(number: int) -> None:
+        for i in range(calls):
+            which = (number + i) % len(inputs)
+            if not np.array_equal(net(inputs[which]).asnumpy(), expected[which]):
+                wrong.append((number, i))
+
+    assert together(8, work) == [] and wrong == []
+
+
+@each_flag
+def test_eight_threads_share_a_net_that_has_not_been_called(flags: Any) -> None:
+    assert_threads_share(made("lstm", dtype="float32"), 200, flags)
+
+
+@pytest.mark.parametrize("flags", [None, {}], ids=["eager", "hybridized"])
+def test_eight_threads_share_somebody_elses_net(flags: Any) -> None:
+    """Without static flags, under which MXNet is wrong for any layer, and called once before."""
+    assert_threads_share(Net(made("lstm", dtype="float32")), 50, flags)
+
+
+def test_eight_threads_share_the_fallback() -> None:
+    with native.switched(False):
+        assert_threads_share(made("lstm", dtype="float32"), 30, {})
+
+
 @pytest.mark.parametrize("natively", [True, False], ids=["native", "fallback"])
-def test_a_first_call_that_fails_leaves_a_net_that_works(natively: bool) -> None:
+@pytest.mark.parametrize("foreign", [False, True], ids=["alone", "in a foreign block"])
+def test_a_first_call_that_fails_leaves_a_net_that_works(natively: bool, foreign: bool) -> None:
     with native.switched(natively):
-        for flags in ({}, STATIC):
+        for flags in ({}, {"static_alloc": True} if foreign and not natively else STATIC):
             layer = DeepLSTM(C, 2, dtype="float64")
-            layer.hybridize(**flags)
+            net: Any = Net(layer) if foreign else layer
+            net.hybridize(**flags)
             for _ in range(2):
                 with pytest.raises(RuntimeError, match="has not been initialized"):
-                    layer(drawn(T, N, C))
-            layer.initialize()
-            layer(drawn(T, N, C))
-            testing.randomize(layer)
-            assert close([layer(drawn(T, N, C))], [made("lstm")(drawn(T, N, C))])
+                    net(drawn(T, N, C))
+            net.initialize()
+            net(drawn(T, N, C))
+            testing.randomize(net)
+            assert close([net(drawn(T, N, C))], [made("lstm")((1 + foreign) * drawn(T, N, C))])
 
 
 @pytest.mark.parametrize("natively", [True, False], ids=["native", "fallback"])
