@@ -261,6 +261,14 @@ def test_in_float16_the_built_in_layer_fails_on_a_cpu() -> None:
         amp.convert_hybrid_block(net, target_dtype="float16", ctx=mx.cpu())(x).wait_to_read()
 
 
+def test_without_the_native_operator_float16_fails_on_a_cpu_too() -> None:
+    net, x = net_around(DeepLSTM), drawn(T, N, C)
+    with native.switched(False):
+        net(x)
+        with pytest.raises(mx.MXNetError):
+            amp.convert_hybrid_block(net, target_dtype="float16", ctx=mx.cpu())(x).wait_to_read()
+
+
 # Quantization
 
 

@@ -83,7 +83,7 @@ class Dense(nn.Dense):
 
     def hybrid_forward(self, F: Operators, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         frozen = may_be_frozen(self.weight, x)
-        return Kind(x)(affine(F, *map(classic, (x, weight, bias)), self._units, frozen))
+        return Kind(x)(affine(F, classic(x), classic(weight), classic(bias), self._units, frozen))
 
 
 class LanguageModel(AnyLength):
