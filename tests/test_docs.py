@@ -117,6 +117,8 @@ def table_of(mark, language):
         return bench_report.brief(record(name.replace("-", "_")))
     if kind == "growth":
         return growth.brief(record("growth" if name == "rnn" else f"growth_{name}"))
+    if kind in ("usage", "lengths"):
+        return bench_report.sections(record(kind))[mark]
     if kind == "operators":
         return made_by("operators").report(record("operators"))
     raise AssertionError(f"no record is known for <!-- {mark} -->")

@@ -130,7 +130,7 @@ def _usage(uses: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             "" if row[work] is None else "{ratio:.2f} ({units} units, batch {batch_size})".format(**row[work])
             for work in WORKS
         ]
-        rows.append([f"{row['place']}, {row['mode']}", str(row["count"]), *worst, str(row["refused"])])
+        rows.append([row["way"], str(row["count"]), *worst, str(row["refused"])])
     return rows
 
 

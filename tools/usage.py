@@ -1,7 +1,8 @@
 """How it is used: the layer by itself and in a model, eager and hybridized, over the built-in one used the same way.
 
 The model is an embedding, the layer and a decoder. It is a `Block`, as most scripts have it, or a `HybridBlock`, which
-is hybridized as a whole. Both layers have the same weights and take turns; the results are compared before timing.
+is hybridized as a whole. Arrays are ``mx.nd`` or ``mx.np``. Both layers have the same weights and take turns; the
+results are compared before timing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Callable, Optional
 
 import mxnet as mx
+import numpy as np
 from mxnet import autograd, gluon
 from mxnet.gluon import nn
 
@@ -38,6 +40,8 @@ MODES: Mapping[str, Optional[Mapping[str, bool]]] = {
 EAGER_SIZES = tuple((units, batch) for units in (64, 200, 256, 650) for batch in (8, 32))
 HYBRID_SIZES = tuple((units, batch) for units in (64, 200, 256, 650) for batch in (1, 16, 64))
 """Units and sequences."""
+NUMPY_UNITS = (64, 200, 650)
+"""With ``mx.np`` arrays, at the smallest batch of more than one sequence."""
 
 LAYERS, LENGTH, VOCABULARY = 2, 35, 100
 NAMES = ("deeprnn", "gluon")
@@ -54,26 +58,39 @@ class Use:
     cell: str = "rnn"
     layers: int = LAYERS
     length: int = LENGTH
+    arrays: str = "nd"
+
+    @property
+    def way(self) -> str:
+        """All but the size."""
+        return way_of(asdict(self))
 
     @property
     def name(self) -> str:
-        return f"{self.place}, {self.mode}: {self.units} units, batch {self.batch_size}"
+        return f"{self.way}: {self.units} units, batch {self.batch_size}"
 
     @property
     def case(self) -> Case:
         return Case(self.units, self.units, self.layers, self.length, self.batch_size, cell=self.cell)
 
 
+def way_of(use: Mapping[str, Any]) -> str:
+    """How a layer is used, whatever its size: ``in a Block, eager``; with ``, np`` where arrays are those."""
+    return f"{use['place']}, {use['mode']}" + (", np" if use.get("arrays") == "np" else "")
+
+
 def groups(cell: str, smallest: bool = False) -> list[list[Use]]:
     """All uses; those of one group are measured in the same process. With `smallest` one size each."""
-    return [
-        [
-            Use(place, mode, units, batch, cell)
-            for units, batch in (EAGER_SIZES if flags is None else HYBRID_SIZES)[: 1 if smallest else None]
-        ]
-        for place in PLACES
-        for mode, flags in MODES.items()
-    ]
+    found = []
+    for arrays in ("nd", "np"):
+        for place in PLACES:
+            for mode, flags in MODES.items():
+                sizes = EAGER_SIZES if flags is None else HYBRID_SIZES
+                if arrays == "np":
+                    sizes = tuple((units, 8 if flags is None else 16) for units in NUMPY_UNITS)
+                sizes = sizes[: 1 if smallest else None]
+                found.append([Use(place, mode, units, batch, cell, arrays=arrays) for units, batch in sizes])
+    return found
 
 
 class _EagerModel(gluon.Block):
@@ -111,15 +128,17 @@ class _Used:
 
     def __init__(self, implementation: str, use: Use) -> None:
         case = use.case
+        xp = mx.np if use.arrays == "np" else mx.nd
         self.block: gluon.Block
         if use.place == "by itself":
             self.block = layer = build(implementation, case)
-            self.inputs = mx.nd.random.normal(shape=(case.length, case.batch_size, case.input_size))
+            drawn = np.random.normal(size=(case.length, case.batch_size, case.input_size))
+            self.inputs = xp.array(drawn, dtype="float32")
             self.inputs.attach_grad()
         else:
             self.block = (_EagerModel if use.place == "in a Block" else _HybridModel)(implementation, case)
             layer = self.block.layer
-            self.inputs = mx.nd.random.randint(0, VOCABULARY, shape=(case.length, case.batch_size)).astype("float32")
+            self.inputs = xp.array(np.random.randint(0, VOCABULARY, (case.length, case.batch_size)), dtype="float32")
         self.block.initialize(mx.init.Uniform(case.hidden_size**-0.5))
         self.states = layer.begin_state(case.batch_size)
         self._flags = MODES[use.mode]
@@ -177,7 +196,12 @@ def measure_group(
 
 
 def _measure_all(uses: Sequence[Use], rounds: int) -> list[dict[str, Any]]:
-    return [_measure(use, rounds) for use in uses]
+    found = []
+    for use in uses:
+        numpy = use.arrays == "np"
+        with mx.util.np_shape(numpy), mx.util.np_array(numpy):
+            found.append(_measure(use, rounds))
+    return found
 
 
 def _measure(use: Use, rounds: int) -> dict[str, Any]:
@@ -221,22 +245,19 @@ def _fastest(tries: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def summary(uses: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each place and mode: ``place``, ``mode``, ``count``, ``refused``, and by work the ``worst`` and its use."""
+    """For each way of use: ``way``, ``count``, ``refused``, and by work the ``worst`` and its size."""
     rows = []
-    for place in PLACES:
-        for mode in MODES:
-            those = [use for use in uses if (use["place"], use["mode"]) == (place, mode)]
-            if not those:
-                continue
-            row: dict[str, Any] = {"place": place, "mode": mode, "count": len(those)}
-            row["refused"] = sum("deeprnn" in use.get("refused", ()) for use in those)
-            for work in WORKS:
-                timed = [use for use in those if work in use]
-                worst = max(timed, key=lambda use: use[work]["ratio"]["median"], default=None)
-                row[work] = worst and {
-                    "ratio": worst[work]["ratio"]["median"],
-                    "units": worst["units"],
-                    "batch_size": worst["batch_size"],
-                }
-            rows.append(row)
+    for way in dict.fromkeys(map(way_of, uses)):
+        those = [use for use in uses if way_of(use) == way]
+        row: dict[str, Any] = {"way": way, "count": len(those)}
+        row["refused"] = sum("deeprnn" in use.get("refused", ()) for use in those)
+        for work in WORKS:
+            timed = [use for use in those if work in use]
+            worst = max(timed, key=lambda use: use[work]["ratio"]["median"], default=None)
+            row[work] = worst and {
+                "ratio": worst[work]["ratio"]["median"],
+                "units": worst["units"],
+                "batch_size": worst["batch_size"],
+            }
+        rows.append(row)
     return rows

@@ -9,7 +9,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 from mxnet import autograd, nd
-from mxnet.gluon import HybridBlock, rnn
+from mxnet.gluon import HybridBlock, nn, rnn
 
 from deeprnn import DeepRNN
 from deeprnn.nn import native
@@ -296,6 +296,17 @@ def test_gradients_after_optimize_for_are_zero():
         total = layer(x).sum()
     total.backward()
     shows(not layer.weight.grad().asnumpy().any(), "training after optimize_for(backend='MKLDNN')")
+
+
+def test_the_bias_beside_a_frozen_weight_has_no_gradient():
+    dense = nn.Dense(3, in_units=C)
+    dense.initialize()
+    dense.weight.grad_req = "null"
+    dense.bias.grad()[:] = 4e32
+    with autograd.record():
+        total = dense(drawn(N, C)).sum()
+    total.backward()
+    shows((dense.bias.grad().asnumpy() != N).any(), "FullyConnected with a frozen weight and a trained bias")
 
 
 def test_the_loop_operator_fails_under_static_shape():

@@ -119,14 +119,17 @@ def header(**more: Any) -> dict[str, Any]:
 # The ways to use a layer
 
 
-def small(place: str, mode: str) -> usage.Use:
-    return usage.Use(place, mode, 5, 2, "lstm", layers=2, length=4)
+def small(place: str, mode: str, arrays: str = "nd") -> usage.Use:
+    return usage.Use(place, mode, 5, 2, "lstm", layers=2, length=4, arrays=arrays)
 
 
 @pytest.mark.parametrize("place", usage.PLACES)
 @pytest.mark.parametrize("mode", usage.MODES)
-def test_every_way_is_measured_or_refused(place: str, mode: str) -> None:
-    (record,) = usage.measure_group([small(place, mode)], rounds=2)
+@pytest.mark.parametrize("arrays", ["nd", "np"])
+@pytest.mark.filterwarnings("ignore:ndarray.* has been renamed:DeprecationWarning")  # in the built-in layer
+def test_every_way_is_measured_or_refused(place: str, mode: str, arrays: str) -> None:
+    (record,) = usage.measure_group([small(place, mode, arrays)], rounds=2)
+    assert record["name"].startswith(f"{place}, {mode}{', np' * (arrays == 'np')}: ") and record["arrays"] == arrays
     assert (record["place"], record["mode"], record["units"], record["batch_size"]) == (place, mode, 5, 2)
     if "refused" in record:
         assert record["refused"].keys() == {"deeprnn"} and ": " in record["refused"]["deeprnn"]
@@ -157,12 +160,15 @@ def test_what_is_another_function_is_not_timed(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_uses_are_those_that_people_have() -> None:
     groups = usage.groups("gru")
-    assert len(groups) == len(usage.PLACES) * len(usage.MODES)
+    assert len(groups) == 2 * len(usage.PLACES) * len(usage.MODES)
     for group in groups:
-        assert len({(use.place, use.mode) for use in group}) == 1
+        assert len({use.way for use in group}) == 1
         sizes = {(use.units, use.batch_size) for use in group}
         batches = {8, 32} if group[0].mode == "eager" else {1, 16, 64}
-        assert sizes == {(units, batch) for units in (64, 200, 256, 650) for batch in batches}
+        if group[0].arrays == "nd":
+            assert sizes == {(units, batch) for units in (64, 200, 256, 650) for batch in batches}
+        else:
+            assert sizes == {(units, 8 if group[0].mode == "eager" else 16) for units in (64, 200, 650)}
     assert {use.cell for group in groups for use in group} == {"gru"}
     assert [len(group) for group in usage.groups("gru", smallest=True)] == [1] * len(groups)
 
@@ -176,7 +182,7 @@ def use_of(ratio: float, units: int, **more: Any) -> dict[str, Any]:
 def test_the_worst_of_each_way_is_shown_with_its_size() -> None:
     uses = [use_of(0.9, 64), use_of(1.7, 200), use_of(0, 256, refused={"deeprnn": "ValueError: no"})]
     (row,) = usage.summary(uses)
-    assert (row["count"], row["refused"]) == (3, 1)
+    assert (row["way"], row["count"], row["refused"]) == ("by itself, eager", 3, 1)
     assert row["training"] == {"ratio": 1.7, "units": 200, "batch_size": 2}
     record = header(cases=[], usage=uses)
     section = bench_report.sections(record)["usage:lstm"]

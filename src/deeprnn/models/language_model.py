@@ -14,10 +14,11 @@ from .._util.checks import check_choice, check_dtype, check_size
 from .._util.types import Operators, Tensor
 from ..nn.arrays import Kind, classic, complete_states
 from ..nn.cells import ACTIVATIONS, RecurrentCell
-from ..nn.context import Trace
+from ..nn.context import Trace, may_be_frozen
 from ..nn.graphs import AnyLength
 from ..nn.initializers import DepthScaled
 from ..nn.layers import DeepGRU, DeepLSTM, DeepRNN
+from ..nn.operators import affine
 from ..nn.stack import RecurrentStack
 
 __all__ = ["BACKENDS", "CELLS", "STACKS", "LanguageModel", "cells", "register_cell"]
@@ -75,6 +76,14 @@ def register_cell(name: str, cell: Stack) -> None:
 
 def _layers_of(cell: type[RecurrentCell], hidden_size: int, num_layers: int, **options: Any) -> RecurrentStack:
     return RecurrentStack(partial(cell, hidden_size), num_layers, **options)
+
+
+class Dense(nn.Dense):
+    """Gluon's, with the right gradient of the bias where the weight is frozen, see `affine`."""
+
+    def hybrid_forward(self, F: Operators, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        frozen = may_be_frozen(self.weight, x)
+        return Kind(x)(affine(F, classic(x), classic(weight), classic(bias), self._units, frozen))
 
 
 class LanguageModel(AnyLength):
@@ -169,7 +178,7 @@ class LanguageModel(AnyLength):
                 dtype=dtype,
                 **arguments,
             )
-            self.decoder = nn.Dense(vocab_size, flatten=False, in_units=hidden_size, dtype=dtype)
+            self.decoder = Dense(vocab_size, flatten=False, in_units=hidden_size, dtype=dtype)
             shared = self.decoder.params if tied else None
             self.embedding = (
                 nn.Embedding(vocab_size, embedding_size, dtype=dtype, params=shared) if embedding_size else None

@@ -14,7 +14,7 @@ from mxnet.util import is_np_shape
 from .._util.types import Tensor
 from .context import trace
 
-__all__ = ["Kind", "check_sequence_length", "checked_shape", "classic", "complete_states", "one_node"]
+__all__ = ["DefaultStates", "Kind", "check_sequence_length", "checked_shape", "classic", "complete_states", "one_node"]
 
 
 def checked_shape(layer: Any, inputs: NDArray) -> tuple[int, ...]:
@@ -56,10 +56,14 @@ def check_sequence_length(layer: Any, inputs: Tensor, sequence_length: Optional[
             raise ValueError(f"sequence_length must have shape {(batch_size,)}, got {sequence_length.shape}")
 
 
+class DefaultStates(list[Tensor]):
+    """The states of a call that gave none, and so gets none back."""
+
+
 def complete_states(
     layer: Any, states: Union[Tensor, Sequence[Tensor], None], inputs: Tensor, batch_size: int
 ) -> list[Tensor]:
-    """The states that a layer is called with, as a list: zeros where there are none, and else what `state_info` says.
+    """The states that a layer is called with, as a list: `DefaultStates`, zeros, or else what `state_info` says.
 
     That is, of the kind of the inputs (NDArray or Symbol), and for arrays of its shape and dtype. For symbols
     `batch_size` is 0.
@@ -78,7 +82,7 @@ def complete_states(
         else:
             # Left to the shape of the inputs: an unknown size is -1 where numpy's shapes are on, else 0.
             states = layer.begin_state(-1 if is_np_shape() else 0, func=mx.sym.zeros)
-        return [Kind(inputs)(classic(state)) for state in states]
+        return DefaultStates(Kind(inputs)(classic(state)) for state in states)
     states = [states] if isinstance(states, (NDArray, Symbol)) else list(states)
     expected = layer.state_info(batch_size)
     if len(states) != len(expected):

@@ -24,6 +24,7 @@ from mxnet.initializer import Initializer
 
 from .._util.checks import check_bounds, check_choice, check_dtype, check_size
 from .._util.types import Operators, Params, Tensor
+from .context import may_be_frozen
 from .operators import affine, sigmoid, split_gates, tanh
 
 __all__ = ["ACTIVATIONS", "ElmanCell", "GRUCell", "Init", "LSTMCell", "RecurrentCell"]
@@ -136,7 +137,7 @@ class RecurrentCell(HybridRecurrentCell):
         weight, bias = params[f"{part}_weight"], params[f"{part}_bias"]
         rows = len(self.gates) * self.hidden_size
         if not self.layer_norm:
-            frozen = getattr(self, f"{part}_weight").grad_req == "null"
+            frozen = may_be_frozen(getattr(self, f"{part}_weight"), x)
             return affine(F, x, weight, bias, rows, frozen)
         return F.LayerNorm(affine(F, x, weight, None, rows), params[f"{part}_gamma"], bias, axis=-1)
 

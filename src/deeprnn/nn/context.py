@@ -15,11 +15,13 @@ from functools import cache
 from typing import Optional
 
 from mxnet import autograd
+from mxnet.gluon import Parameter
 from mxnet.ndarray import NDArray
 
 from .._util.checks import check_choice
+from .._util.types import Tensor
 
-__all__ = ["DEVICES", "Trace", "trace", "traced_here", "tracing"]
+__all__ = ["DEVICES", "Trace", "may_be_frozen", "trace", "traced_here", "tracing"]
 
 DEVICES = ("cpu", "gpu")
 
@@ -98,6 +100,15 @@ def trace(*inputs: object) -> Trace:
 def traced_here() -> bool:
     """Whether a block of this package traces the graph, and not somebody else's around it."""
     return _trace.get() is not None
+
+
+def may_be_frozen(parameter: Parameter, x: Tensor) -> bool:
+    """Whether a parameter that is used with `x` asks for no gradient, or may ask for none in a later call.
+
+    A block of this package traces a new graph when another set of parameters is frozen; somebody else's block keeps the
+    graph that it has.
+    """
+    return parameter.grad_req == "null" or not (isinstance(x, NDArray) or traced_here())
 
 
 @contextmanager

@@ -8,7 +8,6 @@ layer inside somebody else's hybridized net sees symbols alone, and takes MXNet'
 
 from __future__ import annotations
 
-import copy
 import threading
 import weakref
 from collections import OrderedDict
@@ -134,10 +133,16 @@ class AnyLength(HybridBlock):
         super().__init__(**kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        # For copy and pickle. The name scope remembers the one around it, which may be that of a graph.
-        scope = copy.copy(self._scope)
-        scope._old_scope = None
-        return {**self.__dict__, "_scope": scope}
+        # For copy and pickle. A name scope remembers the one around it, which may be that of a graph.
+        self.apply(lambda block: setattr(block._scope, "_old_scope", None))
+        return {**self.__dict__, "_cached_graph": ()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # MXNet copies a gradient, but not that it is the gradient of the array beside it.
+        self.__dict__.update(state)
+        for parameter in _parameters(self):
+            if parameter._grad is not None:
+                autograd.mark_variables(parameter.list_data(), parameter.list_grad(), parameter.grad_req)
 
     def length_free(self, current: Trace) -> bool:
         """Whether a graph for this trace is good for any length as it is, without the loop operator."""
@@ -191,6 +196,8 @@ class AnyLength(HybridBlock):
             graph = self._graphs.find(key) or self._new_graph(*key[:2])
             results = graph(x, states, *more)
             self._graphs.keep(key, graph)
+            if key[0].length is None and len(key) == 2:
+                self._cached_graph = graph._cached_graph  # where AMP looks for the symbol of a block
             one_step = classic(x.detach()).slice_axis(axis=self.time_axis, begin=0, end=1)
             self._example = _detached((Kind(x)(one_step), states, *more))
             return results

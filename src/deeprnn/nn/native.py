@@ -23,6 +23,7 @@ from typing import Any, Callable, Optional
 
 from mxnet import autograd
 from mxnet.base import _LIB, MXNetError, OpHandle, c_str, check_call
+from mxnet.contrib.amp.lists import symbol_bf16, symbol_fp16
 from mxnet.ndarray import NDArray
 from mxnet.ndarray.register import _make_ndarray_function
 from mxnet.symbol.register import _make_symbol_function
@@ -91,6 +92,9 @@ class _Operator:
             check_call(_LIB.NNGetOpHandle(c_str(OPERATOR), ctypes.byref(handle)))
         self.with_arrays: Callable[..., Any] = _make_ndarray_function(handle, OPERATOR, OPERATOR)
         self.with_symbols: Callable[..., Any] = _make_symbol_function(handle, OPERATOR, OPERATOR)
+        for narrow in (symbol_bf16, symbol_fp16):  # AMP hands an operator of no list whatever type comes
+            if OPERATOR not in narrow.FP32_FUNCS:
+                narrow.FP32_FUNCS.append(OPERATOR)
 
     def set_instruction_set(self, name: str) -> None:
         """Use that of this name, or the best one for an empty name."""

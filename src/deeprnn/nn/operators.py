@@ -22,8 +22,8 @@ def affine(
 ) -> Tensor:
     """``x @ weight.T + bias`` over the last axis. `FullyConnected` is the one product that runs in oneDNN.
 
-    With a `frozen` weight the bias is added by itself: MXNet leaves its gradient unwritten where the weight asks for
-    none.
+    With a `frozen` weight the bias is added by itself: in float32 MXNet leaves its gradient unwritten where the weight
+    asks for none.
     """
     if bias is not None and not frozen:
         return F.FullyConnected(x, weight, bias, num_hidden=num_hidden, flatten=False)

@@ -25,7 +25,7 @@ from mxnet.util import is_np_array
 from .._util.checks import check_choice, check_dtype, check_fraction, check_size
 from .._util.types import Operators, Tensor
 from . import native
-from .arrays import Kind, check_sequence_length, checked_shape, classic, complete_states, one_node
+from .arrays import DefaultStates, Kind, check_sequence_length, checked_shape, classic, complete_states, one_node
 from .cells import ElmanCell, GRUCell, LSTMCell, RecurrentCell
 from .context import Trace, trace
 from .graphs import AnyLength, known_length
@@ -218,17 +218,22 @@ class RecurrentStack(AnyLength):
             ``(batch_size,)``, the number of steps of each sequence that count. Needed and allowed with
             ``use_sequence_length=True`` alone.
         """
-        given = states is not None
         if not isinstance(inputs, (NDArray, Symbol)):
             raise TypeError(f"inputs must be an NDArray or a Symbol, got {type(inputs).__name__}")
         batch_size = checked_shape(self, inputs)[self.batch_axis] if isinstance(inputs, NDArray) else 0
         states = complete_states(self, states, inputs, batch_size)
         check_sequence_length(self, inputs, sequence_length)
         arguments = [] if sequence_length is None else [sequence_length]
-        outputs, states = super().__call__(inputs, states, *arguments)
-        if given and not self._active and isinstance(outputs, NDArray) and autograd.is_recording():
-            outputs, *states = one_node([outputs, *states])
-        return (outputs, states) if given else outputs
+        return super().__call__(inputs, states, *arguments)
+
+    def forward(self, inputs: Tensor, states: list[Tensor], *more: Tensor) -> Any:
+        """The call itself, around which gluon calls its hooks: they see what the caller gets."""
+        outputs, last = super().forward(inputs, states, *more)
+        if isinstance(states, DefaultStates):
+            return outputs
+        if not self._active and isinstance(outputs, NDArray) and autograd.is_recording():
+            outputs, *last = one_node([outputs, *last])
+        return outputs, last
 
     def hybrid_forward(
         self,
