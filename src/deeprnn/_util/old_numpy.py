@@ -9,7 +9,7 @@ of the user is neither changed nor replaced, not even for a moment. Where this p
 Three more things are mended that numpy 2 changes in silence:
 
 - mxnet hands the parameters of an operator over as text, and the text of ``(np.int64(2), 3)`` was ``(2, 3)``;
-- a Python float plus an `np.float32` is an `np.float32`, so the sums of `mx.metric` would be in float32;
+- a Python number plus an `np.float32` is an `np.float32`, so `mx.metric` would sum and count in float32;
 - `float` and `int` take no array with an axis any more, and `NDArray.asscalar` returns one for more than one axis.
 
 With numpy below 1.24 and Python below 3.12, mxnet is left as it is. What is known of mxnet here is all in this file.
@@ -180,29 +180,25 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, numpy.generic) else value
 
 
-class _Sum:
+class _Double:
     """An attribute that keeps a float in double precision, so that what is added to it is summed there."""
 
-    def __set_name__(self, owner: type, name: str) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
 
-    def __get__(self, instance: Any, owner: Optional[type] = None) -> Any:
-        if instance is None:
-            return self
-        try:
-            return vars(instance)[self.name]
-        except KeyError:
-            raise AttributeError(self.name) from None
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if self.name not in vars(instance):
+            raise AttributeError(f"{owner.__name__} has no {self.name}: it is set by reset()")
+        return vars(instance)[self.name]
 
     def __set__(self, instance: Any, value: Any) -> None:
-        vars(instance)[self.name] = sys.modules["numpy"].float64(value) if isinstance(value, float) else value
+        numpy = sys.modules["numpy"]
+        vars(instance)[self.name] = numpy.float64(value) if isinstance(value, (float, numpy.floating)) else value
 
 
 def _mend_metric(module: Any) -> None:
-    for name in ("sum_metric", "global_sum_metric"):
-        descriptor = _Sum()
-        descriptor.__set_name__(module.EvalMetric, name)
-        setattr(module.EvalMetric, name, descriptor)
+    for name in ("sum_metric", "global_sum_metric", "num_inst", "global_num_inst"):
+        setattr(module.EvalMetric, name, _Double(name))
 
 
 def _mend_asscalar(module: Any) -> None:
