@@ -34,6 +34,9 @@ TEXT = {"mxnet._ctypes.ndarray", "mxnet._ctypes.symbol", "mxnet.io.io", "mxnet.k
 # The functions that numpy 1.20 moved to numpy_financial; mxnet.numpy passes them on.
 FINANCIAL = ("mirr", "npv", "pmt", "ppmt", "pv", "rate")
 
+# The types of which nearly all parameters are; only to be quick.
+SAME_TEXT = {int, float, bool, str, type(None)}
+
 # What the modules of mxnet have as their built-in names; empty until mxnet is imported.
 _builtins: dict[str, Any] = {}
 
@@ -66,7 +69,7 @@ def find_spec(name: str, path: Optional[Sequence[str]] = None) -> Optional[Modul
                 _make_ready()
             if _builtins:
                 vars(module)["__builtins__"] = _builtins
-                if name in TEXT:
+                if name in TEXT and repr(sys.modules["numpy"].int64(2)) != "2":
                     vars(module)["str"] = _Text
             execute(module)
             if _builtins and name in _MENDED:
@@ -167,7 +170,9 @@ class _Text(metaclass=_AnyStr):
     """What `str` is to the modules that hand parameters over as text."""
 
     def __new__(cls, value: object) -> str:  # type: ignore[misc]
-        return str(_plain(value) if isinstance(value, (tuple, list)) else value)
+        if isinstance(value, (tuple, list)) and not SAME_TEXT.issuperset(map(type, value)):
+            value = _plain(value)
+        return str(value)
 
 
 def _plain(value: Any) -> Any:
