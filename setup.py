@@ -111,10 +111,10 @@ class BuildPackage(build_py):
     """Puts beside the package what has mxnet imported under today's numpy, whatever is imported first."""
 
     def run(self) -> None:
-        """Build the package; one that is installed in place (-e) has no folder for a file beside it."""
+        """Build the package; where it is to be installed in place (-e), the file alone is part of the wheel."""
         super().run()
-        if not self.editable_mode:
-            self.copy_file(START, os.path.join(self.build_lib, "deeprnn-mxnet.pth"))
+        folder = self.get_finalized_command("install").install_lib if self.editable_mode else self.build_lib
+        self.copy_file(START, os.path.join(folder, "deeprnn-mxnet.pth"))
 
 
 class Wheel(bdist_wheel):

@@ -191,8 +191,6 @@ awk '/^[a-z]/ { wanted = /^(cython|setuptools)==/ } wanted' requirements.lock |
     install --no-deps --require-hashes -r requirements.lock &&
     install --no-deps -e . ||
     fail "the locked dependencies could not be installed (above): is the network there?"
-# An install in place (-e) has no folder for it.
-cp src/deeprnn/mxnet.pth "$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/deeprnn-mxnet.pth"
 .venv/bin/python -W ignore -c 'import mxnet, gluonnlp' || fail "mxnet or gluonnlp is installed, but does not load (above)"
 
 # Installers keep to themselves what setup.py says: once more, then, to hear why there is no library.
