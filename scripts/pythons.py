@@ -81,16 +81,18 @@ def tried(python: str, processes: int, file: Optional[Path]) -> dict[str, Any]:
         if not Path(inside).exists():
             raise RuntimeError(f"{python}: set-up failed: {output.strip()} (see above)")
         row = {**json.loads(call(inside, "-W", "ignore", "-c", VERSIONS)[0]), "set_up_seconds": set_up}
-        output, seconds = call(inside, "-m", "pytest", "-n", str(processes))
-        last = output.splitlines()[-1] if output.strip() else ""
-        row.update((kind, int(count)) for count, kind in re.findall(r"(\d+) (passed|failed|errors?|skipped)", last))
-        row["test_seconds"] = seconds
+        print(f"Python {row['python']}, numpy {row['numpy']}: set up in {set_up} s", flush=True)
         call(inside, "-W", "ignore", "-m", "deeprnn", *TRAINING, f"--out={project / 'run'}")
         metrics = project / "run" / "metrics.jsonl"
         epochs = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
         row["losses"] = [[epoch["train_loss"], epoch["valid_loss"]] for epoch in epochs]
-        row["whole"] = bool(epochs) and "passed" in row and not {"failed", "error", "errors"} & set(row)
-    print(f"Python {row['python']}, numpy {row['numpy']}: set up in {set_up} s; {last}", flush=True)
+        if file:
+            write(file, row)
+        output, row["test_seconds"] = call(inside, "-m", "pytest", "-n", str(processes))
+    last = output.splitlines()[-1] if output.strip() else ""
+    row.update((kind, int(count)) for count, kind in re.findall(r"(\d+) (passed|failed|errors?|skipped)", last))
+    row["whole"] = bool(row["losses"]) and "passed" in row and not {"failed", "error", "errors"} & set(row)
+    print(f"Python {row['python']}, numpy {row['numpy']}: {last}", flush=True)
     if not row["whole"]:
         print(output, file=sys.stderr)
     if file:

@@ -67,8 +67,10 @@ except Exception as error:
     print(type(error).__name__)
 import deeprnn, mxnet as mx
 print(mx.nd.ones((2, 3)).sum().asscalar(), mx.np.bool)
+import numpy
+print([name for name, module in sys.modules.items() if name[:6] == "mxnet." and getattr(module, "np", 0) is numpy])
 """
-    assert printed(program).splitlines()[1:] == ["6.0 <class 'bool'>"]
+    assert printed(program).splitlines()[1:] == ["6.0 <class 'bool'>", "[]"]
 
 
 def test_mxnet_loads_first_where_the_package_is_installed():
@@ -314,7 +316,7 @@ def test_a_metric_counts_beyond_what_float32_can():
     metric = mx.metric.Perplexity(ignore_label=0)
     metric.num_inst = np.float32(2**24)
     metric.update([mx.nd.array([1])], [two_classes(0.3)])
-    assert metric.num_inst == 2**24 + 1
+    assert int(metric.num_inst) == 2**24 + 1
 
 
 # --- what the project says of its Pythons
