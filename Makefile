@@ -1,4 +1,5 @@
-# Two commands: `make train` and `make test`. Each sets up .venv first where that has not been done.
+# Two commands: `make train` and `make test`. Each sets up .venv first where that has not been done, with the newest Python
+# here that works; DEEPRNN_PYTHON names another.
 
 .PHONY: setup train test lint check wheel lock clean help
 
@@ -29,7 +30,7 @@ wheel: setup ## into dist: wheels of this package and of gluonnlp, for a machine
 # The versions and hashes of everything, for all Pythons and platforms; `make lock ARGS=--upgrade` takes newer ones.
 lock: ## write requirements.lock anew (needs uv); ARGS=--upgrade takes newer versions
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
-	@uv pip compile -q --no-config --universal --python-version 3.9 --generate-hashes --no-strip-extras \
+	@uv pip compile -q --config-file uv.toml --universal --python-version 3.9 --generate-hashes --no-strip-extras \
 	    --extra test --extra dev --extra tensorboard --custom-compile-command "make lock" \
 	    $(ARGS) -o requirements.lock setup.cfg
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 KERNELS = "src/deeprnn/nn/kernels"
 
@@ -35,6 +36,10 @@ SOURCES = {
     "isa_avx512.cc": ["-mavx512f", "-mavx512dq", "-mavx512vl"],
 }
 LINK = ["-shared", "-static-libstdc++", "-static-libgcc", "-lpthread"]
+
+
+# Python reads it at its start where it lies beside the package; what it is for: docs/pythons.md.
+START = "src/deeprnn/mxnet.pth"
 
 
 class NotBuilt(Exception):
@@ -102,6 +107,16 @@ class BuildKernels(build_ext):
                 self.extensions = self.distribution.ext_modules = []
 
 
+class BuildPackage(build_py):
+    """Puts beside the package what has mxnet imported under today's numpy, whatever is imported first."""
+
+    def run(self) -> None:
+        """Build the package; where it is to be installed in place (-e), the file alone is part of the wheel."""
+        super().run()
+        folder = self.get_finalized_command("install").install_lib if self.editable_mode else self.build_lib
+        self.copy_file(START, os.path.join(folder, "deeprnn-mxnet.pth"))
+
+
 class Wheel(bdist_wheel):
     """A wheel with the library is one for any Python on this platform, and one without it for any platform."""
 
@@ -124,5 +139,5 @@ if __name__ == "__main__":
     headers = sorted(path.as_posix() for path in Path(KERNELS).glob("*.h"))
     setup(
         ext_modules=[Extension("deeprnn.nn._kernels", sources, depends=headers)],
-        cmdclass={"build_ext": BuildKernels, "bdist_wheel": Wheel},
+        cmdclass={"build_py": BuildPackage, "build_ext": BuildKernels, "bdist_wheel": Wheel},
     )

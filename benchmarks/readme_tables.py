@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The short tables of README.md, README.zh-CN.md and docs/depth.md, from the records in benchmarks/.
+"""The short tables of the README in both languages, docs/depth.md and docs/pythons.md, from the records in benchmarks/.
 
 python benchmarks/readme_tables.py        writes these pages anew; a test holds that nothing would change
 """
@@ -91,8 +91,19 @@ def book(language: str) -> str:
     return markdown_table(rows)
 
 
-TABLES = {"bench:in-short": speed, "depth:in-short": depth, "depth:book": book}
-PAGES = {"README.md": "en", "README.zh-CN.md": "zh", "docs/depth.md": "en"}
+def pythons(language: str) -> str:
+    """Each Python with its numpy: the tests, the time of set-up, and the losses of one training, in all digits."""
+    rows = [["Python", "numpy", "passed", "failed", "skipped", "set-up", "training loss, 3 epochs", "held-out loss"]]
+    for row in read("pythons")["pythons"]:
+        # A row without tests is one of a run that was stopped before their end.
+        counts = [f"{row.get(kind, 0):,}" if "whole" in row else "" for kind in ("passed", "failed", "skipped")]
+        losses = [repr(loss) for loss in row["losses"][-1]]
+        rows.append([row["python"], row["numpy"], *counts, f"{row['set_up_seconds']:.0f} s", *losses])
+    return markdown_table(rows)
+
+
+TABLES = {"bench:in-short": speed, "depth:in-short": depth, "depth:book": book, "pythons": pythons}
+PAGES = {"README.md": "en", "README.zh-CN.md": "zh", "docs/depth.md": "en", "docs/pythons.md": "en"}
 
 
 def filled(text: str, language: str) -> str:

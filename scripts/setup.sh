@@ -3,6 +3,9 @@
 #
 #   scripts/setup.sh           set up
 #   scripts/setup.sh --check   only look whether this machine has what set-up needs
+#   scripts/setup.sh --list    each Python here that set-up can use, newest first
+#
+# The newest of them is used, or the one that DEEPRNN_PYTHON names (DEEPRNN_PYTHON=python3.10 make).
 #
 # What is missing is reported in one line on stderr, with exit code 1. A missing C++ compiler is reported too, and is no
 # failure: without one the layers are slower.
@@ -38,7 +41,8 @@ kernels_fingerprint() {
     } 2>&1 | cksum
 }
 
-if [ $# -eq 0 ] && [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; then
+if [ $# -eq 0 ] && [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ] &&
+    { [ -z "${DEEPRNN_PYTHON-}" ] || [ "$("$DEEPRNN_PYTHON" --version 2>&1)" = "$(.venv/bin/python --version)" ]; }; then
     if [ "$(cat "$kernels_stamp" 2>&1)" != "$(kernels_fingerprint)" ]; then
         echo "building the native operator (half a minute)"
         .venv/bin/python setup.py -q build_ext --inplace || fail "the native operator could not be built (above)"
@@ -94,23 +98,47 @@ lacks() {
     fi
 }
 
-python='' problem='' passed_over=''
-for candidate in python3.11 python3.10 python3.9 python3; do
+# Commands and files that may be a suitable Python, the newest first. pyenv has what its shims of other versions refuse.
+candidates() {
+    if [ -n "${DEEPRNN_PYTHON-}" ]; then echo "$DEEPRNN_PYTHON"; return; fi
+    for minor in 13 12 11 10 9; do
+        if runs python3.$minor --version; then
+            echo python3.$minor
+        elif runs pyenv --version; then
+            installed=$(pyenv versions --bare 2>/dev/null | grep -x "3\.$minor\.[0-9]*" | sed -n '$p')
+            [ -z "$installed" ] || PYENV_VERSION=$installed pyenv which python3.$minor 2>/dev/null || :
+        fi
+    done
+    echo python3
+}
+
+python='' problem='' passed_over='' listed=''
+while IFS= read -r candidate; do
     version=$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
     case $version in
-        3.9 | 3.10 | 3.11) ;;
-        *) passed_over=" (python3 is $version)"; continue ;;
+        3.9 | 3.1[0-3]) ;;
+        *) passed_over=" ($candidate is $version)"; continue ;;
     esac
     lack=$(lacks "$candidate")
-    if [ -z "$lack" ]; then python=$candidate; break; fi
-    problem=${problem:-$lack}
-done
+    if [ -n "$lack" ]; then problem=${problem:-$lack}; continue; fi
+    python=${python:-$candidate}
+    [ "${1-}" = --list ] || break
+    case " $listed " in
+        *" $version "*) ;;
+        *) "$candidate" -c 'import sys; print(sys.executable)'; listed="$listed $version" ;;
+    esac
+done <<END
+$(candidates)
+END
 
 if [ -z "$python" ]; then
     [ -z "$problem" ] || fail "$problem"
-    [ -n "$uv" ] || fail "no Python 3.9, 3.10 or 3.11 found$passed_over: apt-get install python3.11-venv python3.11-dev\
- (on Debian 12), or install uv, which fetches one by itself"
+    [ -z "${DEEPRNN_PYTHON-}" ] ||
+        fail "DEEPRNN_PYTHON=$DEEPRNN_PYTHON is no Python 3.9 to 3.13$passed_over: name another, or unset it"
+    [ -n "$uv" ] || fail "no Python 3.9 to 3.13 found$passed_over: install one with your package manager (Debian,\
+ Ubuntu: apt-get install python3-venv python3-dev), or install uv, which fetches one by itself"
 fi
+[ "${1-}" != --list ] || exit 0
 # For the native operator, which setup.py builds where it can.
 unbuilt=''
 if [ "$(uname -s)" = Linux ] && ! runs ${CXX:-g++} --version && { [ -n "${CXX-}" ] || ! runs clang++ --version; }; then
@@ -140,9 +168,9 @@ mkdir .venv
 echo "at work: $$" >"$stamp"
 
 if [ -z "$python" ]; then
-    echo "no Python 3.9, 3.10 or 3.11 here$passed_over: uv fetches 3.11"
-    uv python install -q 3.11 || fail "uv could not fetch Python 3.11 (above): is the network there?"
-    python=$(uv python find 3.11)
+    echo "no Python 3.9 to 3.13 here$passed_over: uv fetches 3.13"
+    uv python install -q 3.13 || fail "uv could not fetch Python 3.13 (above): is the network there?"
+    python=$(uv python find 3.13)
     lack=$(lacks "$python")
     [ -z "$lack" ] || fail "$lack"
 fi
@@ -156,10 +184,11 @@ else
     install() { .venv/bin/python -m pip install -q --use-pep517 --no-build-isolation "$@"; }
 fi
 # gluonnlp comes as source. Its build would fetch whatever setuptools and Cython are newest, without a hash;
-# so these two go first, from the lock, and the build makes do with them.
+# so these two go first, from the lock, and the build makes do with them. The lock is whole, so nothing else is looked
+# for (--no-deps): what mxnet's own metadata says of numpy would be in the way on Python 3.13.
 awk '/^[a-z]/ { wanted = /^(cython|setuptools)==/ } wanted' requirements.lock |
-    install --require-hashes -r /dev/stdin &&
-    install --require-hashes -r requirements.lock &&
+    install --no-deps --require-hashes -r /dev/stdin &&
+    install --no-deps --require-hashes -r requirements.lock &&
     install --no-deps -e . ||
     fail "the locked dependencies could not be installed (above): is the network there?"
 .venv/bin/python -W ignore -c 'import mxnet, gluonnlp' || fail "mxnet or gluonnlp is installed, but does not load (above)"

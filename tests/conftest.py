@@ -18,12 +18,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Callable
 
+import deeprnn  # isort: skip  # before mxnet: under today's numpy it loads with deeprnn's help alone
+
 import hypothesis
 import mxnet as mx
 import numpy as np
 import pytest
-
-import deeprnn
 
 REPLAYED = os.environ.get("DEEPRNN_TEST_SEED")
 

@@ -16,7 +16,8 @@ PACKAGE = Path(deeprnn.__file__).parent
 PROJECT = Path(__file__).parent.parent
 
 LEVELS = {
-    "_util.arguments": 0, "_util.checks": 0, "_util.files": 0, "_util.machine": 0, "_util.types": 0, "_util.wording": 0,
+    "_util.arguments": 0, "_util.checks": 0, "_util.files": 0, "_util.machine": 0, "_util.old_numpy": 0,
+    "_util.types": 0, "_util.wording": 0,
     "config.fields": 1, "config.run": 1, "config.commands": 1, "config.resolution": 1, "config": 1,
     "nn.context": 1,
     "nn.arrays": 2, "nn.operators": 2, "nn.cells": 2, "nn.initializers": 2,

@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._util import old_numpy
+
 if TYPE_CHECKING:
     from .models.language_model import LanguageModel
     from .nn import native
@@ -40,6 +42,9 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# Before mxnet is imported: it needs an older numpy than people have.
+old_numpy.install()
 
 _HOMES = {
     "nn.cells": ("ElmanCell", "GRUCell", "LSTMCell", "RecurrentCell"),

@@ -1,1 +1,1 @@
-"""Helpers that every part of the package may use: checks, files, machine, types, wording."""
+"""Helpers that every part of the package may use: checks, files, machine, the numpy for mxnet, types, wording."""
