@@ -53,7 +53,6 @@ def _table(rows: Sequence[Sequence[str]], form: object) -> str:
         headers=head,
         tablefmt=form,  # type: ignore[arg-type]
         colalign=("left", *["right"] * (len(head) - 1)),
-        headersglobalalign=None,
         disable_numparse=True,
     )
 
