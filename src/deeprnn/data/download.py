@@ -45,7 +45,11 @@ class Download:
 
     def fits(self, data: bytes) -> bool:
         """Whether `data` has the expected checksums."""
-        return all(hashlib.new(name, data).hexdigest() == digest for name, digest in self.sums.items())
+        return self.has({name: hashlib.new(name, data).hexdigest() for name in self.sums})
+
+    def has(self, sums: Mapping[str, str]) -> bool:
+        """Whether this download has these checksums, by name of the algorithm."""
+        return all(sums.get(name) == digest for name, digest in self.sums.items())
 
 
 DOWNLOADS = {

@@ -1,30 +1,48 @@
-"""Reading a text: the built-in one, a named download, or a file (plain, .gz or .zip), in a given encoding.
+"""Reading a text: the built-in one, a named download, a file (plain, .gz or .zip), or standard input, in an encoding.
 
 A leading byte-order mark is removed and CR LF (or CR) becomes a newline; both are mentioned in the notes. Nothing else
 changes: case, punctuation and spacing stay, also in `timemachine` (which the English book reduces to a-z) and
 `tinyshakespeare`. Only `jaychou` follows its book: newlines become spaces.
+
+A text is read in chunks and no further than is needed, as it may be large, endless or made to harm; `unpacking` is for
+the archives.
 """
 
 from __future__ import annotations
 
+import codecs
 import difflib
-import gzip
+import hashlib
 import io
 import os
 import platform
-import zipfile
-import zlib
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Optional, Union
+from typing import BinaryIO, Optional, Union
 
 from .._util.checks import check_encoding, check_size
 from .._util.wording import counted
 from .download import DOWNLOADS, fetch
+from .unpacking import CHUNK, LARGEST, chunks_of, unpacked
 
-__all__ = ["BUILT_IN", "load_text", "suggested_encoding"]
+__all__ = ["BUILT_IN", "is_stream", "is_there", "load_text", "suggested_encoding", "text_path"]
 
 BUILT_IN = "pydoc"
 """The text that is part of every Python installation."""
+
+STANDARD_INPUT = "-"
+
+MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""Byte-order marks of encodings other than UTF-8, none of which is valid in UTF-8."""
 
 MULTI_BYTE = ("gb18030", "big5", "cp932", "euc_jp", "euc_kr", "utf_16", "utf_16_le", "utf_16_be", "utf_32")
 """Encodings that can be recognized by the bytes. (Those with one byte per character fit almost any bytes.)"""
@@ -49,13 +67,14 @@ def load_text(
     ----------
     corpus : str
         'pydoc', CPython's own documentation (`pydoc_data.topics` in key order, which differs a little between
-        releases); a name in `DOWNLOADS`; or a path to a text: plain, .gz, or .zip with one member. Names take
-        precedence: write ./name for a file that is called like a corpus. A copy of a named download is recognized by
-        its checksum, wherever it is, and read in the same way.
+        releases); a name in `DOWNLOADS`; a path to a text: plain, .gz, or .zip with one member; or '-', standard input.
+        Names take precedence: write ./name for a file that is called like a corpus. A copy of a named download is
+        recognized by its checksum, wherever it is, and read in the same way.
     encoding : str
-        Of the file, by Python's name. Named texts are always UTF-8.
+        Of the file, by Python's name. Named texts are always UTF-8; a file with the byte-order mark of UTF-16 or UTF-32
+        is read so instead of as UTF-8.
     max_chars : int, optional
-        Number of characters to keep, from the beginning.
+        Number of characters to keep, from the beginning; no more of the text is decoded.
     cache : path, optional
         Folder of the downloads, see `fetch`.
 
@@ -71,30 +90,51 @@ def load_text(
     ------
     ValueError
         For an unknown name; for a file that is empty, damaged or in another encoding (which the error names if it can
-        be guessed); for an archive without exactly one readable member.
+        be guessed); for an archive without exactly one readable member; for more than `LARGEST` bytes of text.
     OSError
-        For a missing file, a folder, or a failed download.
+        For a missing file, a folder, a device or a pipe, or a failed download.
     """
     check_encoding("encoding", encoding)
     if max_chars is not None:
         check_size("max_chars", max_chars)
     notes: list[str] = []
+    if corpus in (BUILT_IN, *DOWNLOADS) and Path(corpus).exists():
+        notes.append(f"the text {corpus} is read, not the file of that name, which would be ./{corpus}")
     if corpus == BUILT_IN:
-        text, name = _pydoc(), corpus
         notes.append(f"pydoc is the documentation of CPython {platform.python_version()} and differs between releases")
+        return _pydoc()[:max_chars], corpus, notes
+    if corpus in DOWNLOADS:
+        path, more = fetch(corpus, cache)
+        notes += more
     else:
-        if corpus in DOWNLOADS:
-            path, notes = fetch(corpus, cache)
-        else:
-            path = _existing(corpus)
-        data = path.read_bytes()
-        known = next((known for known, download in DOWNLOADS.items() if download.fits(data)), None)
-        text = _decoded(_unpacked(data, path), path, "utf-8" if known else encoding, notes)
-        name = known or path.name
-        if known and DOWNLOADS[known].newlines_to_spaces:
-            text = text.replace("\n", " ")
-            notes.append(f"newlines of {known} read as spaces")
-    return text[:max_chars], name, notes
+        path = Path("standard input") if is_stream(corpus) else _existing(corpus)
+    with _opened(corpus, path) as file:
+        known = _known(file) if file.seekable() else None
+        content = _bounded(unpacked(file, path, notes), path, max_chars)
+        text = _decoded(content, path, "utf-8" if known else encoding, max_chars, notes)
+    if known and DOWNLOADS[known].newlines_to_spaces:
+        text = text.replace("\n", " ")
+        notes.append(f"newlines of {known} read as spaces")
+    # A file that is called like a known text is another one, unless its checksum is that text's.
+    name = f"./{path.name}" if path.name in (BUILT_IN, *DOWNLOADS) else path.name
+    return text, known or name, notes
+
+
+def is_stream(corpus: str) -> bool:
+    """Whether a corpus is standard input, or what a shell puts in place of ``<(...)``: it can be read only once."""
+    return corpus in (STANDARD_INPUT, "/dev/stdin") or corpus.startswith(("/dev/fd/", "/proc/self/fd/"))
+
+
+def is_there(corpus: str) -> bool:
+    """Whether a corpus is a name, or a file that exists."""
+    return corpus in (BUILT_IN, *DOWNLOADS) or Path(corpus).expanduser().exists()
+
+
+def text_path(corpus: str) -> Optional[Path]:
+    """The absolute path of a corpus that is a file; None for others."""
+    if corpus in (BUILT_IN, *DOWNLOADS) or is_stream(corpus):
+        return None
+    return Path(corpus).expanduser().absolute()
 
 
 def suggested_encoding(data: bytes) -> tuple[Optional[str], bool]:
@@ -138,6 +178,8 @@ def _pydoc() -> str:
 
 def _existing(corpus: str) -> Path:
     path = Path(corpus).expanduser()
+    if "\0" in corpus:
+        raise ValueError("corpus must be a name or a path, got one with a zero byte")
     if path.is_dir():
         raise IsADirectoryError(f"corpus {corpus} is a folder; give a text file (plain, .gz or .zip)")
     if path.exists():
@@ -151,47 +193,94 @@ def _existing(corpus: str) -> Path:
     raise ValueError(f"corpus {corpus!r} is neither a known text nor a file; {hint}")
 
 
-def _unpacked(data: bytes, path: Path) -> bytes:
-    """The content of a .gz or .zip file; any other file as it is."""
-    try:
-        if path.suffix.lower() == ".gz":
-            return gzip.decompress(data)
-        if path.suffix.lower() == ".zip":
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                files = [member for member in archive.infolist() if not member.is_dir()]
-                members = [file for file in files if not file.filename.startswith("__MACOSX/")]  # added by the Finder
-                if len(members) != 1:
-                    count = len(members) or "none"
-                    raise ValueError(f"corpus {path}: expected one text in the archive, found {count}; unpack it")
-                if members[0].flag_bits & 1:
-                    raise ValueError(f"corpus {path}: the archive is encrypted; unpack it")
-                return archive.read(members[0])
-    except (EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(f"corpus {path}: damaged, or no {path.suffix} archive: {error}") from error
-    return data
+@contextmanager
+def _opened(corpus: str, path: Path) -> Iterator[BinaryIO]:
+    """A text, opened for reading."""
+    if corpus == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise OSError("corpus -: standard input is closed")
+        yield sys.stdin.buffer
+        return
+    # A pipe that nobody writes to would be waited for.
+    handle = os.open(corpus if is_stream(corpus) else path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as file:
+        if is_stream(corpus):
+            os.set_blocking(handle, True)
+        elif not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(
+                f"corpus {corpus} is a device or a pipe; give a file, or the text on standard input: corpus=-"
+            )
+        yield file
 
 
-def _decoded(data: bytes, path: Path, encoding: str, notes: list[str]) -> str:
-    """Decode a text and normalize its newlines; adds what was changed to `notes`."""
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        where = (
-            "at its end" if error.start >= len(data) else f"byte 0x{data[error.start]:02X} at offset {error.start:,}"
-        )
-        raise ValueError(f"corpus {path}: not {_title(encoding)} ({where}); {_advice(data, encoding)}") from error
-    if "\0" in text:  # UTF-16 of plain English and tar archives are valid UTF-8
-        byte = f"byte 0x00 at offset {data.index(0):,}"
-        raise ValueError(f"corpus {path}: not a text in {_title(encoding)} ({byte}); {_advice(data, encoding)}")
-    if text.startswith("\ufeff"):
-        text = text[1:]
-        notes.append("byte-order mark removed")
-    if "\r" in text:
-        notes.append(f"{counted(text.count(chr(13)), 'carriage return')} (CR LF or CR) read as newlines")
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if not text:
+def _known(file: BinaryIO) -> Optional[str]:
+    """The named download that a file is a copy of."""
+    hashes = {"sha256": hashlib.sha256(), "sha1": hashlib.sha1(usedforsecurity=False)}
+    for chunk in chunks_of(file):
+        for each in hashes.values():
+            each.update(chunk)
+    file.seek(0)
+    sums = {name: each.hexdigest() for name, each in hashes.items()}
+    return next((name for name, download in DOWNLOADS.items() if download.has(sums)), None)
+
+
+def _bounded(chunks: Iterable[bytes], path: Path, max_chars: Optional[int]) -> Iterator[bytes]:
+    """The chunks of a text, up to `LARGEST` bytes; raises ValueError behind them."""
+    read = 0
+    for chunk in chunks:
+        read += len(chunk)
+        if read > LARGEST:
+            more = "" if max_chars else "; give max_chars to use its beginning"
+            raise ValueError(f"corpus {path}: more than {LARGEST >> 20:,} MiB of text{more}")
+        yield chunk
+
+
+def _decoded(chunks: Iterator[bytes], path: Path, encoding: str, max_chars: Optional[int], notes: list[str]) -> str:
+    """Decode a text, up to `max_chars`, and normalize its newlines; adds what was changed to `notes`."""
+    first = next(chunks, b"")
+    mark = next((name for mark, name in MARKS.items() if first.startswith(mark)), None)
+    if mark and codecs.lookup(encoding).name == "utf-8":
+        encoding = mark
+        notes.append(f"read as {_title(mark)}, by its byte-order mark")
+    decoder = codecs.getincrementaldecoder(encoding)()
+    newlines = io.IncrementalNewlineDecoder(None, translate=True)
+    parts: list[str] = []
+    length = read = returns = 0
+    for chunk in chain([first], chunks, [b""]):
+        try:
+            part = decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            data, at = error.object, read + len(chunk) - len(error.object) + error.start
+            where = "at its end" if error.start >= len(data) else f"byte 0x{data[error.start]:02X} at offset {at:,}"
+            raise ValueError(
+                f"corpus {path}: not {_title(encoding)} ({where}); {_advice(_lines(data, read), encoding)}"
+            ) from error
+        if "\0" in part:  # UTF-16 of plain English and tar archives are valid UTF-8
+            where = f"byte 0x00 at offset {read + chunk.find(0):,}"
+            advice = _advice(_lines(chunk, read), encoding)
+            raise ValueError(f"corpus {path}: not a text in {_title(encoding)} ({where}); {advice}")
+        read += len(chunk)
+        if not length and part.startswith("\ufeff"):
+            part = part[1:]
+            notes.append("byte-order mark removed")
+        returns += part.count("\r")
+        part = newlines.decode(part, final=not chunk)
+        parts.append(part)
+        length += len(part)
+        if max_chars is not None and length >= max_chars:
+            break
+    if returns:
+        notes.append(f"{counted(returns, 'carriage return')} (CR LF or CR) read as newlines")
+    if not length:
         raise ValueError(f"corpus {path}: the file is empty")
-    return text
+    return "".join(parts)[:max_chars]
+
+
+def _lines(data: bytes, before: int) -> bytes:
+    """The whole lines of a chunk, so that its first and last characters are not cut; all of it if it is the text."""
+    if before:
+        data = data[data.find(b"\n") + 1 :]
+    return data[: data.rfind(b"\n") + 1] or data if len(data) >= CHUNK else data
 
 
 def _advice(data: bytes, tried: str) -> str:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
@@ -17,7 +18,7 @@ import numpy as np
 
 from .._util.checks import check_choice
 from .._util.wording import counted
-from .reading import BUILT_IN, load_text
+from .reading import BUILT_IN, is_stream, load_text, text_path
 
 __all__ = [
     "Corpus",
@@ -25,7 +26,7 @@ __all__ = [
     "decode",
     "encode",
     "load_corpus",
-    "split_parts",
+    "split_sizes",
     "split_symbols",
     "vocabulary",
 ]
@@ -33,6 +34,7 @@ __all__ = [
 PARTS = ("train", "valid", "test")
 UNITS = ("char", "word")
 UNKNOWN_TOKEN = "<unk>"
+WORDS = r"\n|\S+"
 MOSTLY = 0.5
 """Share of unknown symbols above which a warning is given."""
 
@@ -56,6 +58,10 @@ class Corpus:
         Number of symbols of each part that are not in the vocabulary.
     notes : list of str
         What was changed in the text, and which symbols are unknown; for the user.
+    path : Path, optional
+        Absolute path of the file; None if it was none.
+    text : str, optional
+        The text as used if it came from a stream, which cannot be read again; None otherwise.
     """
 
     name: str
@@ -66,6 +72,8 @@ class Corpus:
     test: np.ndarray
     unknown: dict[str, int]
     notes: list[str]
+    path: Optional[Path] = None
+    text: Optional[str] = None
 
 
 def load_corpus(
@@ -109,16 +117,19 @@ def load_corpus(
     (8000, 1000, 1000)
     """
     text, name, notes = load_text(corpus, encoding=encoding, max_chars=max_chars, cache=cache)
-    parts = dict(zip(PARTS, split_parts(split_symbols(text, unit), split)))
+    codes, symbols = _coded(text, unit)
+    ends = np.cumsum([0, *split_sizes(len(codes), split)])
+    parts = {part: codes[begin:end] for part, begin, end in zip(PARTS, ends, ends[1:])}
+    counts = {part: _counts(parts[part], symbols) for part in PARTS}
     given = vocab is not None
     if vocab is None:
-        if not parts["train"]:
+        if not counts["train"]:
             raise ValueError(f"split: the training part of {name} is empty, so it has no vocabulary, got {split}")
-        vocab = count_vocabulary(parts["train"], UNKNOWN_TOKEN if unknown else None)
-    missing = {part: _missing(vocab, tokens) for part, tokens in parts.items()}
+        vocab = count_vocabulary(counts["train"], UNKNOWN_TOKEN if unknown else None)
+    missing = {part: {symbol: n for symbol, n in counts[part].items() if symbol not in vocab} for part in PARTS}
     for part in filter(missing.get, PARTS):
         count, size = sum(missing[part].values()), len(parts[part])
-        whole = size == sum(map(len, parts.values()))
+        whole = size == len(codes)
         found = f"{count:,} of {counted(size, 'symbol')} not in the vocabulary: {_listed(missing[part])}"
         if not whole:
             found = f"{part}: {found}"
@@ -129,13 +140,19 @@ def load_corpus(
         if count > MOSTLY * size:
             subject = "the text" if whole else f"the {part} part"
             notes.append(f"warning: most of {subject} ({count / size:.0%}) is unknown: is it in the same language?")
+    ids = {symbol: vocab[symbol] for part in PARTS for symbol in counts[part]}
+    id_of = np.array([ids.get(symbol, 0) for symbol in symbols], dtype=np.int32)
+    for chunk in _chunks(codes):
+        chunk[:] = id_of[chunk]
     return Corpus(
         name=name,
-        sha256=hashlib.sha256(text.encode("utf-8")).hexdigest(),
+        sha256=_sha256(text),
         vocab=vocab,
         unknown={part: sum(missing[part].values()) for part in PARTS},
         notes=notes,
-        **{part: np.array(vocab[tokens], dtype=np.int32) for part, tokens in parts.items()},
+        path=text_path(corpus),
+        text=text if is_stream(corpus) else None,
+        **parts,
     )
 
 
@@ -153,7 +170,8 @@ def vocabulary(tokens: Sequence[str], unknown_token: Optional[str] = UNKNOWN_TOK
         raise ValueError(
             f"vocabulary: the unknown token {unknown_token!r} is not among its {counted(len(tokens), 'token')}"
         )
-    return count_vocabulary(tokens, unknown_token, token_to_idx={token: index for index, token in enumerate(tokens)})
+    ids = {token: index for index, token in enumerate(tokens)}
+    return count_vocabulary(dict.fromkeys(tokens, 1), unknown_token, token_to_idx=ids)
 
 
 def encode(vocab: gluonnlp.Vocab, text: str, unit: str = "char", *, unknown: str = "error") -> np.ndarray:
@@ -192,34 +210,73 @@ def decode(vocab: gluonnlp.Vocab, ids: Iterable[int], unit: str = "char") -> str
 def split_symbols(text: str, unit: str) -> list[str]:
     """The symbols of a text: its characters, or its words and newlines."""
     check_choice("unit", unit, UNITS)
-    return list(text) if unit == "char" else re.findall(r"\n|\S+", text)
+    return list(text) if unit == "char" else re.findall(WORDS, text)
 
 
-def split_parts(tokens: list[str], shares: Sequence[float]) -> tuple[list[str], list[str], list[str]]:
-    """Cut a list in three by position, in proportion to the three `shares`."""
+def split_sizes(symbols: int, shares: Sequence[float]) -> tuple[int, int, int]:
+    """The sizes of three parts of so many symbols, in proportion to the three `shares`."""
     valid = len(shares) == 3 and all(share >= 0 for share in shares) and abs(sum(shares) - 1) < 1e-6
     if not valid:
         raise ValueError(f"split must be three fractions of at least 0 that sum to 1, got {shares}")
-    first = round(len(tokens) * shares[0])
-    second = round(len(tokens) * (shares[0] + shares[1]))
-    return tokens[:first], tokens[first:second], tokens[second:]
+    first = round(symbols * shares[0])
+    second = round(symbols * (shares[0] + shares[1]))
+    return first, second - first, symbols - second
 
 
 def count_vocabulary(
-    tokens: Sequence[str], unknown_token: Optional[str], **options: Mapping[str, int]
+    counts: Mapping[str, int], unknown_token: Optional[str], **options: Mapping[str, int]
 ) -> gluonnlp.Vocab:
-    """The vocabulary of `tokens`, by falling count and then by code point, so that a text has the same ids everywhere.
+    """The vocabulary of counted symbols, by falling count and then by code point, so that a text has the same ids
+    everywhere.
 
     `options` are further ones of `gluonnlp.Vocab`.
     """
     return gluonnlp.Vocab(
-        gluonnlp.data.count_tokens(tokens),
+        gluonnlp.data.Counter(counts),
         unknown_token=unknown_token,
         padding_token=None,
         bos_token=None,
         eos_token=None,
         **options,
     )
+
+
+CHUNK = 1 << 20
+"""Symbols that are looked at at a time: a list of them takes many times the memory of the text."""
+
+
+def _coded(text: str, unit: str) -> tuple[np.ndarray, Sequence[str]]:
+    """A text as int32 codes, shape (symbols,), and the symbol of each code: of characters their code points."""
+    check_choice("unit", unit, UNITS)
+    if unit == "word":
+        code_of: dict[str, int] = {}
+        words = array("i", (code_of.setdefault(word[0], len(code_of)) for word in re.finditer(WORDS, text)))
+        return np.frombuffer(words, dtype=np.int32), list(code_of)
+    codes = np.empty(len(text), dtype=np.int32)
+    for begin in range(0, len(text), CHUNK):
+        part = text[begin : begin + CHUNK]
+        codes[begin : begin + CHUNK] = np.frombuffer(part.encode("utf-32-le", "surrogatepass"), dtype="<i4")
+    return codes, list(map(chr, range(int(codes.max(initial=0)) + 1)))
+
+
+def _chunks(codes: np.ndarray) -> Iterator[np.ndarray]:
+    for begin in range(0, len(codes), CHUNK):
+        yield codes[begin : begin + CHUNK]
+
+
+def _counts(codes: np.ndarray, symbols: Sequence[str]) -> dict[str, int]:
+    """How often each symbol occurs, without those that do not."""
+    counts = np.zeros(len(symbols), dtype=np.int64)
+    for chunk in _chunks(codes):
+        counts += np.bincount(chunk, minlength=len(symbols))
+    return {symbols[code]: int(counts[code]) for code in counts.nonzero()[0]}
+
+
+def _sha256(text: str) -> str:
+    digest = hashlib.sha256()
+    for begin in range(0, len(text), CHUNK):
+        digest.update(text[begin : begin + CHUNK].encode("utf-8"))
+    return digest.hexdigest()
 
 
 def _missing(vocab: gluonnlp.Vocab, tokens: Iterable[str]) -> dict[str, int]:

@@ -1,0 +1,122 @@
+"""Unpacking of .gz and .zip files chunk by chunk: never more at a time than a chunk, never into files.
+
+An archive is checked before it is unpacked: one member, which is a text by its name, of a size and a ratio that a text
+has. Sizes that it claims are not believed: what comes out is counted.
+"""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, BinaryIO
+
+from .._util.wording import counted
+
+__all__ = ["CHUNK", "LARGEST", "chunks_of", "unpacked"]
+
+CHUNK = 1 << 20
+"""Bytes that are read or unpacked at a time."""
+
+LARGEST = 1 << 30
+"""Bytes of text that are read at most."""
+
+RATIO, MODEST = 200, 16 << 20
+"""A text is not packed to less than one part in so many; up to so many bytes it does no harm."""
+
+ARCHIVES = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst")
+
+
+def unpacked(file: BinaryIO, path: Path, notes: list[str]) -> Iterator[bytes]:
+    """The content of a .gz or .zip file in chunks; that of any other file as it is.
+
+    Raises
+    ------
+    ValueError
+        For an archive that is damaged, that does not hold one text, or that is made to fill the memory.
+    """
+    kinds = {".gz": _gunzipped, ".zip": _unzipped}
+    kind = kinds.get(path.suffix.lower())
+    if not kind:
+        yield from chunks_of(file)
+        return
+    try:
+        yield from kind(file, path, notes)
+    except Refused as error:
+        raise ValueError(f"corpus {path}: {error}") from error.__cause__
+    except MemoryError:
+        raise ValueError(f"corpus {path}: unpacking it takes more memory than there is") from None
+    except Exception as error:  # whatever the libraries make of damaged bytes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"corpus {path}: damaged, or no {path.suffix} archive: {reason}") from error
+
+
+class Refused(Exception):
+    """An archive that is not unpacked; the message says why."""
+
+
+def chunks_of(file: IO[bytes]) -> Iterator[bytes]:
+    """The rest of a file in chunks."""
+    while chunk := file.read(CHUNK):
+        yield chunk
+
+
+def _gunzipped(file: BinaryIO, path: Path, notes: list[str]) -> Iterator[bytes]:
+    """The members of a .gz file, one after the other; the gzip module refuses a whole text with other bytes behind."""
+    taken = given = 0
+    member, rest = zlib.decompressobj(wbits=31), file.read(CHUNK)
+    while True:
+        while not member.eof:
+            if not rest:
+                raise EOFError("it ends too early")
+            part = member.decompress(rest, CHUNK)
+            taken += len(rest) - len(member.unconsumed_tail) - len(member.unused_data)
+            given += len(part)
+            _check_ratio(given, taken)
+            yield part
+            rest = member.unconsumed_tail or (b"" if member.eof else file.read(CHUNK))
+        rest = member.unused_data
+        if len(rest) < 2:
+            rest += file.read(CHUNK)
+        if not rest.startswith(b"\x1f\x8b"):
+            break
+        member = zlib.decompressobj(wbits=31)
+    behind = len(rest) + sum(map(len, chunks_of(file)))
+    if behind:
+        notes.append(f"{path.name}: {counted(behind, 'byte')} behind the end of the text left out")
+
+
+def _unzipped(file: BinaryIO, path: Path, notes: list[str]) -> Iterator[bytes]:
+    """The one text in a .zip file."""
+    with zipfile.ZipFile(file) as archive:
+        # macOS adds files of its own.
+        members = [
+            member
+            for member in archive.infolist()
+            if not member.is_dir()
+            and not member.filename.startswith("__MACOSX/")
+            and PurePosixPath(member.filename).name != ".DS_Store"
+        ]
+        if len(members) != 1:
+            raise Refused(f"expected one text in the archive, found {len(members) or 'none'}; unpack it")
+        member = members[0]
+        if member.flag_bits & 1:
+            raise Refused("the archive is encrypted; unpack it")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise Refused(f"{member.filename!r} in the archive is a symbolic link")
+        if PurePosixPath(member.filename).suffix.lower() in ARCHIVES:
+            raise Refused(f"{member.filename!r} in the archive is an archive; unpack it")
+        _check_ratio(member.file_size, member.compress_size)
+        given = 0
+        with archive.open(member) as content:
+            for part in chunks_of(content):
+                given += len(part)
+                _check_ratio(given, member.compress_size)
+                yield part
+
+
+def _check_ratio(given: int, taken: int) -> None:
+    if given > MODEST and given > RATIO * taken:
+        raise Refused(f"it unpacks to more than {RATIO} times its size, as no text does")
