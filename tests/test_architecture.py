@@ -21,20 +21,23 @@ LEVELS = {
     "config.fields": 1, "config.run": 1, "config.commands": 1, "config.resolution": 1, "config": 1,
     "nn.context": 1,
     "nn.arrays": 2, "nn.operators": 2, "nn.cells": 2, "nn.initializers": 2,
-    "data.download": 2, "data.reading": 2, "data.text": 2,
+    "data.download": 2, "data.reading": 2, "data.text": 2, "data.unpacking": 2,
     "nn.native": 3, "nn.unroll": 3, "data.batches": 3,
     "nn.graphs": 4, "nn.stack": 4, "nn.layers": 4,
     "models.language_model": 5, "models.plugins": 5, "testing": 5,
     "train.schedule": 6, "train.loss": 6, "train.progress": 6, "train.loop": 6,
-    "train.storage": 6, "train.checkpoint": 6, "nn.diagnostics": 6, "generation": 6,
+    "train.storage": 6, "train.checkpoint": 6, "train.keeping": 6, "train.lock": 6, "train.optimizer_state": 6,
+    "train.position": 6, "train.random_state": 6, "train.saving": 6, "train.signals": 6,
+    "nn.diagnostics": 6, "generation": 6,
     "train.reports": 7,
-    "cli.console": 8, "cli.options": 8, "cli.runs": 8, "cli.train": 8, "cli.generate": 8, "cli.evaluate": 8,
+    "cli.console": 8, "cli.options": 8, "cli.runs": 8, "cli.train": 8, "cli.training": 8, "cli.generate": 8,
+    "cli.evaluate": 8,
     "cli.main": 8,
     "__main__": 9,
 }  # fmt: skip
 """A module imports modules of lower levels, and of its own level as long as there is no cycle."""
 
-TEXT = {"data.download", "data.reading", "data.text", "data.batches"}
+TEXT = {"data.download", "data.reading", "data.text", "data.unpacking", "data.batches"}
 MODEL = {
     *("nn.context", "nn.arrays", "nn.operators", "nn.cells", "nn.initializers", "nn.native", "nn.unroll", "nn.graphs"),
     *("nn.stack", "nn.layers"),

@@ -13,10 +13,13 @@ from deeprnn.config import (
     DataConfig,
     EvaluateConfig,
     ModelConfig,
+    OptionsFileError,
     RunConfig,
     Split,
     TrainConfig,
+    as_yaml,
     origin,
+    read_options,
     resolve,
 )
 
@@ -208,3 +211,32 @@ def test_a_file_does_not_load_code(tmp_path):
     with pytest.raises(ValueError, match=r"loaded only if you name it again: plugin='mgu\.py'"):
         resolve({"config": str(mine)})
     assert resolve({"config": str(mine), "plugin": "other.py"}).model.plugin == "other.py"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "layers: &a 2\nhidden_size: *a\n",
+        "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n",
+        "layers: !!python/object/apply:os.system ['true']\n",
+        "layers: !!int 2\n",
+        "[" * 5000,
+        "{a: " * 5000,
+        "".join(" " * n + "a:\n" for n in range(100)),
+        "layers: " + "9" * 5000,
+        "x" * 100_000,
+        "\x00",
+    ],
+    ids=lambda text: text[:12],
+)
+def test_hostile_options_are_refused_soon(tmp_path, text):
+    path = tmp_path / "options.yaml"
+    path.write_text(text)
+    with pytest.raises(OptionsFileError, match=r"options\.yaml"):
+        read_options(path)
+
+
+def test_a_name_that_is_not_utf_8_comes_back(tmp_path):
+    path = tmp_path / "options.yaml"
+    path.write_text(as_yaml({"corpus": "caf\udce9.txt", "lr": 1e-05}))
+    assert read_options(path) == {"corpus": "caf\udce9.txt", "lr": 1e-05}

@@ -17,7 +17,7 @@ from deeprnn.config import ModelConfig, TrainConfig
 from deeprnn.data.batches import Batches
 from deeprnn.models.language_model import STACKS, LanguageModel
 from deeprnn.testing import distance
-from deeprnn.train.loop import Progress, make_trainer, train_epoch
+from deeprnn.train.loop import Position, Progress, make_trainer, train_epoch
 
 from .clock import ROUNDS, Spread, ratio, sgemm_rate, steadiest
 from .comparison import copy_in_order
@@ -91,11 +91,14 @@ class OurLoop:
 
     def epoch(self, batches: Batches) -> float:
         """Mean loss, in nats per character."""
-        step = self._trainer.optimizer.num_update
-        progress = Progress(self._trainer, self._config, step, step + len(batches), None, math.inf)
-        progress.begin_epoch(1)
-        train_epoch(self._model, batches, self._trainer, self._config, epoch=1, ctx=mx.cpu(), progress=progress)
-        return progress.end_epoch()[0]
+        position = Position(step=self._trainer.optimizer.num_update)
+        progress = Progress(position, self._trainer, self._config, position.step + len(batches), None, math.inf)
+        progress.begin_epoch()
+        train_epoch(
+            self._model, batches, self._trainer, self._config, position=position, ctx=mx.cpu(), progress=progress
+        )
+        progress.settle()
+        return position.loss_sum / position.tokens
 
 
 def language_model_speed(

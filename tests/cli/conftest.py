@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from commands import TEXT, TINY
 
-from deeprnn.cli import train as train_command
+from deeprnn.cli import training
 from deeprnn.cli.main import main
 
 
@@ -33,10 +33,14 @@ def trained(text, tmp_path_factory):
 @pytest.fixture
 def train(text, tmp_path, capsys, monkeypatch):
     """Train, by default into tmp_path / "run"; gives the exit code and the output."""
-    monkeypatch.setattr(train_command, "curves", lambda *_, **__: None)  # half of the time of so small a run
+    monkeypatch.setattr(training, "curves", lambda *_, **__: None)  # half of the time of so small a run
 
     def call(*arguments, out=None):
         code = main(["train", "--corpus", text, "--out", str(out or tmp_path / "run"), *TINY, *arguments])
         return code, capsys.readouterr()
 
+    def capture(command):
+        return command(), capsys.readouterr()
+
+    call.capture = capture
     return call

@@ -15,7 +15,6 @@ BAD_TEXTS = {
     "short.txt": b"too short",
     "one.txt": b"a",
     "gb.txt": "想要有直升机 想要和你飞到宇宙去 想要和你融化在一起\n".encode("gb18030") * 20,
-    "wide.txt": "想要有直升机 想要和你飞到宇宙去 想要和你融化在一起\n".encode("utf-16") * 20,
     "broken.gz": b"no gzip",
     "broken.zip": b"no zip",
 }
@@ -105,7 +104,7 @@ def bad(tmp_path, text, trained, monkeypatch):
         ("--config word.yaml", "word.yaml: expected options such as layers: 2, one per line, got 'layers'"),
         ("--config nested.yaml", "nested.yaml: unknown option 'model'"),
         ("--config broken.yaml", "broken.yaml is not YAML: "),
-        ("--config object.yaml", "object.yaml is not YAML: "),
+        ("--config object.yaml", "object.yaml: anchors (&), aliases (*) and tags (!) are not read"),
         ("--config latin.yaml", "latin.yaml is not UTF-8"),
         ("--corpus missing.txt", "--corpus missing.txt: no such file"),
         (
@@ -122,10 +121,6 @@ def bad(tmp_path, text, trained, monkeypatch):
             "--corpus gb.txt",
             "--corpus gb.txt: not UTF-8 (byte 0xCF at offset 0); it looks like GB18030: give --encoding gb18",
         ),
-        (
-            "--corpus wide.txt",
-            "--corpus wide.txt: not UTF-8 (byte 0xFF at offset 0); it looks like UTF-16: give --encoding u",
-        ),
         ("--encoding utf8x", "--encoding must be an encoding such as 'utf-8' or 'gb18030', got 'utf8x'"),
         ("--corpus broken.gz", "--corpus broken.gz: damaged"),
         ("--corpus broken.zip", "--corpus broken.zip: damaged"),
@@ -139,7 +134,7 @@ def bad(tmp_path, text, trained, monkeypatch):
         ("--resume --out nothing", "--resume: there is no run in nothing"),
         ("--resume --out trained --layers 3", "--resume: the run in trained has --layers 2, got 3"),
         ("--resume --out trained --init-from trained", "--resume continues with the run's own weights"),
-        ("--init-from nothing", "nothing/checkpoints/best.json is missing"),
+        ("--init-from nothing", "nothing/checkpoints has no checkpoint"),
         ("--init-from trained --hidden-size 9", "parameter "),
         ("--init-from trained --unit word", "--init-from trained was trained with --unit char"),
     ],
@@ -165,7 +160,7 @@ def test_bad_input(bad, capsys, line, expected):
         ("train --resume", "--resume needs --out FOLDER, that of the run to be continued"),
         ("generate", "the following arguments are required: run"),
         ("generate nothing", "nothing is not the folder of a run"),
-        ("generate .", "checkpoints/best.json is missing"),
+        ("generate .", "checkpoints has no checkpoint"),
         ("generate trained --prefix né", "--prefix 'né': not in the vocabulary of"),
         ("generate trained --length 0", "--length must be at least 1, got 0"),
         ("generate trained --length x", "--length must be a whole number, got 'x'"),
@@ -182,7 +177,10 @@ def test_bad_input(bad, capsys, line, expected):
         ("generate trained --layers 5", "unrecognized arguments: --layers 5 (a flag of deeprnn train)"),
         ("train --temperature 1", "unrecognized arguments: --temperature 1 (a flag of deeprnn generate)"),
         ("train --part test", "unrecognized arguments: --part test (a flag of deeprnn evaluate)"),
-        ("evaluate trained --part test --corpus ducks.txt", "--part test is of the run's own text; omit it with --cor"),
+        (
+            "evaluate trained --part test --corpus ducks.txt",
+            "--part test is of the run's own text; omit it with --corpus ",
+        ),
         ("evaluate trained --corpus empty.txt", "--corpus empty.txt: the file is empty"),
         ("evaluate trained --corpus one.txt", "--corpus one.txt is too short: 1 symbol, and 2 are needed"),
         (
@@ -203,13 +201,13 @@ def test_bad_commands(bad, capsys, line, expected):
 @pytest.mark.parametrize("suffix", [".npz", ".json"])
 def test_damaged_checkpoint(train, tmp_path, capsys, suffix):
     assert train("--epochs", "1")[0] == 0
-    path = next(path for path in sorted((tmp_path / "run" / "checkpoints").iterdir(), reverse=True)
-                if path.suffix == suffix and not path.name.startswith(("last", "optimizer")))  # fmt: skip
+    resumed = ["--out", str(tmp_path / "run"), "--resume"]
+    path = next((tmp_path / "run" / "checkpoints").glob(f"[ps]*{suffix}"))
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    for command in ("generate", "evaluate"):
-        assert main([command, str(tmp_path / "run")]) == 2
+    for command in (["generate", str(tmp_path / "run")], ["evaluate", str(tmp_path / "run")], ["train", *resumed]):
+        assert main(command) == 2
         error = capsys.readouterr().err
         assert error.startswith(f"deeprnn: error: {path} is damaged") and error.count("\n") == 1
 

@@ -11,11 +11,10 @@ import sys
 
 import pytest
 import yaml
-from commands import TINY, diagnoses, losses, python, symbols
+from commands import diagnoses, losses, python, symbols
 
-from deeprnn.cli.console import ProgressLine
 from deeprnn.cli.main import main
-from deeprnn.train import checkpoint, loop, progress
+from deeprnn.train import checkpoint, loop, progress, saving
 
 
 def test_the_book_runs(tmp_path, capsys):
@@ -129,49 +128,15 @@ def test_seeds(train, tmp_path):
     assert runs[0] == runs[1] != runs[2]
 
 
-@pytest.mark.parametrize("more", [[], ["--dropout", "0.3", "--sampling", "random"]], ids=["plain", "random"])
-def test_interrupted_and_resumed(train, tmp_path, monkeypatch, more):
-    assert train("--epochs", "3", *more, out=tmp_path / "whole")[0] == 0
-
-    original = ProgressLine.epoch
-
-    def interrupt(progress, report):
-        original(progress, report)
-        if report.epoch == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ProgressLine, "epoch", interrupt)
-        code, shown = train("--epochs", "3", *more)
-    assert code == 130
-    assert shown.err.count("\n") == 1
-    assert "interrupted; epoch 2 is saved; continue with: " in shown.err
-    assert not (tmp_path / "run" / "summary.json").exists()
-
-    command = shlex.split(shown.err.partition("continue with: ")[2])
-    assert main(command[command.index("train") :]) == 0
-    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
-    summaries = [json.loads((tmp_path / run / "summary.json").read_text()) for run in ("run", "whole")]
-    assert summaries[0]["test_loss"] == summaries[1]["test_loss"]
-
-
-def test_interrupted_before_anything_is_saved(train, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_epoch", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        code, shown = train()
-    assert (code, shown.err) == (
-        130,
-        "deeprnn: error: interrupted before the end of the first epoch: nothing is saved\n",
-    )
-    assert train()[0] == 0  # the same command again
-
-
-def test_a_run_can_be_made_longer(train, tmp_path):
-    assert train("--schedule", "constant")[0] == 0
-    code, shown = train("--schedule", "constant", "--resume", "--epochs", "3", "--sample-every", "1")
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_run_can_be_made_longer(train, tmp_path, schedule):
+    assert train("--schedule", schedule)[0] == 0
+    code, shown = train("--schedule", schedule, "--resume", "--epochs", "3", "--sample-every", "1")
     assert code == 0
     assert len(losses(tmp_path / "run")) == 3
     assert "epoch 3/3" in shown.out and "epoch 2/3" not in shown.out
+    note = "the run was begun with --epochs 2: from here on the learning rate is that of a run of 3 epochs"
+    assert (note in shown.out) == (schedule != "constant")
 
 
 def test_diverged(train, tmp_path):
@@ -192,14 +157,14 @@ def test_a_loss_beyond_all_perplexity(train, tmp_path):
 
 
 def test_disk_full(train, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device", "last.json")
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "step.json")
 
-    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr(saving.Checkpoints, "save", full)
     code, shown = train()
     assert code == 1
     assert shown.err.count("\n") == 1
-    assert shown.err.startswith("deeprnn: error: last.json: No space left on device; continue with: ")
+    assert shown.err.startswith("deeprnn: error: step.json: No space left on device; continue with: ")
 
 
 def test_a_fault_of_ours_is_not_the_users(train, monkeypatch):
@@ -215,8 +180,8 @@ def test_the_best_network_is_the_one_that_is_measured(train, tmp_path, monkeypat
     assert train()[0] == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["best_epoch"], summary["epochs"]) == (1, 2)
-    states = [checkpoint.load(tmp_path / "run" / "checkpoints", name).state for name in ("best", "last")]
-    assert [state["epoch"] for state in states] == [1, 2]
+    loaded = [checkpoint.load(tmp_path / "run" / "checkpoints", name) for name in ("best", "last")]
+    assert [each.epoch for each in loaded] == [1, 2]
     assert main(["evaluate", str(tmp_path / "run")]) == 0
     assert f"test loss {summary['test_loss']:.4f} nats" in capsys.readouterr().out
 
@@ -284,17 +249,6 @@ def test_plain_lines_within_an_epoch(train, monkeypatch):
     assert (
         len(re.findall("^epoch 1/2  running train .* left$", shown.out, flags=re.MULTILINE)) == 1
     )  # the next is 10 s later
-
-
-def test_ctrl_c(interrupted, text, tmp_path):
-    arguments = ["--corpus", text, *TINY, "--epochs", "100000", "--out", str(tmp_path / "run")]
-
-    def trains(process):
-        next(line for line in process.stdout if line.startswith("epoch 2/"))
-
-    code, error = interrupted("-m", "deeprnn", "train", *arguments, ready=trains, within=30)
-    assert code == 130
-    assert re.fullmatch(r"deeprnn: error: interrupted; epoch \d+ is saved; continue with: .* --resume\n", error)
 
 
 def test_diagnose_shows_and_saves_what_is_wrong(train, tmp_path):

@@ -17,7 +17,7 @@ from mxnet import autograd, gluon
 from deeprnn.config import TrainConfig
 from deeprnn.data.batches import Batches
 from deeprnn.testing import distance
-from deeprnn.train import checkpoint, loop, loss, progress
+from deeprnn.train import checkpoint, loop, loss, progress, saving
 
 CPU = mx.cpu()
 VOCABULARY = 7
@@ -511,39 +511,68 @@ def test_ctrl_c_leaves_an_idle_engine(monkeypatch):
 # -- taken up again
 
 
-@pytest.mark.parametrize("hybridize", [False, True])
-@pytest.mark.parametrize(("optimizer", "schedule"), [("adam", "cosine"), ("sgd", "step"), ("rmsprop", "constant")])
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, optimizer, schedule, hybridize):
-    """Bit for bit, with dropout, warm-up and random batches, in a network whose parameters have other gluon names."""
-    settings = config(epochs=4, optimizer=optimizer, schedule=schedule, warmup=3, lr=0.05, seed=11)
-    train, valid = make_batches(sampling="random"), make_batches(160, seed=1)
-    steps = settings.epochs * len(train)
+class Kept:
+    """Saves a checkpoint when `stop` steps are done, and ends there."""
 
-    def run(net, start=None, until=4, trainer=None):
+    def __init__(self, folder, net, trainer, stop):
+        self.write = saving.Checkpoints(folder).save
+        self.net, self.trainer, self.stop, self.now = net, trainer, stop, 0
+
+    def check(self):
+        if self.now == self.stop:
+            raise loop.Stopped(15)
+
+    def is_due(self, step):
+        self.now = step
+        self.check()
+        return False
+
+    def save(self, position, report=None):
+        state = {"seed": 11, "config": {}, "vocabulary": [], "versions": {}}
+        self.write(self.net, self.trainer, position, state, is_best=bool(report and report.is_best))
+
+
+@pytest.mark.parametrize("stop", [1, 17, 30, 44], ids=["first step", "within", "end of an epoch", "last epoch"])
+@pytest.mark.parametrize(
+    ("optimizer", "schedule", "hybridize", "sampling"),
+    [
+        ("adam", "cosine", True, "random"),
+        ("sgd", "step", False, "random"),
+        ("rmsprop", "constant", True, "consecutive"),
+    ],
+)
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, optimizer, schedule, hybridize, sampling, stop):
+    """Bit for bit, with dropout, warm-up and random batches, in a network whose parameters have other gluon names."""
+    settings = config(epochs=3, optimizer=optimizer, schedule=schedule, warmup=3, lr=0.05, seed=11)
+    train, valid = make_batches(sampling=sampling), make_batches(160, seed=1)
+
+    def run(net, stop=0, start=None):
+        trainer = loop.make_trainer(net, settings, settings.epochs * len(train))
         if hybridize:
             net.hybridize(static_alloc=True, static_shape=True)
-        trainer = trainer or loop.make_trainer(net, settings, steps)
-        reports = []
-
-        def keep(report):
-            reports.append(report)
-            if report.epoch == until and until < settings.epochs:
-                state = {**dataclasses.asdict(report), "seed": 11, "config": {}, "vocabulary": [], "versions": {}}
-                checkpoint.save(tmp_path, "last", net, trainer, state)
-                raise KeyboardInterrupt
-
-        with contextlib.suppress(KeyboardInterrupt):
-            loop.fit(net, train, valid, settings, ctx=CPU, trainer=trainer, start=start, on_epoch=keep)
+        if start:
+            start.restore(net, trainer)
+        reports, keeper = [], Kept(tmp_path, net, trainer, stop)
+        with contextlib.suppress(loop.Stopped):
+            loop.fit(
+                net,
+                train,
+                valid,
+                settings,
+                ctx=CPU,
+                trainer=trainer,
+                start=start.position if start else None,
+                keeper=keeper if stop else None,
+                on_epoch=reports.append,
+            )
         return reports, values(net)
 
     whole, expected = run(make_net(dropout=0.4))
-    begun, _ = run(make_net(dropout=0.4), until=2)
+    begun, _ = run(make_net(dropout=0.4), stop)
     mx.random.seed(99)  # another process would not have drawn the same numbers so far either
-    net = make_net(dropout=0.4, seed=77)
-    trainer = loop.make_trainer(net, settings, steps)
-    start = checkpoint.load(tmp_path, "last")
-    start.restore(net, trainer)
-    resumed, got = run(net, start=start, trainer=trainer)
+    start = checkpoint.load(tmp_path)
+    assert start.step == stop
+    resumed, got = run(make_net(dropout=0.4, seed=77), start=start)
     assert_same(got, expected)
     clock = {"seconds": 0, "tokens_per_second": 0}
     assert [dataclasses.replace(report, **clock) for report in begun + resumed] == [
@@ -575,9 +604,8 @@ def test_only_networks_that_draw_are_reseeded(monkeypatch):
 
 
 def test_a_start_without_its_trainer_is_refused():
-    history = loop.fit(make_net(), make_batches(), None, config(epochs=1), ctx=CPU)
     with pytest.raises(ValueError, match="the trainer has made 0 updates, but training continues after 15"):
-        loop.fit(make_net(), make_batches(), None, config(epochs=2), ctx=CPU, start=history.epochs[-1])
+        loop.fit(make_net(), make_batches(), None, config(epochs=2), ctx=CPU, start=loop.Position(epoch=1, step=15))
 
 
 def test_a_used_trainer_without_its_start_is_refused():
@@ -596,9 +624,8 @@ def test_another_dtype_is_refused():
 
 
 def test_nothing_left_to_train():
-    history = loop.fit(make_net(), make_batches(), None, config(epochs=2), ctx=CPU)
     with pytest.raises(ValueError, match="epoch 2 is done, of epochs=2"):
-        loop.fit(make_net(), make_batches(), None, config(epochs=2), ctx=CPU, start=history.epochs[-1])
+        loop.fit(make_net(), make_batches(), None, config(epochs=2), ctx=CPU, start=loop.Position(epoch=2, step=30))
 
 
 def test_the_norm_is_the_global_one():

@@ -164,3 +164,18 @@ def test_events_without_the_extra(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"pip install 'deeprnn\[tensorboard\]'"):
         reports.EventWriter(tmp_path / "events")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("title", [r"a$b.txt", r"$\frac{", "分开ไทย\U0001f600", "line\nbreak\x00", "caf\udce9"])
+def test_a_title_is_no_formula_and_no_warning(path, tmp_path, title):
+    reports.append_metrics(path, epoch(1))
+    reports.curves(reports.read_metrics(path), tmp_path / "curves.png", title=title)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_of_epochs_that_will_be_made_again_are_left_out(path):
+    reports.trim_metrics(path, 2)  # nothing there yet
+    for number in (1, 2, 3):
+        reports.append_metrics(path, epoch(number))
+    reports.trim_metrics(path, 2)
+    assert [row["epoch"] for row in reports.read_metrics(path)] == [1, 2]

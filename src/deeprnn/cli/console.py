@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shlex
 import shutil
@@ -14,7 +16,7 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from ..train.progress import EpochReport, StepReport
 
-__all__ = ["ProgressLine", "command", "failed", "one_line", "show"]
+__all__ = ["Nowhere", "ProgressLine", "command", "failed", "log", "one_line", "show", "silence"]
 
 
 def show(text: str) -> None:
@@ -23,9 +25,28 @@ def show(text: str) -> None:
         print(text, flush=True)
 
 
+def log(text: str) -> None:
+    """Print lines above the progress line of a training, which goes on where they cannot be written."""
+    try:
+        show(text)
+    except (OSError, ValueError) as error:  # the terminal or the reader is gone, the disk is full, the stream is closed
+        silence()
+        with contextlib.suppress(OSError, ValueError):
+            print(f"standard output cannot be written ({one_line(error)}); training goes on", file=sys.stderr)
+
+
+def silence() -> None:
+    """Send standard output nowhere, as a stream that cannot be written would fail again when the process ends."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def failed(error: object, code: int) -> int:
     """Print an error in one line to standard error; returns the exit code."""
-    print("deeprnn: error:", one_line(error), file=sys.stderr)
+    with contextlib.suppress(OSError, ValueError):  # standard error may be closed
+        print("deeprnn: error:", one_line(error), file=sys.stderr)
     return code
 
 
@@ -44,6 +65,13 @@ def command(*arguments: str) -> str:
         inside = Path.cwd() in environment.parents
         program = [os.path.relpath(sys.executable) if inside else sys.executable, "-m", "deeprnn"]
     return shlex.join([*program, *arguments])
+
+
+class Nowhere(io.TextIOBase):
+    """A stream that forgets what is written to it."""
+
+    def write(self, text: str) -> int:
+        return len(text)
 
 
 class ProgressLine:
@@ -85,7 +113,7 @@ class ProgressLine:
             f"{tqdm.format_interval(report.seconds_left)} left"
         )
         if self._bar.disable:
-            show(line)
+            log(line)
         else:
             self._bar.n = report.step
             self._bar.set_description_str(line)
@@ -100,4 +128,4 @@ class ProgressLine:
         ):
             if loss is not None:
                 line += f"  {part} {loss:.4f} nats, perplexity {perplexity:.4g}"
-        show(f"{line}  {report.tokens_per_second:,.0f} tokens/s, {report.seconds:.1f} s")
+        log(f"{line}  {report.tokens_per_second:,.0f} tokens/s, {report.seconds:.1f} s")

@@ -10,7 +10,7 @@ from typing import Any, Callable
 from .._util.wording import counted
 from ..config import EvaluateConfig, select
 from .console import show
-from .runs import corpus_of, open_run, use_threads
+from .runs import open_run, saved_corpus, use_threads
 
 __all__ = ["build_evaluate"]
 
@@ -35,9 +35,7 @@ def build_evaluate(given: Mapping[str, Any]) -> Callable[[], int]:
         ids, title = corpus.test, corpus.name
     else:
         part = config.part or "test"
-        corpus = corpus_of(data, vocab)
-        if corpus.sha256 != checkpoint.state["corpus_sha256"]:
-            raise ValueError(f"the text {corpus.name} is not what it was when the run in {given['run']} began")
+        corpus = saved_corpus(Path(given["run"]), data, checkpoint.state, vocab)
         ids, title = getattr(corpus, part), part
     batches = Batches(ids, data.batch_size, data.seq_len, keep_last=True)
     if not len(batches):

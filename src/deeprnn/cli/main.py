@@ -5,19 +5,19 @@
     evaluate    run -> network -> loss
 
 Invalid arguments are reported in one line before any work starts (exit code 2). A failure during the work gives exit
-code 1, Ctrl-C 130. MXNet is loaded only after the arguments have been checked, so help and error messages are fast.
+code 1, SIGINT (Ctrl-C) 130, SIGTERM 143, SIGHUP 129. MXNet is loaded only after the arguments have been checked, so
+help and error messages are fast.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Sequence
 from typing import Callable, Optional
 
 from ..config import OptionsFileError
-from .console import failed
+from .console import Nowhere, failed, silence
 from .evaluate import build_evaluate
 from .generate import build_generate
 from .options import in_flags, parse
@@ -30,6 +30,9 @@ Work = Callable[[], int]
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command line `argv`, by default that of the process; returns the exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed before the program began
+            setattr(sys, name, Nowhere())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # the text may have characters that the terminal cannot show
@@ -44,8 +47,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except KeyboardInterrupt:
         return failed("interrupted", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has closed the pipe
+        silence()  # the reader has closed the pipe
         return 1
+    except MemoryError:
+        return failed("out of memory: use less text (--max-chars), smaller batches or a smaller network", 1)
 
 
 def build(argv: Optional[Sequence[str]]) -> Work:

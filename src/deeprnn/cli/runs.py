@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import locale
 import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from .._util.machine import cores, keep_freed_memory
+from .._util.wording import counted
 from ..config import DataConfig, ModelConfig, RunConfig
 from ..generation import Sampler, generate
 
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
     from ..train.checkpoint import Checkpoint
 
 __all__ = [
+    "COPY",
+    "check_size_of",
     "corpus_of",
     "device",
     "generated",
@@ -28,15 +35,22 @@ __all__ = [
     "open_run",
     "parameter_count",
     "prefix_ids",
+    "saved_corpus",
     "saved_vocabulary",
     "try_plugin",
     "use_threads",
 ]
 
 
+COPY = "corpus.txt"
+"""In the folder of a run: its text, where that came from a stream, which cannot be read again."""
+
+
 def holds_a_run(folder: Union[str, Path]) -> bool:
-    """Whether `folder` has a run with at least one saved epoch."""
-    return (Path(folder) / "checkpoints" / "last.json").exists()
+    """Whether `folder` has a run with at least one checkpoint."""
+    from ..train.storage import holds_checkpoints
+
+    return holds_checkpoints(Path(folder) / "checkpoints")
 
 
 def open_run(folder: Path, plugin: Optional[str] = None) -> tuple[LanguageModel, gluonnlp.Vocab, RunConfig, Checkpoint]:
@@ -71,11 +85,65 @@ def open_run(folder: Path, plugin: Optional[str] = None) -> tuple[LanguageModel,
         )
     if plugin and not model.plugin:
         raise ValueError(f"plugin {plugin} is not needed: the run in {folder} uses the built-in cell {model.cell!r}")
+    for damaged in best.damaged:
+        print(f"{damaged}; the checkpoint before it is used", file=sys.stderr)
     vocab = saved_vocabulary(best)
+    check_size_of(model, best)
     net = language_model(model, len(vocab), plugin)
     best.restore(net, ctx=mx.cpu())
     net.hybridize(static_alloc=True, static_shape=True)
     return net, vocab, run, best
+
+
+def check_size_of(config: ModelConfig, checkpoint: Checkpoint) -> None:
+    """Raise ValueError if a checkpoint does not have the arrays of so many layers of this size; none is made for it."""
+    largest = max((size for array in checkpoint.parameters.values() for size in array.shape), default=0)
+    for name, value, limit in (
+        ("layers", config.layers, len(checkpoint.parameters)),
+        ("hidden_size", config.hidden_size, largest),
+        ("embedding_size", config.embedding_size, largest),
+    ):
+        if value > limit:
+            raise ValueError(f"{checkpoint.path} does not have the parameters of a network with {name}={value}")
+
+
+def corpus_of(data: DataConfig, vocab: Optional[gluonnlp.Vocab] = None) -> Corpus:
+    """The text of a configuration, in the ids of `vocab` or of its own vocabulary; raises as `load_corpus`."""
+    from ..data.text import load_corpus
+
+    how = {name: getattr(data, name) for name in ("encoding", "max_chars", "split", "unit", "unknown")}
+    return load_corpus(data.corpus, vocab=vocab, **how)
+
+
+def saved_corpus(folder: Path, data: DataConfig, state: Mapping[str, Any], vocab: Optional[gluonnlp.Vocab]) -> Corpus:
+    """The text that the run in `folder` was trained on, by the `state` of its checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If it is another text by now, with the difference.
+    FileNotFoundError
+        If it is not where it was.
+    """
+    from ..data.reading import is_stream, is_there
+
+    corpus = data.corpus
+    if is_stream(corpus):
+        data = replace(data, corpus=str(folder / COPY), encoding="utf-8")
+    elif not is_there(corpus):
+        before = state.get("corpus_path")
+        if not isinstance(before, str) or not is_there(before):
+            was = f"; it was at {before} when the run began" if before else ""
+            raise FileNotFoundError(f"corpus {corpus}: no such file{was}; give its path: corpus=FILE")
+        data = replace(data, corpus=before)
+    text = corpus_of(data, vocab)
+    if text.sha256 != state.get("corpus_sha256"):
+        now, then = len(text.train) + len(text.valid) + len(text.test), state.get("corpus_symbols")
+        size = "as long as then, with other symbols" if now == then else f"{counted(now, 'symbol')} now"
+        if isinstance(then, int) and now != then:
+            size += f", {then:,} then"
+        raise ValueError(f"the text {text.name} is not what it was when the run in {folder} began: {size}")
+    return text
 
 
 def use_threads(threads: int) -> None:
@@ -98,14 +166,6 @@ def device(name: str) -> mx.Context:
     if name == "gpu" and not mx.context.num_gpus():
         raise ValueError("ctx='gpu': MXNet finds no GPU here; use ctx='cpu'")
     return mx.Context(name)
-
-
-def corpus_of(data: DataConfig, vocab: Optional[gluonnlp.Vocab] = None) -> Corpus:
-    """The text of a configuration, in the ids of `vocab` or of its own vocabulary; raises as `load_corpus`."""
-    from ..data.text import load_corpus
-
-    how = {name: getattr(data, name) for name in ("encoding", "max_chars", "split", "unit", "unknown")}
-    return load_corpus(data.corpus, vocab=vocab, **how)
 
 
 def language_model(config: ModelConfig, vocab_size: int, plugin: Optional[str] = None) -> LanguageModel:
@@ -200,7 +260,7 @@ def prefix_ids(vocab: gluonnlp.Vocab, unit: str, prefix: str, option: str = "pre
     try:
         ids = encode(vocab, prefix, unit).tolist()
     except ValueError as error:
-        raise ValueError(f"{option} {prefix!r}: {error}") from error
+        raise ValueError(f"{option} {prefix!r}: {error}{_terminal()}") from error
     if not ids:
         raise ValueError(f"{option} {prefix!r} has no {unit} in it")
     return ids
@@ -223,3 +283,11 @@ def generated(
     banned = [] if vocab.unknown_token is None else [vocab[vocab.unknown_token]]  # it is no text
     added = generate(net, ids, length, sampler=sampler, rng=rng, banned=banned, ctx=ctx)
     return decode(vocab, ids + added if prefix else added, unit)
+
+
+def _terminal() -> str:
+    """What to say about a prefix with strange symbols where the terminal's encoding is not UTF-8."""
+    encoding = locale.getpreferredencoding(False)
+    if encoding.lower().replace("-", "") == "utf8":
+        return ""
+    return f" (the encoding of this terminal is {encoding}, by LANG or LC_ALL: is it UTF-8?)"

@@ -1,213 +1,43 @@
-"""`deeprnn train`: trains a network as configured, and writes checkpoints, metrics and a summary."""
+"""`deeprnn train`: checks the arguments, loads the text, builds the network, and prepares the run's folder."""
 
 from __future__ import annotations
 
 import contextlib
-import math
-import textwrap
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable
 
-from .._util.files import write_json_atomic, write_text_atomic
+from .._util.files import remove_temporary, write_text_atomic
 from .._util.machine import machine, versions
 from .._util.wording import counted
 from ..config import RunConfig, as_yaml, origin, resolve
-from ..generation import Sampler
-from ..train.reports import EventWriter, append_metrics, append_row, curves, read_metrics
-from .console import ProgressLine, command, failed, one_line, show
-from .options import advice_in_flags, in_flags
+from ..train.lock import RunLock
+from ..train.reports import EventWriter, trim_metrics
+from .console import log, one_line
 from .runs import (
+    COPY,
+    check_size_of,
     corpus_of,
     device,
-    generated,
     holds_a_run,
     language_model,
     parameter_count,
     prefix_ids,
+    saved_corpus,
     saved_vocabulary,
     try_plugin,
     use_threads,
 )
+from .training import STATE, Training
 
 if TYPE_CHECKING:
     import gluonnlp
-    import mxnet as mx
 
-    from ..data.batches import Batches
     from ..data.text import Corpus
-    from ..models.language_model import LanguageModel
     from ..train.checkpoint import Checkpoint
-    from ..train.progress import EpochReport
 
 __all__ = ["build_train"]
-
-STATE = "state.json"
-"""In the folder of a run that diverged: ``{"state": "diverged", "reason": ...}``, for programs that start trainings."""
-
-
-@dataclass(frozen=True, eq=False)
-class Training:
-    """A run that is ready to start; saves and shows its results."""
-
-    run: RunConfig
-    folder: Path
-    corpus: Corpus
-    train: Batches
-    valid: Batches
-    test: Batches
-    net: LanguageModel
-    trainer: mx.gluon.Trainer
-    ctx: mx.Context
-    start: Optional[Checkpoint]
-    events: Optional[EventWriter]
-
-    def work(self) -> int:
-        """Train, then evaluate the best network on the test part; returns the exit code."""
-        from ..nn.diagnostics import Watched
-        from ..train.loop import Diverged, fit
-
-        again = f"continue with: {command('train', '--out', str(self.folder), '--resume', *self.plugin_flags)}"
-        progress = ProgressLine(self.run.train.epochs, len(self.train), self.start.epoch if self.start else 0)
-
-        train = Watched(self.net, self.train) if self.run.train.diagnose else self.train
-
-        def on_epoch(report: EpochReport) -> None:
-            self.keep(report)
-            progress.epoch(report)
-            if isinstance(train, Watched):
-                self.look(report.epoch, train.before)
-            if self.samples_are_due(report.epoch):
-                show(self.samples(report.epoch))
-
-        try:
-            with self.events or contextlib.nullcontext(), progress:
-                if self.run.train.diagnose and not self.start:
-                    self.look(0, before=None)
-                if progress.epochs_done < self.run.train.epochs:
-                    history = fit(
-                        self.net,
-                        train,
-                        self.valid,
-                        self.run.train,
-                        ctx=self.ctx,
-                        trainer=self.trainer,
-                        start=self.start,
-                        on_step=progress.step,
-                        on_epoch=on_epoch,
-                        report_every=progress.report_every,
-                    )
-                    if history.stopped_early:
-                        show(f"stopped: no better validation loss for {counted(self.run.train.patience, 'epoch')}")
-            self.finish()
-        except Diverged as error:
-            write_json_atomic(self.folder / STATE, {"state": "diverged", "reason": str(error)})
-            return failed(in_flags(str(error)), 1)
-        except OSError as error:
-            return failed(f"{one_line(error)}; {again}", 1)
-        except KeyboardInterrupt:
-            if not progress.epochs_done:
-                return failed("interrupted before the end of the first epoch: nothing is saved", 130)
-            return failed(f"interrupted; epoch {progress.epochs_done} is saved; {again}", 130)
-        return 0
-
-    def keep(self, report: EpochReport) -> None:
-        """Save the metrics of an epoch, and a checkpoint."""
-        from ..train import checkpoint
-
-        append_metrics(self.folder / "metrics.jsonl", report)
-        if self.events:
-            self.events.add(report)
-        state = {
-            "epoch": report.epoch,
-            "step": report.step,
-            "best_epoch": report.best_epoch,
-            "best_loss": report.best_loss,
-            "seed": self.run.train.seed,
-            "config": self.run.to_mapping(),
-            "vocabulary": self.corpus.vocab.idx_to_token,
-            "corpus_sha256": self.corpus.sha256,
-            "versions": versions(),
-        }
-        if report.is_best:
-            checkpoint.save(self.folder / "checkpoints", "best", self.net, None, state)
-        checkpoint.save(self.folder / "checkpoints", "last", self.net, self.trainer, state)
-
-    def look(self, epoch: int, before: Optional[Mapping[str, mx.nd.NDArray]]) -> None:
-        """Diagnose the network on the first batch of the text; save the measurements and show what is wrong."""
-        from ..nn.diagnostics import diagnose
-        from ..train.loop import token_losses
-
-        data, target = (array.as_in_context(self.ctx) for array in next(self.train.epoch(epoch)))
-        states = self.net.begin_state(data.shape[1], ctx=self.ctx)
-        seen = diagnose(self.net, data, states, lambda logits: token_losses(logits, target), before=before)
-        sentences = seen.sentences(followed=[f"init={self.run.model.init}", f"cell={self.run.model.cell}"])
-        layers = [asdict(layer) for layer in seen.layers]
-        append_row(self.folder / "diagnosis.jsonl", {"epoch": epoch, "layers": layers, "sentences": sentences})
-        if epoch in (0, self.run.train.epochs):
-            show(textwrap.indent(seen.table(), "    "))
-        for sentence in sentences or ["nothing is wrong with the layers"]:
-            show(f"    {advice_in_flags(sentence)}")
-
-    def finish(self) -> None:
-        """Evaluate the best network on the test part, write summary and curves, and show the results."""
-        from ..train import checkpoint
-        from ..train.loop import evaluate, perplexity
-
-        metrics = read_metrics(self.folder / "metrics.jsonl")
-        best = next(row for row in metrics if row["epoch"] == metrics[-1]["best_epoch"])
-        checkpoint.load(self.folder / "checkpoints", "best").restore(self.net)
-        test_loss = evaluate(self.net, self.test, self.ctx)
-        test_perplexity = math.inf if test_loss is None else perplexity(test_loss)
-        seconds = sum(row["seconds"] for row in metrics)
-        packages = versions()
-        summary = {
-            "test_loss": test_loss,
-            "test_perplexity": test_perplexity if math.isfinite(test_perplexity) else None,
-            **{name: best[name] for name in ("valid_loss", "valid_perplexity", "train_loss", "train_perplexity")},
-            "best_epoch": best["epoch"],
-            "epochs": metrics[-1]["epoch"],
-            "parameters": parameter_count(self.net),
-            "seconds": seconds,
-            "corpus": self.corpus.name,
-            "corpus_sha256": self.corpus.sha256,
-            "versions": packages,
-            "machine": {name: value for name, value in machine().items() if name not in packages},
-        }
-        write_json_atomic(self.folder / "summary.json", summary)
-        curves(metrics, self.folder / "curves.png", title=f"{self.corpus.name}, {shape(self.run)}")
-        if best["epoch"] < metrics[-1]["epoch"] or not self.samples_are_due(best["epoch"]):
-            show(self.samples(best["epoch"]))
-        part, loss = ("running train", best["train_loss"]) if test_loss is None else ("test", test_loss)
-        show(f"{part} loss {loss:.4f} nats per token, perplexity {perplexity(loss):.4g}")
-        show(f"{seconds:.0f} s of training, {shape(self.run)}; the run is in {self.folder}")
-        show("generate more: " + command("generate", str(self.folder), *self.plugin_flags))
-
-    @property
-    def plugin_flags(self) -> list[str]:
-        """The flags that load the run's plugin again, if it has one."""
-        return ["--plugin", self.run.model.plugin] if self.run.model.plugin else []
-
-    def samples_are_due(self, epoch: int) -> bool:
-        """Whether texts are generated after this epoch."""
-        every = self.run.train.sample_every
-        return every > 0 and epoch % every == 0
-
-    def samples(self, epoch: int) -> str:
-        """A generated text for each prefix; a function of network, seed and epoch."""
-        import numpy as np
-
-        config = self.run.train
-        rng = np.random.default_rng((config.seed, epoch))
-        sampler = Sampler(greedy=config.sample_greedy)
-        texts = [
-            generated(
-                self.net, self.corpus.vocab, self.run.data.unit, prefix, config.sample_length, sampler, rng, self.ctx
-            )
-            for prefix in config.sample_prefix.split("|")
-        ]
-        return "\n".join(f"\n{textwrap.indent(text, '    ')}" for text in texts) + "\n"
 
 
 def build_train(given: Mapping[str, Any]) -> Callable[[], int]:
@@ -230,7 +60,24 @@ def build_train(given: Mapping[str, Any]) -> Callable[[], int]:
     folder = Path(run.out)
     if holds_a_run(folder) and not resume:
         raise ValueError(f"out {folder} holds a run already: choose another folder, or continue that run by --resume")
+    with contextlib.ExitStack() as held:
+        taken_over = locked(folder, held) if resume else []
+        training, notes = prepared(run, given)
+        if not resume:
+            taken_over = locked(folder, held)
+            if holds_a_run(folder):
+                raise ValueError(f"out {folder} holds a run by now: choose another folder")
+        begin(training)
+        training.held.push(held.pop_all())
+    log(as_yaml(training.run.to_mapping(), flow=True).strip())
+    log("\n".join([described(training.corpus), *taken_over, *notes]))
+    sizes = f"{counted(parameter_count(training.net), 'parameter')}, {counted(len(training.train), 'update')} per epoch"
+    log(f"{sizes}; the run is in {folder}")
+    return training.work
 
+
+def prepared(run: RunConfig, given: Mapping[str, Any]) -> tuple[Training, list[str]]:
+    """The training of a run, new or resumed, and notes about it for the user. Nothing is written."""
     use_threads(run.train.threads)
     import mxnet as mx
 
@@ -238,46 +85,125 @@ def build_train(given: Mapping[str, Any]) -> Callable[[], int]:
     from ..nn.initializers import initializer
     from ..train import checkpoint
     from ..train.loop import make_trainer
+    from ..train.saving import Checkpoints
 
+    assert run.out is not None
+    folder, data = Path(run.out), run.data
     ctx = device(run.train.ctx)
-    data = run.data
-    start = checkpoint.load(folder / "checkpoints", "last") if resume else None
+    start = checkpoint.load(folder / "checkpoints") if given.get("resume") else None
     earlier = start
     if given.get("init_from"):
         earlier = checkpoint.load(Path(given["init_from"]) / "checkpoints", "best")
-        if earlier.state["config"]["unit"] != data.unit:
-            raise ValueError(
-                f"init_from {given['init_from']} was trained with unit={earlier.state['config']['unit']!r}"
-            )
-    corpus = corpus_of(data, saved_vocabulary(earlier) if earlier else None)
-    if start and start.state["corpus_sha256"] != corpus.sha256:
-        raise ValueError(f"resume: the text {corpus.name} is not what it was when the run in {folder} began")
+        unit = earlier.state["config"].get("unit")
+        if unit != data.unit:
+            raise ValueError(f"init_from {given['init_from']} was trained with unit={unit!r}")
+    vocab = saved_vocabulary(earlier) if earlier else None
+    corpus = saved_corpus(folder, data, start.state, vocab) if start else corpus_of(data, vocab)
     run, notes = with_known_prefixes(run, corpus.vocab, replaceable=origin("sample_prefix", given) == "preset")
     train = Batches(corpus.train, data.batch_size, data.seq_len, data.sampling, run.train.seed)
     valid, test = (Batches(ids, data.batch_size, data.seq_len, keep_last=True) for ids in (corpus.valid, corpus.test))
 
     mx.random.seed(run.train.seed)
+    if earlier:
+        check_size_of(run.model, earlier)
     net = language_model(run.model, len(corpus.vocab), run.model.plugin)
     net.initialize(initializer(run.model.init, run.model.activation, run.model.residual), ctx=ctx)
     if run.model.plugin:
         try_plugin(net, run.model.plugin, ctx)
     net.hybridize(static_alloc=True, static_shape=True)
-    trainer = make_trainer(net, run.train, run.train.epochs * len(train))
+    rollbacks = saved_rollbacks(start) if start else []
+    config = replace(run.train, lr=rollbacks[-1]["lr"]) if rollbacks else run.train
+    trainer = make_trainer(net, config, run.train.epochs * len(train))
     if earlier:
         earlier.restore(net, trainer if start else None)
+    facts = saved_facts(run, corpus)
+    if start:
+        notes += differences(start, facts)
+    checkpoints = Checkpoints(folder / "checkpoints", start)
+    training = Training(
+        run, folder, corpus, train, valid, test, net, trainer, ctx, start, checkpoints, facts, rollbacks
+    )
+    return training, notes
 
+
+def saved_facts(run: RunConfig, corpus: Corpus) -> dict[str, Any]:
+    """What a checkpoint holds beside weights and position."""
+    from ..nn import native
+
+    machine_now = machine()
+    return {
+        "seed": run.train.seed,
+        "config": run.to_mapping(),
+        "vocabulary": corpus.vocab.idx_to_token,
+        "corpus_sha256": corpus.sha256,
+        "corpus_symbols": len(corpus.train) + len(corpus.valid) + len(corpus.test),
+        "corpus_path": None if corpus.path is None else str(corpus.path),
+        "versions": versions(),
+        "machine": {
+            **{name: machine_now[name] for name in ("processor", "instruction_set", "threads")},
+            "native": native.status().instruction_set or "none",
+        },
+    }
+
+
+def saved_rollbacks(start: Checkpoint) -> list[dict[str, Any]]:
+    """The times that a run went back to a checkpoint; raises ValueError if they are none."""
+    rollbacks = start.state.get("rollbacks", [])
+    fine = isinstance(rollbacks, list) and all(
+        isinstance(each, dict) and type(each.get("lr")) is float and each["lr"] > 0 for each in rollbacks
+    )
+    if not fine:
+        raise ValueError(f"{start.path} is damaged: its rollbacks are {str(rollbacks)[:100]}")
+    return list(rollbacks)
+
+
+def differences(start: Checkpoint, facts: Mapping[str, Any]) -> list[str]:
+    """Notes for who resumes a run: where it goes on, and what may make it go on otherwise than before."""
+    position = start.position
+    notes = [f"{damaged}; the checkpoint before it is used" for damaged in start.damaged]
+    notes.append(f"continuing after step {position.step:,} ({counted(position.epoch, 'epoch')} done)")
+    now, then = facts["config"], start.state["config"]
+    if now["epochs"] != then.get("epochs") and now["schedule"] != "constant":
+        notes.append(
+            f"the run was begun with --epochs {then.get('epochs')}: from here on the learning rate is that of a run "
+            f"of {counted(now['epochs'], 'epoch')} (--schedule {now['schedule']})"
+        )
+    for kind in ("versions", "machine"):
+        before = start.state.get(kind)
+        for name, value in facts[kind].items():
+            if isinstance(before, dict) and name in before and before[name] != value:
+                notes.append(
+                    f"{name} was {before[name]} and is {value} now: the results may differ in their last digits from "
+                    "those of a run that was not stopped"
+                )
+    return notes
+
+
+def locked(folder: Path, held: contextlib.ExitStack) -> list[str]:
+    """Make the folder of a run and hold its lock until `held` is left; gives a note where its last owner died."""
     try:
-        events = EventWriter(folder) if run.train.tensorboard else None
         folder.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(folder / "config.yaml", as_yaml(run.to_mapping()))
-        (folder / STATE).unlink(missing_ok=True)  # of an earlier attempt
+        lock = held.enter_context(RunLock(folder))
     except OSError as error:
         raise ValueError(f"out {folder} cannot be written: {one_line(error)}") from error
-    show(as_yaml(run.to_mapping(), flow=True).strip())
-    show("\n".join([described(corpus), *notes]))
-    sizes = f"{counted(parameter_count(net), 'parameter')}, {counted(len(train), 'update')} per epoch"
-    show(f"{sizes}; the run is in {folder}")
-    return Training(run, folder, corpus, train, valid, test, net, trainer, ctx, start, events).work
+    return [f"process {lock.died}, which trained this run, has died: its lock is taken over"] if lock.died else []
+
+
+def begin(training: Training) -> None:
+    """Write what a run begins with to its folder, whose lock is held."""
+    folder = training.folder
+    try:
+        if training.run.train.tensorboard:
+            training.events = EventWriter(folder)
+        remove_temporary(folder)
+        write_text_atomic(folder / "config.yaml", as_yaml(training.run.to_mapping()))
+        (folder / STATE).unlink(missing_ok=True)  # of an earlier attempt
+        if training.start:
+            trim_metrics(folder / "metrics.jsonl", training.start.epoch)
+        if training.corpus.text is not None:
+            write_text_atomic(folder / COPY, training.corpus.text)
+    except OSError as error:
+        raise ValueError(f"out {folder} cannot be written: {one_line(error)}") from error
 
 
 def with_known_prefixes(run: RunConfig, vocab: gluonnlp.Vocab, replaceable: bool) -> tuple[RunConfig, list[str]]:
@@ -313,11 +239,6 @@ def with_known_prefixes(run: RunConfig, vocab: gluonnlp.Vocab, replaceable: bool
     listed = ", ".join(map(repr, lacking))
     note = f"preset's --sample-prefix {listed} left out, as it has symbols that the text lacks{instead}"
     return replace(run, train=replace(run.train, sample_prefix=kept)), [note]
-
-
-def shape(run: RunConfig) -> str:
-    """A short description of model and optimizer, such as ``rnn 2 x 256, adam 0.005``."""
-    return f"{run.model.cell} {run.model.layers} x {run.model.hidden_size}, {run.train.optimizer} {run.train.lr:g}"
 
 
 def described(corpus: Corpus) -> str:

@@ -34,9 +34,25 @@ ACTIONS = ("preset", "config", "resume", "init_from")
 
 MAY_CHANGE = (
     *("out", "corpus", "plugin", "epochs", "patience", "threads", "ctx", "tensorboard"),
+    *("checkpoint_minutes", "checkpoint_steps", "on_nan"),
     *("sample_every", "sample_length", "sample_prefix", "sample_greedy", "diagnose"),
 )
 """Options that may differ when a run is resumed. (The text may not, but only its SHA-256 matters, not its path.)"""
+
+
+LARGEST = 1 << 16
+"""Bytes of a file of options."""
+
+DEEPEST = 10
+"""Lists in lists of a file of options; a right one has two levels."""
+
+OPENING = (
+    yaml.FlowSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.BlockMappingStartToken,
+)
+CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 
 
 class OptionsFileError(ValueError):
@@ -59,7 +75,14 @@ def read_options(path: Path) -> dict[str, Any]:
         For a file that cannot be read.
     """
     try:
-        options = get_loader("yaml")(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ValueError(f"a file of options has at most {LARGEST:,} bytes")
+        text = content.decode("utf-8")
+        _check_tokens(text)
+        # libyaml refuses the escapes in the name of a file that is not UTF-8.
+        options = yaml.safe_load(text) if "\\uDC" in text else get_loader("yaml")(text)
         if options is None:
             return {}
         if not isinstance(options, dict):
@@ -69,9 +92,21 @@ def read_options(path: Path) -> dict[str, Any]:
         raise OptionsFileError(f"{path} is not UTF-8") from error
     except yaml.YAMLError as error:
         raise OptionsFileError(f"{path} is not YAML: {error}") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise OptionsFileError(f"{path}: {error}") from error
     return options
+
+
+def _check_tokens(text: str) -> None:
+    """Raise ValueError for what could make a small file large or slow when it is read."""
+    depth = 0
+    for token in yaml.scan(text):
+        # An alias can stand for a tree that is larger than memory when it is written out.
+        if isinstance(token, (yaml.AnchorToken, yaml.AliasToken, yaml.TagToken)):
+            raise ValueError("anchors (&), aliases (*) and tags (!) are not read")
+        depth += isinstance(token, OPENING) - isinstance(token, CLOSING)
+        if depth > DEEPEST:
+            raise ValueError(f"it has more than {DEEPEST} levels")
 
 
 def resolve(arguments: Mapping[str, Any]) -> RunConfig:

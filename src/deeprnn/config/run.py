@@ -193,6 +193,13 @@ class TrainConfig:
         Seed of all random numbers.
     patience
         Stop after this many epochs without a lower validation loss; 0: never.
+    checkpoint_minutes
+        Save a checkpoint every so many minutes; 0: only after each epoch and when a signal ends the training.
+    checkpoint_steps
+        Save a checkpoint every so many updates as well; 0: no.
+    on_nan
+        When the loss is no longer finite. stop: end; rollback: go back to the last checkpoint and go on with half the
+        learning rate, at most three times.
     sample_every
         Show generated text every so many epochs; 0: only at the end.
     sample_length
@@ -221,6 +228,9 @@ class TrainConfig:
     clip: float = 1.0
     seed: int = 0
     patience: int = 0
+    checkpoint_minutes: float = 5.0
+    checkpoint_steps: int = 0
+    on_nan: Literal["stop", "rollback"] = "stop"
     sample_every: int = 5
     sample_length: int = 200
     sample_prefix: str = ""
@@ -234,8 +244,9 @@ class TrainConfig:
         check_fields(self, epochs=1, sample_length=1)
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
-        if not self.clip >= 0:
-            raise ValueError(f"clip must be at least 0, got {self.clip}")
+        for name in ("clip", "checkpoint_minutes"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.seed >= 2**31:  # mx.random.seed takes 32 bits with a sign
             raise ValueError(f"seed must be below 2147483648, got {self.seed}")
 

@@ -1,13 +1,14 @@
 """Checkpoints: the parameters of a network, the state of its optimizer, and what a run needs to be resumed.
 
-`storage` describes the files.
+`storage` describes the files. A folder holds the last few checkpoints, each of them whole: it names its own arrays and
+those of the best network so far.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -17,12 +18,16 @@ from mxnet import gluon
 from mxnet.ndarray import NDArray
 
 from .._util.wording import counted
-from .storage import FORMAT, Arrays, read_arrays, read_manifest, remove_unnamed, write_arrays, write_manifest
+from .optimizer_state import check_optimizer, named_parameters, restore_optimizer
+from .position import Position
+from .random_state import restore_random
+from .storage import Arrays, check_entry, entries, holds_checkpoints, manifests, read_arrays, read_manifest
 
-__all__ = ["STATE", "Checkpoint", "load", "save"]
+__all__ = ["STATE", "Checkpoint", "load"]
 
-STATE = ("epoch", "step", "best_epoch", "best_loss", "seed", "config", "vocabulary", "versions")
-"""Required keys of the `state` of a checkpoint. The values are plain (JSON); more keys may be added."""
+STATE = {"seed": int, "config": dict, "vocabulary": list, "versions": dict}
+"""Required keys of the `state` of a checkpoint, beside those of `Position`. The values are plain (JSON); more keys may
+be added."""
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -36,40 +41,42 @@ class Checkpoint:
     path
         The manifest.
     state
-        As given to `save`: epoch, step, best_epoch, best_loss, seed, config, vocabulary, versions, ...
+        As given to `saving.Checkpoints`: seed, config, vocabulary, versions, ..., and the values of `position`.
     parameters
         Arrays of the network by structural name.
+    position
+        Where the training was.
     optimizer
         Name and update counts of the optimizer; None if it was not saved.
     optimizer_arrays
         Arrays of the optimizer: `<parameter>/0`, `<parameter>/1`, ... in MXNet's order (for Adam, mean and variance).
+    random
+        State of the random numbers, by `random_arrays`; empty in format 1.
+    best
+        Epoch, step and array file of the best network so far; None before the end of the first epoch.
+    damaged
+        Newer checkpoints that were not used, each with the reason.
     """
 
     path: Path
     state: Mapping[str, Any]
     parameters: Arrays
-    optimizer: Optional[Mapping[str, Any]]
-    optimizer_arrays: Arrays
+    position: Position
+    optimizer: Optional[Mapping[str, Any]] = None
+    optimizer_arrays: Arrays = field(default_factory=dict)
+    random: Arrays = field(default_factory=dict)
+    best: Optional[Mapping[str, Any]] = None
+    damaged: tuple[str, ...] = ()
 
     @property
     def epoch(self) -> int:
-        """The epoch after which it was saved, counted from 1."""
-        return int(self.state["epoch"])
+        """Epochs that were done when it was saved."""
+        return self.position.epoch
 
     @property
     def step(self) -> int:
         """Updates made until then."""
-        return int(self.state["step"])
-
-    @property
-    def best_epoch(self) -> int:
-        """The best epoch until then."""
-        return int(self.state["best_epoch"])
-
-    @property
-    def best_loss(self) -> float:
-        """Loss of the best epoch, in nats per token."""
-        return float(self.state["best_loss"])
+        return self.position.step
 
     def restore(
         self,
@@ -79,7 +86,9 @@ class Checkpoint:
         ctx: Optional[mx.Context] = None,
         vocabulary: Optional[Sequence[str]] = None,
     ) -> None:
-        """Restore `net` and `trainer`. Everything is compared first, so an error leaves both unchanged.
+        """Restore `net`, and with a `trainer` also that and the random numbers of Python and NumPy.
+
+        Everything is compared first, so an error leaves both unchanged.
 
         Parameters
         ----------
@@ -99,15 +108,20 @@ class Checkpoint:
         """
         if vocabulary is not None:
             self._check_vocabulary(vocabulary)
-        parameters = _named_parameters(net)
+        parameters = named_parameters(net)
         self._check_parameters(parameters)
         if trainer is not None:
-            self._check_optimizer(trainer)
+            if self.optimizer is None:
+                raise ValueError(f"{self.path} has no optimizer state, so training cannot continue from it")
+            check_optimizer(self.path, trainer, self.parameters, self.optimizer, self.optimizer_arrays)
         for name, parameter in parameters.items():
             array = self.parameters[name]
             parameter._load_init(mx.nd.array(array, dtype=array.dtype), ctx)
         if trainer is not None:
-            self._restore_optimizer(parameters, trainer)
+            assert self.optimizer is not None
+            restore_optimizer(parameters, trainer, self.optimizer, self.optimizer_arrays)
+            if self.random:
+                restore_random(self.random)
 
     def _check_vocabulary(self, vocabulary: Sequence[str]) -> None:
         saved = self.state["vocabulary"]
@@ -146,134 +160,100 @@ class Checkpoint:
                     f"parameter {name!r} is {array.dtype} in {self.path} and {np.dtype(parameter.dtype)} in the network"
                 )
 
-    def _check_optimizer(self, trainer: gluon.Trainer) -> None:
-        if self.optimizer is None:
-            raise ValueError(f"{self.path} has no optimizer state, so training cannot continue from it")
-        own = _optimizer_name(trainer)
-        if self.optimizer["name"] != own:
-            raise ValueError(
-                f"{self.path} was trained with the optimizer {self.optimizer['name']}, and this one is {own}: "
-                f"continue with optimizer={self.optimizer['name']!r}"
-            )
 
-    def _restore_optimizer(self, parameters: Mapping[str, gluon.Parameter], trainer: gluon.Trainer) -> None:
-        assert self.optimizer is not None
-        optimizer, counts = trainer.optimizer, self.optimizer["update_counts"]
-        index_of = {name: trainer._param2idx[parameters[name].name] for name in counts}
-        for position, (updater, context) in enumerate(zip(trainer._updaters, trainer._contexts)):
-            updater.states.clear()
-            for name, index in index_of.items():
-                weight = parameters[name].list_data()[position]
-                updater.states[index] = optimizer.create_state_multi_precision(index, weight)
-                updater.states_synced[index] = True
-                for slot, state in enumerate(_flattened(updater.states[index])):
-                    array = self.optimizer_arrays[f"{name}/{slot}"]
-                    state[:] = mx.nd.array(array, ctx=context, dtype=array.dtype)
-            optimizer._set_current_context(context.device_id)
-            optimizer._index_update_count.clear()
-            optimizer._index_update_count.update({index: counts[name] for name, index in index_of.items()})
-        optimizer.num_update = self.optimizer["num_update"]
-
-
-def save(
-    folder: PathLike, name: str, net: gluon.Block, trainer: Optional[gluon.Trainer], state: Mapping[str, Any]
-) -> Path:
-    """Write a checkpoint of `net` and `trainer`, replacing one of the same name; return the path of its manifest.
+def load(folder: PathLike, name: str = "last") -> Checkpoint:
+    """Read and verify the newest checkpoint in `folder` that is whole.
 
     Parameters
     ----------
     folder
-        Created if it is missing.
+        Of checkpoints.
     name
-        Such as best or last.
-    net
-        The network; all devices have the same parameters.
-    trainer
-        None to save no optimizer state, if training will not continue from this checkpoint.
-    state
-        Plain values that JSON can represent; `STATE` lists the required keys.
+        last: as training continues from it; best: the best network so far, which is the last one before the end of the
+        first epoch, without optimizer.
 
     Raises
     ------
     ValueError
-        If a required key is missing.
-    OSError
-        If a file cannot be written. The previous checkpoint then is still valid.
-    """
-    missing = [key for key in STATE if key not in state]
-    if missing:
-        raise ValueError(f"state must have the keys {', '.join(missing)}")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    parameters = _named_parameters(net)
-    arrays = {key: parameter.list_data()[0].asnumpy() for key, parameter in parameters.items()}
-    files = {"parameters": write_arrays(folder, "parameters", arrays)}
-    optimizer = None
-    if trainer is not None:
-        optimizer, arrays = _optimizer_state(parameters, trainer)
-        files["optimizer"] = write_arrays(folder, "optimizer", arrays)
-    path = folder / f"{name}.json"
-    write_manifest(path, {"format": FORMAT, "state": dict(state), "optimizer": optimizer, "files": files})
-    remove_unnamed(folder)
-    return path
-
-
-def load(folder: PathLike, name: str) -> Checkpoint:
-    """Read the checkpoint `name` in `folder`, and verify it.
-
-    Raises
-    ------
-    ValueError
-        If it does not exist, or if one of its files is missing or damaged; the message names the file.
+        If there is none, or if all are damaged; the message names the file. Newer checkpoints that are damaged are in
+        `Checkpoint.damaged`.
     """
     folder = Path(folder)
-    path = folder / f"{name}.json"
-    manifest = read_manifest(path)
-    arrays = {kind: read_arrays(folder / entry["file"], entry["sha256"]) for kind, entry in manifest["files"].items()}
+    damaged: list[str] = []
+    for path in manifests(folder) or [folder / f"{name}.json"]:
+        try:
+            return _read(path, name, tuple(damaged))
+        except ValueError as error:
+            damaged.append(str(error))
+    if not holds_checkpoints(folder):
+        raise ValueError(f"{folder} has no checkpoint")
+    raise ValueError("; ".join(damaged))
+
+
+def _read(path: Path, name: str, damaged: tuple[str, ...]) -> Checkpoint:
+    """Read the checkpoint of a manifest and verify all of it, as `load` takes the one before if anything is wrong."""
+    content, folder = _content(path), path.parent
+    state, files, best = content["state"], content["files"], content["best"]
+    if name == "best":
+        if best:
+            state = {**state, "epoch": best["epoch"], "step": best["step"]}
+        arrays = read_arrays(folder, best["parameters"] if best else files["parameters"])
+        return Checkpoint(path, state, arrays, _position(path, state, []), best=best, damaged=damaged)
+    arrays = read_arrays(folder, files["parameters"])
+    if best and best["parameters"] != files["parameters"]:
+        read_arrays(folder, best["parameters"])
+    training = read_arrays(folder, files["training"])
+    states = [mx.nd.array(array, dtype=array.dtype) for array in _below(training, "states").values()]
     return Checkpoint(
-        path=path,
-        state=manifest["state"],
-        parameters=arrays["parameters"],
-        optimizer=manifest["optimizer"],
-        optimizer_arrays=arrays.get("optimizer", {}),
+        path,
+        state,
+        arrays,
+        _position(path, state, states),
+        optimizer=content["optimizer"],
+        optimizer_arrays=training if content["format"] == 1 else _below(training, "optimizer"),
+        random=_below(training, "random"),
+        best=best,
+        damaged=damaged,
     )
 
 
-def _named_parameters(net: gluon.Block) -> dict[str, gluon.Parameter]:
-    """Each parameter once, by its structural name, as gluon's own names depend on what else the process has created."""
-    seen: dict[int, str] = {}
-    named = net._collect_params_with_prefix()
-    for name, parameter in named.items():
-        seen.setdefault(id(parameter), name)
-    return {name: named[name] for name in seen.values()}
+def _content(path: Path) -> dict[str, Any]:
+    """A manifest whose hash is right, with the keys and types of format 2; raises ValueError otherwise."""
+    content = {"state": None, "files": None, "optimizer": None, "best": None, **read_manifest(path)}
+    state, files, optimizer = content["state"], content["files"], content["optimizer"]
+    if not isinstance(state, dict) or not isinstance(files, dict):
+        raise ValueError(f"{path} is damaged: it has no state, or no files")
+    for key, kind in STATE.items():
+        if not isinstance(state.get(key), kind):
+            raise ValueError(f"{path} is damaged: its {key} is {str(state.get(key))[:100]}")
+    if not all(isinstance(symbol, str) for symbol in state["vocabulary"]):
+        raise ValueError(f"{path} is damaged: its vocabulary has symbols that are no text")
+    if content["format"] == 1:
+        content["files"] = {"training": files.get("optimizer", files.get("parameters")), **files}
+        best = path.with_name("best.json")
+        if path != best and best.exists():
+            of_best = _content(best)
+            place = {key: of_best["state"].get(key) for key in ("epoch", "step")}
+            content["best"] = {**place, "parameters": of_best["files"]["parameters"]}
+    if content["best"] is not None and not isinstance(content["best"], dict):
+        raise ValueError(f"{path} is damaged: its best network is {str(content['best'])[:100]}")
+    for entry in entries(content):
+        check_entry(path, entry)
+    if optimizer is not None:
+        counts = optimizer.get("update_counts") if isinstance(optimizer, dict) else None
+        numbers = [optimizer.get("num_update"), *counts.values()] if isinstance(counts, dict) else [None]
+        if not all(type(number) is int and 0 <= number < 2**31 for number in numbers):
+            raise ValueError(f"{path} is damaged: its optimizer is {str(optimizer)[:100]}")
+    return content
 
 
-def _optimizer_name(trainer: gluon.Trainer) -> str:
-    return type(trainer.optimizer).__name__.lower()
+def _position(path: Path, state: Mapping[str, Any], states: list[NDArray]) -> Position:
+    try:
+        return Position.from_mapping(state, states)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
-def _optimizer_state(
-    parameters: Mapping[str, gluon.Parameter], trainer: gluon.Trainer
-) -> tuple[dict[str, Any], Arrays]:
-    """The state of a `gluon.Trainer` as plain values and arrays, of the first device, as all have the same."""
-    optimizer, updater = trainer.optimizer, trainer._updaters[0]
-    optimizer._set_current_context(trainer._contexts[0].device_id)
-    counts: dict[str, int] = {}
-    arrays: Arrays = {}
-    for name, parameter in parameters.items():
-        index = trainer._param2idx.get(parameter.name)
-        if index in updater.states:
-            counts[name] = optimizer._index_update_count[index]
-            for slot, state in enumerate(_flattened(updater.states[index])):
-                arrays[f"{name}/{slot}"] = state.asnumpy()
-    plain = {"name": _optimizer_name(trainer), "num_update": optimizer.num_update, "update_counts": counts}
-    return plain, arrays
-
-
-def _flattened(state: Any) -> list[NDArray]:
-    """The arrays of a parameter's optimizer state, which is None, an array, or a nested tuple."""
-    if state is None:
-        return []
-    if isinstance(state, NDArray):
-        return [state]
-    return [array for part in state for array in _flattened(part)]
+def _below(arrays: Arrays, prefix: str) -> Arrays:
+    """The arrays called `prefix`/..., without the prefix."""
+    return {name[len(prefix) + 1 :]: array for name, array in arrays.items() if name.startswith(f"{prefix}/")}

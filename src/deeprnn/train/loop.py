@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Callable, Optional, Protocol
 
 import mxnet as mx
@@ -21,17 +22,21 @@ from mxnet.ndarray import NDArray
 from .._util.wording import counted
 from ..config import TrainConfig
 from .loss import CrossEntropy, perplexity, token_losses
+from .position import Position
 from .progress import IN_FLIGHT, Diverged, EpochReport, Progress, StepReport, divergence
 from .schedule import learning_rate_schedule
+from .signals import Stopped
 
 __all__ = [
     "BatchSource",
     "Diverged",
     "EpochReport",
     "History",
+    "Keeper",
+    "Position",
     "Progress",
-    "Start",
     "StepReport",
+    "Stopped",
     "evaluate",
     "fit",
     "make_trainer",
@@ -53,20 +58,21 @@ class BatchSource(Protocol):
         """The batches ``(data, target)`` of an epoch, ids of shape (T, N) each."""
 
 
-class Start(Protocol):
-    """The end of an epoch that training continues from: an `EpochReport` or a checkpoint."""
+class Checked(Protocol):
+    """What the loop asks between two batches; `signals.Signals` is one."""
 
-    @property
-    def epoch(self) -> int: ...
+    def check(self) -> None:
+        """Raise `Stopped` if training is to end."""
 
-    @property
-    def step(self) -> int: ...
 
-    @property
-    def best_epoch(self) -> int: ...
+class Keeper(Checked, Protocol):
+    """What the loop asks between two steps; `keeping.Keeper` is one."""
 
-    @property
-    def best_loss(self) -> float: ...
+    def is_due(self, step: int) -> bool:
+        """Whether a checkpoint is to be saved now."""
+
+    def save(self, position: Position, report: Optional[EpochReport] = None) -> None:
+        """Save a checkpoint; with the report of the epoch at its end."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,8 @@ def fit(
     *,
     ctx: mx.Context,
     trainer: Optional[gluon.Trainer] = None,
-    start: Optional[Start] = None,
+    start: Optional[Position] = None,
+    keeper: Optional[Keeper] = None,
     on_step: Optional[Callable[[StepReport], None]] = None,
     on_epoch: Optional[Callable[[EpochReport], None]] = None,
     report_every: float = 1.0,
@@ -106,75 +113,74 @@ def fit(
     trainer
         From `make_trainer`, if its state is to be saved or was restored; by default a new one.
     start
-        Continue after this epoch: `net` and `trainer` have been restored to what was saved at its end. The run then
+        Continue from here: `net` and `trainer` have been restored to what was saved at this position. The run then
         takes the same course as it would have without the interruption.
+    keeper
+        Is asked between two steps whether to save a checkpoint or to stop, and saves one at the end of each epoch.
     on_step
         Called between two steps, within the first two seconds and then every `report_every` seconds.
     on_epoch
-        Called after each epoch and its validation, for example to save a checkpoint.
+        Called after each epoch and its validation, when its checkpoint is saved.
     report_every
         Seconds between two calls of `on_step`.
 
     Raises
     ------
     Diverged
-        If a loss or gradient norm is NaN or infinite; within `report_every` seconds, or at the end of the epoch. Or if
-        an epoch ends with a loss so large that its perplexity is infinite.
+        If a loss or gradient norm is NaN or infinite; a few steps later, and with the number of its own step. Or if an
+        epoch ends with a loss so large that its perplexity is infinite.
+    Stopped
+        If `keeper` says so, after a checkpoint has been saved.
     ValueError
-        If `trainer` has not made as many updates as `start`, or no epoch is left after `start`.
+        If `trainer` has not made as many updates as `start`, no epoch is left after `start`, or there is no such place
+        in `train`.
 
     Examples
     --------
     >>> history = fit(net, train, valid, TrainConfig(epochs=3, lr=5e-3), ctx=mx.cpu())
     >>> [epoch.valid_perplexity for epoch in history.epochs]
     """
-    first_epoch, first_step = (start.epoch + 1, start.step) if start else (1, 0)
-    if first_epoch > config.epochs:
-        raise ValueError(f"nothing is left to train: epoch {first_epoch - 1} is done, of epochs={config.epochs}")
-    steps = first_step + (config.epochs - first_epoch + 1) * len(train)
+    position = replace(start) if start else Position()
+    if position.epoch >= config.epochs:
+        raise ValueError(f"nothing is left to train: epoch {position.epoch} is done, of epochs={config.epochs}")
+    if position.batch > len(train):
+        raise ValueError(f"start: {position.batch} batches of an epoch are done, and it has {len(train)}")
+    steps = position.step - position.batch + (config.epochs - position.epoch) * len(train)
     trainer = trainer or make_trainer(net, config, steps)
-    if trainer.optimizer.num_update != first_step:
+    if trainer.optimizer.num_update != position.step:
         raise ValueError(
             f"the trainer has made {counted(trainer.optimizer.num_update, 'update')}, but training continues after "
-            f"{first_step}; restore it from the checkpoint that is given as start"
+            f"{position.step}; restore it from the checkpoint that is given as start"
         )
-    best_epoch, best_loss = (start.best_epoch, start.best_loss) if start else (0, math.inf)
     reports: list[EpochReport] = []
     stopped_early = False
-    progress = Progress(trainer, config, first_step, steps, on_step, report_every)
+    progress = Progress(position, trainer, config, steps, on_step, report_every)
     try:
-        for epoch in range(first_epoch, config.epochs + 1):
-            progress.begin_epoch(epoch)
-            train_epoch(net, train, trainer, config, epoch=epoch, ctx=ctx, progress=progress)
-            train_loss, grad_norm, tokens_per_second = progress.end_epoch()
-            valid_loss = evaluate(net, valid, ctx)
-            part, loss = ("training", train_loss) if valid_loss is None else ("validation", valid_loss)
-            if not math.isfinite(perplexity(loss)):
-                raise Diverged(divergence(f"the {part} loss is {loss:.4g} after", progress.step, epoch, config))
-            if loss < best_loss:
-                best_epoch, best_loss = epoch, loss
-            report = EpochReport(
-                epoch=epoch,
-                train_loss=train_loss,
-                train_perplexity=perplexity(train_loss),
-                valid_loss=valid_loss,
-                valid_perplexity=None if valid_loss is None else perplexity(valid_loss),
-                tokens_per_second=tokens_per_second,
-                seconds=progress.epoch_seconds(),
-                learning_rate=trainer.learning_rate,
-                grad_norm=grad_norm,
-                step=progress.step,
-                best_epoch=best_epoch,
-                best_loss=best_loss,
-            )
-            reports.append(report)
-            if on_epoch:
-                on_epoch(report)
-            if config.patience and epoch - best_epoch >= config.patience and epoch < config.epochs:
+        while position.epoch < config.epochs:
+            if config.patience and position.epoch - position.best_epoch >= config.patience:
                 stopped_early = True
                 break
+            progress.begin_epoch()
+            train_epoch(net, train, trainer, config, position=position, ctx=ctx, progress=progress, keeper=keeper)
+            progress.settle()
+            tokens_per_second = position.tokens / position.seconds
+            valid_loss = evaluate(net, valid, ctx, keeper)
+            report = _epoch_report(position, config, valid_loss, trainer.learning_rate)
+            report = replace(report, tokens_per_second=tokens_per_second, seconds=progress.epoch_seconds())
+            position.best_epoch, position.best_loss = report.best_epoch, report.best_loss
+            position.next_epoch()
+            reports.append(report)
+            if keeper:
+                keeper.save(position, report)
+            if on_epoch:
+                on_epoch(report)
+    except Stopped:
+        assert keeper
+        progress.settle()
+        keeper.save(position)
+        raise
     finally:
-        mx.nd.waitall()  # also after Ctrl-C, so that nothing is computed after the return
+        mx.nd.waitall()  # so that nothing is computed after the return
     return History(tuple(reports), stopped_early)
 
 
@@ -184,20 +190,20 @@ def train_epoch(
     trainer: gluon.Trainer,
     config: TrainConfig,
     *,
-    epoch: int,
+    position: Position,
     ctx: mx.Context,
     progress: Progress,
+    keeper: Optional[Keeper] = None,
 ) -> None:
-    """Make one update for each of the `batches`, without waiting for results; `progress` reads the losses later."""
+    """Make one update for each of the `batches` after `position`; `progress` reads the losses a few steps later."""
     parameters = list(net.collect_params().values())
     cross_entropy = CrossEntropy()
     cross_entropy.hybridize(static_alloc=True, static_shape=True)
-    states = None
-    for data, target in batches.epoch(epoch):
+    for data, target in islice(batches.epoch(position.epoch + 1), position.batch, None):
         data, target = data.as_in_context(ctx), target.as_in_context(ctx)  # (T, N)
-        states = _carried(net, states if batches.carries_state else None, data.shape[1], ctx)
+        states = _carried(net, position.states, data.shape[1], ctx)
         if net.draws_random:
-            mx.random.seed(_step_seed(config.seed, progress.step))
+            mx.random.seed(_step_seed(config.seed, position.step))
         with autograd.record():
             logits, states = net(data, states)  # (T, N, V)
         loss, gradient = cross_entropy(logits, target)
@@ -208,22 +214,32 @@ def train_epoch(
         else:
             norm = grad_global_norm(parameters)
         trainer.update(1)  # the loss is a mean already
+        position.states = list(states) if batches.carries_state else []
         progress.add(data.size, loss, norm)
+        if keeper:
+            keeper.check()
+            if keeper.is_due(position.step):
+                progress.settle()
+                keeper.save(position)
 
 
-def evaluate(net: Any, batches: Optional[BatchSource], ctx: mx.Context) -> Optional[float]:
+def evaluate(
+    net: Any, batches: Optional[BatchSource], ctx: mx.Context, checked: Optional[Checked] = None
+) -> Optional[float]:
     """Mean cross-entropy of `net` on `batches`, in nats per token; None if there are no batches.
 
     Each token has the same weight. States are carried if `batches.carries_state`, and are zeros again where the batch
-    size changes.
+    size changes. Between two batches, `checked` may raise `Stopped`.
     """
     if batches is None:
         return None
     losses: list[tuple[int, NDArray]] = []
-    states = None
+    states: list[NDArray] = []
     for data, target in batches.epoch(0):
+        if checked:
+            checked.check()
         data, target = data.as_in_context(ctx), target.as_in_context(ctx)
-        states = _carried(net, states if batches.carries_state else None, data.shape[1], ctx)
+        states = _carried(net, states if batches.carries_state else [], data.shape[1], ctx)
         logits, states = net(data, states)
         losses.append((data.size, token_losses(logits, target).mean()))
         if len(losses) > IN_FLIGHT:
@@ -249,11 +265,36 @@ def make_trainer(net: Any, config: TrainConfig, steps: int) -> gluon.Trainer:
     return gluon.Trainer(net.collect_params(), config.optimizer, options, kvstore="device", update_on_kvstore=False)
 
 
-def _carried(net: Any, states: Optional[list[NDArray]], batch_size: int, ctx: mx.Context) -> list[NDArray]:
+def _epoch_report(
+    position: Position, config: TrainConfig, valid_loss: Optional[float], learning_rate: float
+) -> EpochReport:
+    """The results of the epoch that ends at `position`, without its times."""
+    epoch, train_loss = position.epoch + 1, position.loss_sum / position.tokens
+    part, loss = ("training", train_loss) if valid_loss is None else ("validation", valid_loss)
+    if not math.isfinite(perplexity(loss)):
+        raise Diverged(divergence(f"the {part} loss is {loss:.4g} after", position.step, epoch, config))
+    is_best = loss < position.best_loss
+    return EpochReport(
+        epoch=epoch,
+        train_loss=train_loss,
+        train_perplexity=perplexity(train_loss),
+        valid_loss=valid_loss,
+        valid_perplexity=None if valid_loss is None else perplexity(valid_loss),
+        tokens_per_second=math.nan,
+        seconds=math.nan,
+        learning_rate=learning_rate,
+        grad_norm=position.norm_sum / position.batch,
+        step=position.step,
+        best_epoch=epoch if is_best else position.best_epoch,
+        best_loss=loss if is_best else position.best_loss,
+    )
+
+
+def _carried(net: Any, states: list[NDArray], batch_size: int, ctx: mx.Context) -> list[NDArray]:
     """Initial states `(L, N, H)` of a batch: the last ones of the batch before, detached from its graph, or zeros."""
-    if states is None or states[0].shape[1] != batch_size:
+    if not states or states[0].shape[1] != batch_size:
         return net.begin_state(batch_size, ctx=ctx)
-    return [state.detach() for state in states]
+    return [state.as_in_context(ctx).detach() for state in states]
 
 
 def _step_seed(seed: int, step: int) -> int:

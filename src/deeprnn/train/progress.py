@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Callable, Optional
 
 import mxnet as mx
-import numpy as np
 from mxnet import gluon
 from mxnet.ndarray import NDArray
 
 from ..config import TrainConfig
 from .loss import perplexity
+from .position import Position
 
 __all__ = ["FIRST_REPORT", "IN_FLIGHT", "Diverged", "EpochReport", "Progress", "StepReport", "divergence"]
 
@@ -112,23 +112,23 @@ class Diverged(RuntimeError):
 class Progress:
     """Losses and gradient norms of the steps, and their timing.
 
-    Reading an array waits for the device. Therefore losses stay on the device until a report is due, and only those of
-    steps that have finished by then are read.
+    Reading an array waits for the device. Therefore the loss of a step is read a few steps later. The sums are those of
+    `position`, so that a checkpoint has them.
     """
 
     def __init__(
         self,
+        position: Position,
         trainer: gluon.Trainer,
         config: TrainConfig,
-        first_step: int,
         steps: int,
         on_step: Optional[Callable[[StepReport], None]],
         report_every: float,
     ) -> None:
-        self.step = first_step
+        self._position = position
         self._trainer = trainer
         self._config = config
-        self._first_step = first_step
+        self._first_step = position.step
         self._steps = steps
         self._on_step = on_step
         self._report_every = report_every
@@ -136,68 +136,73 @@ class Progress:
         self._begun = time.perf_counter()
         self._due = self._begun + min(report_every, FIRST_REPORT)
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Start the clock and the sums of an epoch."""
-        self._epoch = epoch
-        self._epoch_begun = self._last_report = time.perf_counter()
-        self._tokens = 0
-        self._loss_sum = 0.0
-        self._norms: list[float] = []
+    def begin_epoch(self) -> None:
+        """Start the clock of an epoch, or of what is left of it."""
+        self._resumed_at = self._last_report = time.perf_counter()
+        self._seconds_before = self._position.seconds
+        self._reported_tokens, self._reported_loss = self._position.tokens, self._position.loss_sum
 
     def add(self, tokens: int, loss: NDArray, norm: NDArray) -> None:
-        """Add a step of so many tokens with its loss and gradient norm; report if it is time to."""
-        self.step += 1
-        self._unread.append((self.step, tokens, loss, norm))
+        """Count a step of so many tokens with its loss and gradient norm; report if it is time to."""
+        self._position.step += 1
+        self._position.batch += 1
+        self._unread.append((self._position.step, tokens, loss, norm))
         if len(self._unread) > IN_FLIGHT:
-            self._unread[-1 - IN_FLIGHT][-1].wait_to_read()
+            self._read()
             if time.perf_counter() >= self._due:
                 self._report()
 
-    def end_epoch(self) -> tuple[float, float, float]:
-        """Mean loss per token, mean gradient norm and tokens per second over the steps of the epoch."""
-        self._read(len(self._unread))
+    def settle(self) -> None:
+        """Read what is unread, so that the sums are those of all steps so far.
+
+        Raises
+        ------
+        Diverged
+            If a loss or gradient norm is not finite.
+        """
+        while self._unread:
+            self._read()
         mx.nd.waitall()  # the time includes the last update
-        return self._loss_sum / self._tokens, float(np.mean(self._norms)), self._tokens / self.epoch_seconds()
+        self._position.seconds = self.epoch_seconds()
 
     def epoch_seconds(self) -> float:
-        """Seconds since `begin_epoch`."""
-        return time.perf_counter() - self._epoch_begun
+        """Seconds that this epoch has taken so far."""
+        return self._seconds_before + time.perf_counter() - self._resumed_at
 
     def _report(self) -> None:
-        tokens, loss_sum = self._tokens, self._loss_sum
-        self._read(len(self._unread) - IN_FLIGHT)
-        now = time.perf_counter()
+        now, position = time.perf_counter(), self._position
         if self._on_step:
-            loss = (self._loss_sum - loss_sum) / (self._tokens - tokens)
-            pace = (now - self._begun) / (self.step - self._first_step)
+            tokens = position.tokens - self._reported_tokens
+            loss = (position.loss_sum - self._reported_loss) / tokens
+            pace = (now - self._begun) / (position.step - self._first_step)
             self._on_step(
                 StepReport(
-                    epoch=self._epoch,
+                    epoch=position.epoch + 1,
                     epochs=self._config.epochs,
-                    step=self.step,
+                    step=position.step,
                     steps=self._steps,
                     loss=loss,
                     perplexity=perplexity(loss),
-                    tokens_per_second=(self._tokens - tokens) / (now - self._last_report),
-                    seconds_left=pace * (self._steps - self.step),
+                    tokens_per_second=tokens / (now - self._last_report),
+                    seconds_left=pace * (self._steps - position.step),
                     learning_rate=self._trainer.learning_rate,
                 )
             )
+        self._reported_tokens, self._reported_loss = position.tokens, position.loss_sum
         self._last_report = now
         self._due = now + self._report_every
 
-    def _read(self, count: int) -> None:
-        """Read the oldest `count` of the unread steps."""
-        for _ in range(count):
-            step, tokens, loss, norm = self._unread.popleft()
-            # The norm too: MXNet's log_softmax can give a finite loss although logits of other symbols are NaN.
-            loss, norm = float(loss.asscalar()), float(norm.asscalar())
-            for name, value in (("loss", loss), ("norm of the gradient", norm)):
-                if not math.isfinite(value):
-                    raise Diverged(divergence(f"the {name} is {value} at", step, self._epoch, self._config))
-            self._tokens += tokens
-            self._loss_sum += loss * tokens
-            self._norms.append(norm)
+    def _read(self) -> None:
+        """Read the oldest step that is unread."""
+        step, tokens, loss, norm = self._unread.popleft()
+        # The norm too: MXNet's log_softmax can give a finite loss although logits of other symbols are NaN.
+        loss, norm = float(loss.asscalar()), float(norm.asscalar())
+        for name, value in (("loss", loss), ("norm of the gradient", norm)):
+            if not math.isfinite(value):
+                raise Diverged(divergence(f"the {name} is {value} at", step, self._position.epoch + 1, self._config))
+        self._position.tokens += tokens
+        self._position.loss_sum += loss * tokens
+        self._position.norm_sum += norm
 
 
 def divergence(what: str, step: int, epoch: int, config: TrainConfig) -> str:

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from .._util.files import write_bytes_atomic, write_text_atomic
 if TYPE_CHECKING:
     from .progress import EpochReport
 
-__all__ = ["EventWriter", "append_metrics", "append_row", "curves", "read_metrics"]
+__all__ = ["EventWriter", "append_metrics", "append_row", "curves", "read_metrics", "trim_metrics"]
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -37,6 +38,14 @@ def append_row(path: PathLike, row: Mapping[str, Any]) -> None:
     """
     kept = [earlier for earlier in _rows(Path(path)) if earlier["epoch"] < row["epoch"]]
     write_text_atomic(path, "".join(json.dumps(each, allow_nan=False) + "\n" for each in [*kept, _finite(row)]))
+
+
+def trim_metrics(path: PathLike, epochs: int) -> None:
+    """Keep the rows of the first `epochs` epochs: a resumed run makes the others again, perhaps in another way."""
+    rows = _rows(Path(path))
+    kept = [row for row in rows if row["epoch"] <= epochs]
+    if kept != rows:
+        write_text_atomic(path, "".join(json.dumps(each, allow_nan=False) + "\n" for each in kept))
 
 
 def read_metrics(path: PathLike) -> list[dict[str, Any]]:
@@ -99,7 +108,9 @@ def curves(metrics: Sequence[Mapping[str, Any]], path: PathLike, title: str = ""
     _scale_perplexity(upper)
     upper.set_ylabel("perplexity per token")
     upper.legend(frameon=False, loc="best")
-    upper.set_title(title, loc="left", fontsize=11, pad=10)
+    # Names of files are in the title: a dollar sign would begin a formula, and no name is a mistake.
+    shown = "".join(character if character.isprintable() else "?" for character in title)
+    upper.set_title(shown, loc="left", fontsize=11, pad=10, parse_math=False)
 
     _draw(lower, epochs, _column(metrics, "learning_rate"), color=QUIET)
     lower.set_ylim(bottom=0)
@@ -108,7 +119,9 @@ def curves(metrics: Sequence[Mapping[str, Any]], path: PathLike, title: str = ""
     lower.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.align_ylabels()
     picture = io.BytesIO()
-    figure.savefig(picture, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # the font lacks a script
+        figure.savefig(picture, format="png")
     write_bytes_atomic(path, picture.getvalue())
 
 

@@ -2,14 +2,16 @@
 
 A folder of checkpoints holds manifests and arrays::
 
-    best.json                              state of the run, and the array files with their SHA-256
-    last.json
+    step-000001200.json                    state of the run, and the array files with their sizes and SHA-256
+    step-000001100.json
     parameters-0123456789abcdef.npz        arrays by gluon's structural names; the file is named after its content
-    optimizer-fedcba9876543210.npz
+    training-fedcba9876543210.npz          what training needs besides: optimizer, carried states, random numbers
 
 Arrays are written first, then the manifest is renamed into place, and then files that no manifest names are removed. A
-crash at any moment leaves the previous checkpoint or the new one. Nothing is unpickled, and no array is read from a
-file whose hash differs from the manifest's. The manifest ends with a hash of itself.
+crash at any moment leaves the checkpoint before or the new one. The manifest ends with a hash of itself.
+
+What is read is not trusted: only regular files inside the folder are opened, an array file must have the size and the
+hash that the manifest gives and hold uncompressed arrays of finite numbers, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -17,35 +19,56 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
+import os
 import re
+import stat
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
-from .._util.files import write_bytes_atomic
+from .._util.files import remove_temporary, write_bytes_atomic
 
 __all__ = [
     "FORMAT",
+    "FORMAT_1",
+    "KEPT",
     "Arrays",
+    "check_entry",
+    "entries",
+    "holds_checkpoints",
+    "manifests",
     "read_arrays",
     "read_manifest",
-    "remove_unnamed",
     "sha256",
     "write_arrays",
+    "write_checkpoint",
     "write_manifest",
 ]
 
-FORMAT = 1
-"""Version of the format of the manifest."""
+FORMAT = 2
+"""Version of the format of the manifest. Format 1, of version 0.1, can be read."""
+
+KEPT = 3
+"""Checkpoints that are kept in a folder, besides the best network."""
+
+LARGEST_MANIFEST = 64 << 20
+"""Bytes; the vocabulary is most of a manifest."""
 
 Arrays = dict[str, np.ndarray]
 
-_ARRAY_FILE = re.compile(r"(parameters|optimizer)-[0-9a-f]{16}\.npz")
+FORMAT_1 = ("last", "best")
+"""The checkpoints of a folder in format 1."""
+
+_MANIFEST = re.compile(r"step-\d{9,}\.json")
+_ARRAY_FILE = re.compile(r"(parameters|training|optimizer)-[0-9a-f]{16}\.npz")
 _SEAL = b'"sha256": "'
 _DIGITS = 64
+_MAGIC = b"\x93NUMPY\x01\x00"
+_HEADER = re.compile(rb"\{'descr': '([<|][fiu][1248])', 'fortran_order': False, 'shape': \(([0-9, ]{0,200})\), \}\s*")
 
 
 def sha256(content: bytes) -> str:
@@ -53,33 +76,164 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def write_arrays(folder: Path, kind: str, arrays: Arrays) -> dict[str, str]:
-    """Write an .npz file named after its content, unless it exists already; return its name and hash."""
+def holds_checkpoints(folder: Path) -> bool:
+    """Whether a folder has any checkpoint, whole or damaged."""
+    return bool(manifests(folder)) or (folder / "last.json").exists()
+
+
+def manifests(folder: Path) -> list[Path]:
+    """The manifests in a folder, the newest first."""
+    found = [path for path in folder.glob("step-*.json") if _MANIFEST.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.stem[len("step-") :]), reverse=True)
+
+
+def write_checkpoint(
+    folder: Path,
+    step: int,
+    parameters: Arrays,
+    training: Arrays,
+    content: Mapping[str, Any],
+    best: Optional[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Write a checkpoint, then remove all but the last `KEPT` and what those name.
+
+    Parameters
+    ----------
+    folder
+        Created if it is missing.
+    step
+        Updates made; the manifest is named after it. Checkpoints of later steps are removed.
+    parameters, training
+        The arrays.
+    content
+        The manifest, without format and files.
+    best
+        Epoch, step and array file of the best network; with an empty file that is this one.
+
+    Returns
+    -------
+    dict
+        The manifest.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        "parameters": write_arrays(folder, "parameters", parameters),
+        "training": write_arrays(folder, "training", training),
+    }
+    if best and not best["parameters"]:
+        best = {**best, "parameters": files["parameters"]}
+    manifest = {"format": FORMAT, **content, "files": files, "best": best}
+    path = folder / f"step-{step:09d}.json"
+    write_manifest(path, manifest)
+    found = manifests(folder)
+    place = found.index(path)
+    for other in [*found[:place], *found[place + KEPT :], *(folder / f"{name}.json" for name in FORMAT_1)]:
+        other.unlink(missing_ok=True)
+    _remove_unnamed(folder, found[place : place + KEPT])
+    return manifest
+
+
+def write_arrays(folder: Path, kind: str, arrays: Arrays) -> dict[str, Any]:
+    """Write an .npz file named after its content, unless it exists already; return its name, size and hash."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in arrays.items():
             # numpy.savez writes the time into each member, but the same arrays must give the same file.
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
-    content = buffer.getvalue()
-    digest = sha256(content)
+                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+    content = buffer.getbuffer()
+    digest = hashlib.sha256(content).hexdigest()
     path = folder / f"{kind}-{digest[:16]}.npz"
     if not path.exists() or sha256(path.read_bytes()) != digest:
         write_bytes_atomic(path, content)
-    return {"file": path.name, "sha256": digest}
+    return {"file": path.name, "size": len(content), "sha256": digest}
 
 
-def read_arrays(path: Path, expected: str) -> Arrays:
-    """Read an .npz file whose SHA-256 must be `expected`; raises ValueError otherwise."""
-    if not path.exists():
-        raise ValueError(f"{path} is missing, so the checkpoint cannot be read")
-    content = path.read_bytes()
-    _check_hash(path, expected, sha256(content))
+def check_entry(path: Path, entry: Any) -> None:
+    """Raise ValueError unless `entry`, in the manifest `path`, names an array file of the same folder."""
+    fine = (
+        isinstance(entry, dict)
+        and isinstance(entry.get("file"), str)
+        and _ARRAY_FILE.fullmatch(entry["file"])
+        and isinstance(entry.get("sha256"), str)
+        and re.fullmatch("[0-9a-f]{64}", entry["sha256"])
+        and type(entry.get("size")) in (int, type(None))  # format 1 has no sizes
+    )
+    if not fine:
+        raise ValueError(f"{path} is damaged: it names no file of arrays, but {str(entry)[:100]}")
+
+
+def read_arrays(folder: Path, entry: Mapping[str, Any]) -> Arrays:
+    """Read the .npz file of an entry that `check_entry` passed.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing or no regular file, if its size or SHA-256 differs from the entry's, or if it holds
+        anything but finite numbers.
+    """
+    path = folder / entry["file"]
+    content = _read_regular(path, entry.get("size"))
+    _check_hash(path, entry["sha256"], sha256(content))
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            # Members that overlap, or claim to be larger than the file, would take more memory than the file does.
+            if sum(member.file_size for member in members) > len(content):
+                raise ValueError("its members are larger than the file")
+            return dict(_array(archive, member) for member in members)
+    except (ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"{path} does not contain plain arrays: {error}") from error
+    except MemoryError:
+        raise ValueError(f"{path} does not fit in memory: it has {len(content):,} bytes") from None
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[str, np.ndarray]:
+    """The name and the array of a member of an .npz file."""
+    if member.compress_type != zipfile.ZIP_STORED or not member.filename.endswith(".npy"):
+        raise ValueError(f"{member.filename!r} is not an uncompressed array")
+    content = archive.read(member)
+    begin = len(_MAGIC) + 2
+    end = begin + int.from_bytes(content[len(_MAGIC) : begin], "little")
+    header = _HEADER.fullmatch(content[begin:end])
+    if not content.startswith(_MAGIC) or not header:
+        raise ValueError(f"{member.filename!r} has no header of an array of numbers")
+    dtype = np.dtype(header[1].decode())
+    shape = tuple(int(size) for size in header[2].replace(b" ", b"").split(b",") if size)
+    if math.prod(shape) * dtype.itemsize != len(content) - end:
+        raise ValueError(f"{member.filename!r} claims the shape {shape}, and has {len(content) - end:,} bytes")
+    array = np.frombuffer(content, dtype, offset=end).reshape(shape)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{member.filename!r} has NaN or infinite values")
+    return member.filename[: -len(".npy")], array
+
+
+def _read_regular(path: Path, size: Any, largest: float = math.inf) -> bytes:
+    """The content of a regular file, of `size` bytes if that is known; raises ValueError otherwise."""
+    if not path.is_symlink() and not path.exists():
+        raise ValueError(f"{path} is missing, so the checkpoint cannot be read")
+    # Not to wait for the writer of a pipe, and not to follow a link out of the folder.
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if path.is_symlink():
+            raise ValueError(f"{path} is a symbolic link, and checkpoints have none") from error
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        raise ValueError(f"{path} is not a file")
+    with open(handle, "rb") as file:
+        if size is not None and status.st_size != size:
+            raise ValueError(f"{path} is damaged: it should have {size:,} bytes and has {status.st_size:,}")
+        if status.st_size > largest:
+            raise ValueError(f"{path} has {status.st_size:,} bytes, and at most {largest:,} are read")
+        try:
+            return file.read()
+        except MemoryError:
+            raise ValueError(f"{path} does not fit in memory: it has {status.st_size:,} bytes") from None
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _check_hash(path: Path, expected: str, found: str) -> None:
@@ -90,32 +244,51 @@ def _check_hash(path: Path, expected: str, found: str) -> None:
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     """Write `manifest` as JSON whose last entry is the hash of the file, computed without the digits of that hash."""
     text = json.dumps({**manifest, "sha256": ""}, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-    before, mark, after = text.encode("utf-8").rpartition(_SEAL)
+    # A file name that is not UTF-8 has lone surrogates; the escape that Python writes for one is JSON's.
+    before, mark, after = text.encode("utf-8", "backslashreplace").rpartition(_SEAL)
     write_bytes_atomic(path, before + mark + sha256(before + mark + after).encode("ascii") + after)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read and verify a manifest; raises ValueError if it is missing, damaged or of another format."""
-    if not path.exists():
-        others = ", ".join(sorted(other.stem for other in path.parent.glob("*.json")))
-        raise ValueError(f"{path} is missing: {'there is ' + others if others else 'the folder has no checkpoint'}")
-    before, mark, rest = path.read_bytes().rpartition(_SEAL)
+    before, mark, rest = _read_regular(path, None, LARGEST_MANIFEST).rpartition(_SEAL)
     digits, after = rest[:_DIGITS], rest[_DIGITS:]
-    _check_hash(path, digits.decode("ascii", "backslashreplace"), sha256(before + mark + after))
-    manifest: dict[str, Any] = json.loads(before + mark + rest)
-    if manifest["format"] != FORMAT:
-        raise ValueError(f"{path} has format {manifest['format']}, but this version of deeprnn reads format {FORMAT}")
+    seal = digits.decode("ascii", "backslashreplace")
+    _check_hash(path, seal if seal.isalnum() else repr(seal), sha256(before + mark + after))
+    try:
+        manifest = json.loads(before + mark + rest, parse_constant=_refused)
+        if not isinstance(manifest, dict):
+            raise ValueError(f"expected an object, got {type(manifest).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if manifest.get("format") not in (1, FORMAT):
+        raise ValueError(
+            f"{path} has format {manifest.get('format')}, but this version of deeprnn reads the formats 1 and {FORMAT}"
+        )
     return manifest
 
 
-def remove_unnamed(folder: Path) -> None:
-    """Remove array files that no manifest names, and temporary files that a crash left behind."""
+def entries(manifest: Mapping[str, Any]) -> list[Any]:
+    """The array files that a manifest of this format names; they are not checked."""
+    files, best = manifest["files"], manifest["best"]
+    return [files.get("parameters"), files.get("training"), *([best.get("parameters")] if best else [])]
+
+
+def _remove_unnamed(folder: Path, kept: list[Path]) -> None:
+    """Remove array files that none of these manifests names, and temporary files that a crash left behind."""
     named: set[str] = set()
-    for path in folder.glob("*.json"):
+    for path in kept:
         try:
-            named.update(entry["file"] for entry in read_manifest(path)["files"].values())
-        except ValueError:
+            manifest = read_manifest(path)
+            if manifest["format"] == FORMAT:
+                named.update(entry["file"] for entry in entries(manifest))
+        except (ValueError, TypeError, KeyError, AttributeError):
             return  # a damaged manifest may name any file
     for path in folder.iterdir():
-        if path.suffix == ".tmp" or (_ARRAY_FILE.fullmatch(path.name) and path.name not in named):
+        if _ARRAY_FILE.fullmatch(path.name) and path.name not in named:
             path.unlink()
+    remove_temporary(folder)
+
+
+def _refused(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of JSON")

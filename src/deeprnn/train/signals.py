@@ -1,0 +1,61 @@
+"""Signals that end a training in order: SIGINT (Ctrl-C), SIGTERM, SIGHUP."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Optional
+
+__all__ = ["Signals", "Stopped"]
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(Exception):
+    """Training ends because of a signal; the position it has reached is saved.
+
+    Parameters
+    ----------
+    number : int
+        Of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+class Signals:
+    """Remembers the first signal that asks to end; the second one ends the process at once. A context manager.
+
+    A signal that is ignored, as SIGHUP is below nohup, stays so. Outside the main thread nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self._received: Optional[int] = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in ENDING:
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def check(self) -> None:
+        """Raise `Stopped` if a signal has come."""
+        if self._received is not None:
+            raise Stopped(self._received)
+
+    def _remember(self, number: int, frame: Optional[FrameType]) -> None:
+        self._received = number
+        for each in self._before:
+            signal.signal(each, signal.SIG_DFL)  # the system itself, as Python may be waiting for the engine
