@@ -190,7 +190,7 @@ def test_the_defaults_are_the_deep_recipe_but_for_dropout():
 
 def test_a_part_or_another_text_is_evaluated():
     assert EvaluateConfig(part="train").part == "train" and EvaluateConfig().part is None
-    with pytest.raises(ValueError, match="part=valid is a part of the run's own text"):
+    with pytest.raises(ValueError, match="part=valid is of the run's own text"):
         EvaluateConfig(part="valid", corpus="other.txt")
 
 
