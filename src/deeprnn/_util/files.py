@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Optional, Union
 
-__all__ = ["check_folders", "write_bytes_atomic", "write_json_atomic", "write_text_atomic"]
+__all__ = ["check_folders", "sync_folder", "write_bytes_atomic", "write_json_atomic", "write_text_atomic"]
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -37,7 +37,7 @@ def write_bytes_atomic(path: PathLike, content: bytes) -> None:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_text_atomic(path: PathLike, text: str) -> None:
@@ -56,9 +56,9 @@ def write_json_atomic(path: PathLike, content: Any) -> None:
     write_text_atomic(path, json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
-def _sync_folder(folder: Path) -> None:
-    """Flush the folder entry, so that the rename survives a power failure too."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync_folder(path: Path) -> None:
+    """Flush a file, or the entries of a folder, so that a rename survives a power failure too."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
