@@ -72,8 +72,11 @@ def export(
     about: dict[str, Any] = {}
     tokens: Optional[list[str]] = None
     if vocabulary is not None:
+        from ..data.text import UNKNOWN_TOKEN
+
         tokens = list(getattr(vocabulary, "idx_to_token", vocabulary))
-        about = {"unit": unit, "unk_token": getattr(vocabulary, "unknown_token", None)}
+        unknown = UNKNOWN_TOKEN if UNKNOWN_TOKEN in tokens else None
+        about = {"unit": unit, "unk_token": getattr(vocabulary, "unknown_token", unknown)}
         if not is_language_model(config) or len(tokens) != config["vocab_size"]:
             raise ValueError(
                 f"vocabulary has {len(tokens):,} symbols, and the network {config.get('vocab_size', 'none')}"

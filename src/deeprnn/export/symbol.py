@@ -28,7 +28,7 @@ def write_symbol(net: Network, config: Config, parameters: Parameters, folder: P
     names = {parameter.name: name for name, parameter in named_parameters(net).items()}
     for file, length in ((FILES[0], None), (FILES[2], 1)):
         graph = json.loads(_traced(net, config, length).tojson())
-        (folder / file).write_text(json.dumps(_renamed(graph, names), indent=1) + "\n", encoding="utf-8")
+        (folder / file).write_text(json.dumps(_renamed(graph, names, net.prefix), indent=1) + "\n", encoding="utf-8")
     arrays = {f"arg:{name}": mx.nd.array(value, dtype=value.dtype) for name, value in parameters.items()}
     mx.nd.save(str(folder / FILES[1]), arrays)
     return {"files": list(FILES), "output_suffix": "_output"}
@@ -44,11 +44,11 @@ def _traced(net: Network, config: Config, length: Optional[int]) -> mx.sym.Symbo
     return mx.sym.Group([mx.sym.identity(x, name=each["name"]) for x, each in zip([y, *states], outputs)])
 
 
-def _renamed(graph: Any, names: dict[str, str]) -> Any:
-    """A graph with its variables renamed, those inside its loops too."""
+def _renamed(graph: Any, names: dict[str, str], prefix: str) -> Any:
+    """A graph with its variables renamed, and without what counts the networks and loops of this process."""
     for node in graph["nodes"]:
-        if node["op"] == "null":
-            node["name"] = names.get(node["name"], node["name"])
-        for inner in node.get("subgraphs", []):
-            _renamed(inner, names)
+        node.get("attrs", {}).pop("__subgraph_name__", None)  # a mark for the tracing alone
+        node["name"] = names.get(node["name"], node["name"].removeprefix(prefix))
+        for inner in node.get("subgraphs", []):  # a loop's
+            _renamed(inner, names, prefix)
     return graph
