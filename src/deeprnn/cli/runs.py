@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Optional, Union
 
 from .._util.machine import cores, keep_freed_memory
 from ..config import DataConfig, ModelConfig, RunConfig
-from ..generation import Sampler, generate
+from ..generation import generate
+from ..sampling import Sampler
 
 if TYPE_CHECKING:
     import gluonnlp
@@ -30,6 +31,7 @@ __all__ = [
     "prefix_ids",
     "saved_vocabulary",
     "try_plugin",
+    "unknown_ids",
     "use_threads",
 ]
 
@@ -185,25 +187,31 @@ def saved_vocabulary(checkpoint: Checkpoint) -> gluonnlp.Vocab:
     return vocabulary(tokens, UNKNOWN_TOKEN if UNKNOWN_TOKEN in tokens else None)
 
 
-def prefix_ids(vocab: gluonnlp.Vocab, unit: str, prefix: str, option: str = "prefix") -> list[int]:
+def prefix_ids(vocab: gluonnlp.Vocab, unit: str, prefix: str, option: Optional[str] = None) -> list[int]:
     """The ids of a prefix; for an empty one the most frequent symbol, after which most symbols can follow.
 
     Raises
     ------
     ValueError
-        If the prefix has unknown symbols, or none; the message begins with `option`.
+        If the prefix has unknown symbols, or none; the message begins with `option`, or else with the prefix.
     """
     from ..data.text import encode
 
     if not prefix:
         return [0 if vocab.unknown_token is None else 1]
+    option = option or f"prefix {prefix!r}"
     try:
         ids = encode(vocab, prefix, unit).tolist()
     except ValueError as error:
-        raise ValueError(f"{option} {prefix!r}: {error}") from error
+        raise ValueError(f"{option}: {error}") from error
     if not ids:
-        raise ValueError(f"{option} {prefix!r} has no {unit} in it")
+        raise ValueError(f"{option} has no {unit} in it")
     return ids
+
+
+def unknown_ids(vocab: gluonnlp.Vocab) -> list[int]:
+    """The ids that are never generated: that of the unknown token, which is no text."""
+    return [] if vocab.unknown_token is None else [vocab[vocab.unknown_token]]
 
 
 def generated(
@@ -220,6 +228,5 @@ def generated(
     from ..data.text import decode
 
     ids = prefix_ids(vocab, unit, prefix)
-    banned = [] if vocab.unknown_token is None else [vocab[vocab.unknown_token]]  # it is no text
-    added = generate(net, ids, length, sampler=sampler, rng=rng, banned=banned, ctx=ctx)
+    added = generate(net, ids, length, sampler=sampler, rng=rng, banned=unknown_ids(vocab), ctx=ctx)
     return decode(vocab, ids + added if prefix else added, unit)

@@ -14,7 +14,7 @@ from .._util.files import write_json_atomic, write_text_atomic
 from .._util.machine import machine, versions
 from .._util.wording import counted
 from ..config import RunConfig, as_yaml, origin, resolve
-from ..generation import Sampler
+from ..sampling import Sampler
 from ..train.reports import EventWriter, append_metrics, append_row, curves, read_metrics
 from .console import ProgressLine, command, failed, one_line, show
 from .options import advice_in_flags, in_flags
@@ -301,7 +301,7 @@ def with_known_prefixes(run: RunConfig, vocab: gluonnlp.Vocab, replaceable: bool
     prefixes, lacking = run.train.sample_prefix.split("|"), []
     for prefix in prefixes:
         try:
-            prefix_ids(vocab, run.data.unit, prefix, "sample_prefix")
+            prefix_ids(vocab, run.data.unit, prefix, f"sample_prefix {prefix!r}")
         except ValueError:
             if not replaceable:
                 raise
