@@ -2,9 +2,9 @@
 """Times of an exported model on a GPU: eager, captured in a CUDA graph, and a captured step of generation.
 
 Needs torch, safetensors and deeprnn-torch alone, and a folder that `deeprnn export` wrote. The folder's model says
-cell and options; a grid of sizes with these is timed, and then the model itself in generation. Milliseconds, the median of
-several calls, wall time until the device is done; float32 without TF32. Written out is the stack step by step, in place
-of cuDNN's: for one step of an Elman layer `deeprnn_torch` takes that.
+cell and options; a grid of sizes with these is timed, and then the model itself in generation. Milliseconds, the median
+of several calls, wall time until the device is done; float32 without TF32. Written out is the stack step by step, in
+place of cuDNN's: for one step of an Elman layer `deeprnn_torch` takes that.
 
     python benchmarks/gpu.py FOLDER [--json FILE] [--device cuda]
 
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 import torch
+
 from deeprnn_torch import DeepGRU, DeepLSTM, DeepRNN, LanguageModel
 from deeprnn_torch.capture import recorded
 
@@ -83,7 +84,11 @@ def generation_row(net: LanguageModel, texts: int, device: torch.device, rounds:
 
     step = net.capture_step(texts)
     step.begin(ids[0])
-    return {"texts": texts, "eager": milliseconds(eager, device, rounds), "captured": milliseconds(step, device, rounds)}
+    return {
+        "texts": texts,
+        "eager": milliseconds(eager, device, rounds),
+        "captured": milliseconds(step, device, rounds),
+    }
 
 
 def main(argv: Optional[list[str]] = None) -> int:

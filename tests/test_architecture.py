@@ -29,7 +29,8 @@ LEVELS = {
     "train.storage": 6, "train.checkpoint": 6, "nn.diagnostics": 6, "generation": 6, "evaluation": 6,
     "sampling": 1, "runtimes": 1,
     "export.extras": 6, "export.architecture": 6, "export.torch": 6, "export.manifest": 6, "export.card": 6,
-    "export.symbol": 6, "export.onnx": 6, "export.folder": 6, "export": 6,
+    "export.symbol": 6, "export.onnx_graph": 6, "export.onnx_scan": 6, "export.onnx": 6,
+    "export.folder": 6, "export": 6,
     "train.reports": 7,
     "cli.console": 8, "cli.options": 8, "cli.runs": 8, "cli.models": 8, "cli.train": 8, "cli.generate": 8,
     "cli.evaluate": 8, "cli.export": 8, "cli.main": 8,
@@ -48,7 +49,10 @@ GRAPH = [
     "models.language_model",
 ]
 
-HEAVY = ["gluonnlp", "matplotlib", "onnx", "onnxruntime", "safetensors", "yaml", "tqdm", "jsonargparse", "torch", "tensorboardX", "requests"]
+HEAVY = [
+    *("gluonnlp", "matplotlib", "onnx", "onnxruntime", "safetensors", "yaml", "tqdm", "jsonargparse", "torch"),
+    *("tensorboardX", "requests"),
+]
 
 
 def module_of(path):

@@ -313,7 +313,9 @@ def test_the_states_of_a_beam_follow_its_text():
 
     ((text, _), *_) = beam_search(MXNetModel(Sum(ANY)), [1, 2], 3, beam=64, vocab_size=4)
     shares = np.log([softmax(row) for row in ANY])
-    best = max(itertools.product(range(4), repeat=3), key=lambda t: sum(shares[(3 + sum(t[:i])) % 4, t[i]] for i in range(3)))
+    best = max(
+        itertools.product(range(4), repeat=3), key=lambda t: sum(shares[(3 + sum(t[:i])) % 4, t[i]] for i in range(3))
+    )
     assert text == list(best)
 
 

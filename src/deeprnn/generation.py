@@ -24,6 +24,7 @@ DECIMALS = 4
 NEVER = -1e18
 """The logarithm of a probability of 0, for gluonnlp's search, whose own number for it this is."""
 
+
 def samples(
     model: Model,
     prefix: Sequence[int],

@@ -137,8 +137,9 @@ class TorchModel:
 
     def __init__(self, path: Path, threads: Optional[int] = None) -> None:
         try:
-            import deeprnn_torch
             import torch
+
+            import deeprnn_torch
         except ModuleNotFoundError as error:
             package = (error.name or "").replace("_", "-")
             how = "'deeprnn[torch]'" if package == "torch" else "./src/deeprnn_torch, in a checkout"

@@ -1,8 +1,8 @@
 """Calls that are recorded once and replayed: on a GPU as a CUDA graph, elsewhere as they are.
 
-A small network on a large GPU spends its time on launching kernels, a graph of them is one launch. The memory of a graph
-is fixed, so inputs are copied into it and results out of it; parameters may change in place, as an optimizer changes
-them, but not move to another device. What is recorded is inference: no gradients.
+A small network on a large GPU spends its time on launching kernels, and a graph of them is one launch. The memory of a
+graph is fixed, so inputs are copied into it and results out of it; parameters may change in place, as an optimizer
+changes them, but not move to another device. What is recorded is inference: no gradients.
 """
 
 from __future__ import annotations

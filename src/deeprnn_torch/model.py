@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from .layers import DeepGRU, DeepLSTM, DeepRNN
 
 __all__ = ["LanguageModel"]
 
-LAYERS = {"rnn": DeepRNN, "gru": DeepGRU, "lstm": DeepLSTM}
+LAYERS: dict[str, Any] = {"rnn": DeepRNN, "gru": DeepGRU, "lstm": DeepLSTM}
 
 
 class LanguageModel(nn.Module):
@@ -79,11 +79,17 @@ class LanguageModel(nn.Module):
         self.vocabulary: Optional[list[str]] = None
         self.unit: Optional[str] = None
         self.unknown: Optional[str] = None
-        own = {"nonlinearity": activation} if cell == "rnn" else {}
-        deep = {"residual": residual, "layer_norm": layer_norm, "zoneout": zoneout}
-        # torch warns of dropout in one layer, where there is nothing between layers.
-        sizes = {"num_layers": num_layers, "dropout": dropout if num_layers > 1 else 0.0, "dtype": dtype}
-        self.stack = LAYERS[cell](embedding_size or vocab_size, hidden_size, **sizes, **own, **deep)
+        self.stack = LAYERS[cell](
+            embedding_size or vocab_size,
+            hidden_size,
+            num_layers,
+            dropout=dropout if num_layers > 1 else 0.0,  # torch warns of it in one layer, which has nothing to drop
+            residual=residual,
+            layer_norm=layer_norm,
+            zoneout=zoneout,
+            dtype=dtype,
+            **({"nonlinearity": activation} if cell == "rnn" else {}),
+        )
         self.decoder = nn.Linear(hidden_size, vocab_size, dtype=dtype)
         if embedding_size and not tied:
             self.embedding = nn.Embedding(vocab_size, embedding_size, dtype=dtype)

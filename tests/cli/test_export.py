@@ -91,11 +91,13 @@ def test_the_most_surprising_places_are_where_the_table_says(trained, tmp_path, 
     lines = ["over the hills and far away; 9 came back."] * 12
     lines[5] = "over the hills and;far away; 9 came back."
     (tmp_path / "odd.txt").write_text("\n".join(lines), encoding="utf-8")
-    table = said(capsys, "evaluate", str(trained), "--corpus", str(tmp_path / "odd.txt"), "--per-symbol").splitlines()[1:]
+    table = said(capsys, "evaluate", str(trained), "--corpus", str(tmp_path / "odd.txt"), "--per-symbol").splitlines()[
+        1:
+    ]
     assert table[0].split() == ["nats", "line", "column", "came", "expected", "after"]
     losses = [float(row.split()[0]) for row in table[1:]]
     assert losses == sorted(losses, reverse=True)
-    (odd,) = (row for row in table if "'over the hills and'" in row or r"\nover the hills and'" in row and "';'" in row)
+    (odd,) = (row for row in table if r"\nover the hills and'" in row and "';'" in row)
     assert odd.split()[1:4] == ["6", "19", "';'"]
 
 
@@ -108,7 +110,9 @@ def test_an_exported_model_finds_its_text_again(exported, text, capsys, monkeypa
 
 def test_several_texts(trained, capsys):
     alone = said(capsys, "generate", str(trained), "--seed", "7", "--length", "30").rstrip("\n")
-    told = json.loads(said(capsys, "generate", str(trained), "--seed", "7", "--length", "30", "--samples", "3", "--json"))
+    told = json.loads(
+        said(capsys, "generate", str(trained), "--seed", "7", "--length", "30", "--samples", "3", "--json")
+    )
     texts = [sample["text"] for sample in told["samples"]]
     assert texts[0] == alone and len(set(texts)) == 3 and told["seed"] == 7 and told["runtime"] == "mxnet"
     shown = said(capsys, "generate", str(trained), "--seed", "7", "--length", "30", "--samples", "3")
@@ -131,7 +135,20 @@ def test_a_text_stops(trained, capsys):
     cut = said(capsys, "generate", str(trained), "--seed", "2", "--length", "200", "--stop", end)
     assert cut == whole[: whole.index(end) + len(end)] + "\n"
     told = json.loads(
-        said(capsys, "generate", str(trained), "--seed", "2", "--length", "200", "--stop", end, "--json", "--samples", "2")
+        said(
+            capsys,
+            "generate",
+            str(trained),
+            "--seed",
+            "2",
+            "--length",
+            "200",
+            "--stop",
+            end,
+            "--json",
+            "--samples",
+            "2",
+        )
     )
     assert told["samples"][0] == {"text": cut[:-1], "stopped": True}
 

@@ -27,8 +27,7 @@ def run(scratch: Path) -> None:
         symbol, arg_params, aux_params = mx.mod.module.load_checkpoint(str(folder / "model"), 0)
         module = mx.mod.Module(symbol, names, label_names=None)
         shapes = [
-            mx.io.DataDesc(each["name"], array.shape, array.dtype, each["layout"])
-            for each, array in zip(inputs, given)
+            mx.io.DataDesc(each["name"], array.shape, array.dtype, each["layout"]) for each, array in zip(inputs, given)
         ]
         module.bind(shapes, for_training=False)
         module.set_params(arg_params, aux_params)

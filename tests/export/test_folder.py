@@ -101,7 +101,10 @@ def resealed(name, change):
     [
         (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing, and manifest.json names it"),
         (lambda f: (f / "manifest.json").unlink(), "manifest.json is missing: is .*ducks an exported folder?"),
-        (damage("model.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1])), "model.safetensors is damaged: its SHA-256 should be"),
+        (
+            damage("model.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1])),
+            "model.safetensors is damaged: its SHA-256 should be",
+        ),
         (damage("model-0000.params", lambda b: b + b"?"), "model-0000.params is damaged: its SHA-256 should be"),
         (damage("manifest.json", lambda b: b[:-3]), "manifest.json is not JSON"),
         (damage("manifest.json", lambda b: b"[]"), "manifest.json is not the manifest of an exported folder"),
@@ -141,7 +144,7 @@ def test_a_folder_that_is_not_as_it_was(written, change, message):
 
 def test_a_folder_that_exists_is_left_alone(written, tmp_path):
     before = sorted(written.iterdir())
-    with pytest.raises(ValueError, match="out .*ducks exists already: choose another folder"):
+    with pytest.raises(ValueError, match=r"out .*ducks exists already: choose another folder"):
         export.to_torch(model(), written)
     assert sorted(written.iterdir()) == before and list(tmp_path.iterdir()) == [written]
 

@@ -69,7 +69,11 @@ def test_outputs_states_and_gradients(kind, name, options, dtype, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "options",
-    [{}, {"embedding_size": 3, "residual": True}, {"embedding_size": 4, "tied": True, "layer_norm": True, "zoneout": 0.1}],
+    [
+        {},
+        {"embedding_size": 3, "residual": True},
+        {"embedding_size": 4, "tied": True, "layer_norm": True, "zoneout": 0.1},
+    ],
     ids=["one-hot", "embedding", "tied"],
 )
 def test_a_language_model(kind, options, tmp_path):

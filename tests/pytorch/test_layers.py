@@ -204,7 +204,9 @@ def test_layers_share_their_parameters_wherever_they_go(kind):
 @every_kind
 def test_it_trains(kind):
     torch.manual_seed(0)
-    layer = getattr(deeprnn_torch, f"Deep{KINDS[kind]}")(C, H, 3, residual=True, layer_norm=True, zoneout=0.1, dropout=0.1)
+    layer = getattr(deeprnn_torch, f"Deep{KINDS[kind]}")(
+        C, H, 3, residual=True, layer_norm=True, zoneout=0.1, dropout=0.1
+    )
     x, target = torch.randn(4, 8, C), torch.randn(4, 8, H).tanh() * 0.5
     optimizer = torch.optim.Adam(layer.parameters(), 0.02)
     losses = []
@@ -232,7 +234,7 @@ def test_variational_dropout_has_one_mask_for_all_steps():
 def test_zoneout_keeps_units_in_training():
     layer = ours("gru", 1, zoneout=0.5)
     x, states = arguments(layer, length=1, batch_size=500)
-    y, last = layer(x, states)
+    _, last = layer(x, states)
     kept = (last - states).abs() < 1e-12
     assert 0.4 < kept.double().mean() < 0.6
 

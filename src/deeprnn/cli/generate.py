@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
@@ -74,14 +74,12 @@ def build_generate(given: Mapping[str, Any]) -> Callable[[], int]:
     rngs = [np.random.default_rng((seed, i) if i else seed) for i in range(config.samples)]
     banned = unknown_ids(vocab)
 
-    def steps() -> Iterator[Sequence[int]]:
+    def steps() -> Iterator[Iterable[int]]:
         """The next symbol of each text."""
         if not config.beam:
             yield from samples(opened.model, ids, config.length, sampler=sampler, rngs=rngs, banned=banned)
             return
-        found = beam_search(
-            opened.model, ids, config.length, beam=config.beam, vocab_size=len(vocab), banned=banned
-        )
+        found = beam_search(opened.model, ids, config.length, beam=config.beam, vocab_size=len(vocab), banned=banned)
         yield from zip(*(text for text, _ in found[: config.samples]))
 
     def work() -> int:

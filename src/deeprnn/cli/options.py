@@ -48,7 +48,10 @@ OTHERS = {"train": ACTIONS, "generate": ("plugin",), "evaluate": ("plugin",), "e
 """Flags that are not made from a dataclass."""
 
 METAVARS: dict[Any, str] = {bool: "{true,false}", int: "N", float: "X", str: "TEXT", Split: "TRAIN,VALID,TEST"}
-SPECIAL = {"out": "FOLDER", "plugin": "FILE", "encoding": "NAME", "cell": "NAME", "corpus": "TEXT", "prefix_file": "FILE"}
+SPECIAL = {
+    **{"out": "FOLDER", "plugin": "FILE", "prefix_file": "FILE"},
+    **{"encoding": "NAME", "cell": "NAME", "corpus": "TEXT"},
+}
 """Placeholders for values in the help, by type and by option."""
 
 

@@ -14,7 +14,17 @@ from ..models.language_model import CELLS, LanguageModel
 from ..nn.layers import DeepGRU, DeepLSTM, DeepRNN
 from ..nn.stack import RecurrentStack
 
-__all__ = ["LAYERS", "Config", "Network", "as_deeprnn", "build", "describe", "is_language_model", "kind_of", "state_shapes"]
+__all__ = [
+    "LAYERS",
+    "Config",
+    "Network",
+    "as_deeprnn",
+    "build",
+    "describe",
+    "is_language_model",
+    "kind_of",
+    "state_shapes",
+]
 
 Network = Union[LanguageModel, RecurrentStack]
 Config = Mapping[str, Any]

@@ -28,7 +28,15 @@ from ..nn.stack import RecurrentStack
 from .architecture import LAYERS, Network, build
 from .extras import extra
 
-__all__ = ["Parameters", "from_torch", "load_parameters", "named_parameters", "parameters_of", "pytorch_name", "read_safetensors"]
+__all__ = [
+    "Parameters",
+    "from_torch",
+    "load_parameters",
+    "named_parameters",
+    "parameters_of",
+    "pytorch_name",
+    "read_safetensors",
+]
 
 Parameters = dict[str, np.ndarray]
 """Arrays by PyTorch's names."""
