@@ -189,7 +189,7 @@ def test_it_needs_neither_mxnet_nor_numpy():
 
     code = (
         "import sys, warnings; warnings.simplefilter('ignore')\n"
-        "for name in ('mxnet', 'deeprnn', 'gluonnlp'): sys.modules[name] = None\n"
+        "for name in ('mxnet', 'deeprnn', 'numpy'): sys.modules[name] = None\n"
         "import deeprnn_torch, torch\n"
         "net = deeprnn_torch.LanguageModel(7, 4, 2, residual=True)\n"
         "assert net(torch.zeros((3, 2), dtype=torch.long))[0].shape == (3, 2, 7)\n"
