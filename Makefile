@@ -35,7 +35,7 @@ lock: ## write requirements.lock anew (needs uv); ARGS=--upgrade takes newer ver
 	    $(ARGS) -o requirements.lock setup.cfg
 
 clean: ## delete .venv, caches and builds
-	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis build dist src/*.egg-info src/deeprnn/nn/*.so
+	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis build dist src/*.egg-info src/deeprnn_torch/build src/deeprnn_torch/*.egg-info src/deeprnn/nn/*.so
 	@find src scripts tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A target's line is the text after its two number signs.

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Set up, test and train on each Python here, in copies of this checkout; print a row for each.
 
-    python scripts/pythons.py                                        # all that scripts/setup.sh --list finds
-    python scripts/pythons.py python3.9 python3.13                   # these
-    python scripts/pythons.py --json benchmarks/pythons.json         # the rows go into the record, too
+python scripts/pythons.py                                        # all that scripts/setup.sh --list finds
+python scripts/pythons.py python3.9 python3.13                   # these
+python scripts/pythons.py --json benchmarks/pythons.json         # the rows go into the record, too
 """
 
 from __future__ import annotations

@@ -28,11 +28,13 @@ LEVELS = {
     "train.schedule": 6, "train.loss": 6, "train.progress": 6, "train.loop": 6,
     "train.storage": 6, "train.checkpoint": 6, "train.keeping": 6, "train.lock": 6, "train.optimizer_state": 6,
     "train.position": 6, "train.random_state": 6, "train.saving": 6, "train.signals": 6,
-    "nn.diagnostics": 6, "generation": 6,
+    "nn.diagnostics": 6, "generation": 6, "evaluation": 6, "sampling": 1, "runtimes": 1,
+    "export.extras": 6, "export.architecture": 6, "export.torch": 6, "export.manifest": 6, "export.card": 6,
+    "export.symbol": 6, "export.onnx_graph": 6, "export.onnx_scan": 6, "export.onnx": 6,
+    "export.folder": 6, "export": 6,
     "train.reports": 7,
-    "cli.console": 8, "cli.options": 8, "cli.runs": 8, "cli.train": 8, "cli.training": 8, "cli.generate": 8,
-    "cli.evaluate": 8,
-    "cli.main": 8,
+    "cli.console": 8, "cli.options": 8, "cli.runs": 8, "cli.models": 8, "cli.train": 8, "cli.training": 8,
+    "cli.generate": 8, "cli.evaluate": 8, "cli.export": 8, "cli.main": 8,
     "__main__": 9,
 }  # fmt: skip
 """A module imports modules of lower levels, and of its own level as long as there is no cycle."""
@@ -48,7 +50,10 @@ GRAPH = [
     "models.language_model",
 ]
 
-HEAVY = ["gluonnlp", "matplotlib", "onnx", "yaml", "tqdm", "jsonargparse", "torch", "tensorboardX", "requests"]
+HEAVY = [
+    *("gluonnlp", "matplotlib", "onnx", "onnxruntime", "safetensors", "yaml", "tqdm", "jsonargparse", "torch"),
+    *("tensorboardX", "requests"),
+]
 
 
 def module_of(path):

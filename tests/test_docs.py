@@ -254,6 +254,19 @@ def test_the_code_of_the_service_page_runs(tmp_path, monkeypatch):
     assert distance(names["outputs"], names["expected"]) <= 1e-6
 
 
+def test_the_code_of_the_export_page_runs(tmp_path, monkeypatch):
+    for package in ("safetensors", "onnx"):
+        pytest.importorskip(package, reason="pip install .[onnx]")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code in blocks("docs/export.md"):
+        exec(code, names)
+    ids = mx.nd.array([[1, 2]], dtype="int32")
+    states = names["net"].begin_state(2)
+    assert distance(names["step"](ids, *states)[0], names["net"](ids, states)[0]) <= 1e-6
+    assert names["vocabulary"].idx_to_token == ["<unk>", *"abcdef"]
+
+
 # Notebooks
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import mxnet as mx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deeprnn.generation import Sampler, generate, repeat_lengths
+from deeprnn.generation import Sampler, beam_search, generate, samples
+from deeprnn.runtimes import MXNetModel
+from deeprnn.sampling import repeat_lengths
 from tools.repetition import repeated
 
 LOGITS = np.log(np.array([0.1, 0.4, 0.05, 0.25, 0.2]))
@@ -34,7 +38,7 @@ class Chain:
 
     def __call__(self, ids, states):
         assert ids.dtype == np.int32
-        self.calls.append((ids.shape, float(states[0].asscalar())))
+        self.calls.append((ids.shape, float(states[0].asnumpy().flat[0])))
         return mx.nd.array(self.matrix[ids.asnumpy()]), [states[0] + ids.shape[0]]
 
 
@@ -179,7 +183,7 @@ def test_bad_options_are_named(options, error, message):
 
 @pytest.mark.parametrize("bad", [[0.0, float("nan")], [0.0, float("inf")], [[0.0, 1.0]]])
 def test_bad_logits_are_refused(bad):
-    with pytest.raises(ValueError, match="logits must be one row of finite numbers"):
+    with pytest.raises(ValueError, match="logits must be rows of finite numbers"):
         Sampler().choose(np.array(bad), rng())
 
 
@@ -239,6 +243,80 @@ def test_what_is_never_to_be_chosen_is_not(sampler):
     assert probabilities[1:] == pytest.approx(sampler.probabilities(logits[1:]))
     assert logits[0] == 5  # the caller's array is left alone
     assert 1 not in generate(Chain(ANY), [0], 200, sampler=sampler, rng=rng(), banned=[1])
+
+
+# -- many at once
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [Sampler(), Sampler(temperature=0.5, top_k=3), Sampler(top_p=0.6), Sampler(repetition_penalty=1.0)],
+    ids=["plain", "top-k", "top-p", "penalty"],
+)
+def test_texts_that_are_generated_together_are_those_generated_alone(sampler):
+    rngs = [rng(seed) for seed in range(5)]
+    together = np.array(list(samples(MXNetModel(Chain(ANY)), [2, 0], 40, sampler=sampler, rngs=rngs))).T
+    for seed, ids in enumerate(together):
+        assert ids.tolist() == generate(Chain(ANY), [2, 0], 40, sampler=sampler, rng=rng(seed))
+
+
+def test_symbols_come_one_after_the_other():
+    net = Chain(CYCLE)
+    steps = samples(MXNetModel(net), [0], 100, sampler=Sampler(greedy=True), rngs=[rng(), rng()])
+    assert [next(steps).tolist() for _ in range(3)] == [[1, 1], [2, 2], [3, 3]] and len(net.calls) == 3
+
+
+def test_a_difference_in_the_last_digits_of_the_logits_changes_no_text():
+    for sampler in (Sampler(), Sampler(greedy=True)):
+        texts = []
+        for by in (-2e-6, 0, 2e-6):  # of which greedy sees the first two as equal
+            matrix = np.round(ANY, 4)
+            matrix[:, 1] = matrix[:, 0] + by
+            texts.append(generate(Chain(matrix), [0], 500, sampler=sampler, rng=rng(4)))
+        assert texts[0] == texts[1] == texts[2]
+
+
+# -- beam search
+
+
+def best_by_trying_all(length, banned=()):
+    """The most probable texts after a 0, each with its log-probability, by writing them all down."""
+    shares = np.log([softmax(np.round(row.astype("float32"), 4)) for row in ANY])
+    found = []
+    for text in itertools.product(range(4), repeat=length):
+        if not set(text) & set(banned):
+            found.append((sum(shares[a, b] for a, b in zip((0, *text), text)), list(text)))
+    return [(text, score) for score, text in sorted(found, reverse=True)]
+
+
+@pytest.mark.parametrize("banned", [(), (2,)])
+def test_a_wide_beam_finds_the_most_probable_texts(banned):
+    found = beam_search(MXNetModel(Chain(ANY)), [3, 0], 4, beam=64, vocab_size=4, banned=banned)
+    expected = best_by_trying_all(4, banned)[:64]
+    assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-4)
+    assert found[0][0] == expected[0][0] and len(found) == 64
+    assert not any(set(text) & set(banned) for text, _ in found)
+
+
+def test_a_beam_of_one_is_greedy():
+    ((text, score),) = beam_search(MXNetModel(Chain(ANY)), [1], 30, beam=1, vocab_size=4)
+    assert text == generate(Chain(ANY), [1], 30, sampler=Sampler(greedy=True), rng=rng()) and score < 0
+
+
+def test_the_states_of_a_beam_follow_its_text():
+    """The logits depend on the sum of the text so far, which only the state knows."""
+
+    class Sum(Chain):
+        def __call__(self, ids, states):
+            total = (states[0] + ids.astype("float32").sum(axis=0).reshape((1, -1, 1))) % 4
+            return mx.nd.array(self.matrix[total[0, :, 0].asnumpy().astype(int)][np.newaxis]), [total]
+
+    ((text, _), *_) = beam_search(MXNetModel(Sum(ANY)), [1, 2], 3, beam=64, vocab_size=4)
+    shares = np.log([softmax(row) for row in ANY])
+    best = max(
+        itertools.product(range(4), repeat=3), key=lambda t: sum(shares[(3 + sum(t[:i])) % 4, t[i]] for i in range(3))
+    )
+    assert text == list(best)
 
 
 # -- repetition

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ._util import old_numpy
 
 if TYPE_CHECKING:
+    from . import export
+    from .export import from_pretrained
     from .models.language_model import LanguageModel
     from .nn import native
     from .nn.cells import ElmanCell, GRUCell, LSTMCell, RecurrentCell
@@ -37,6 +39,8 @@ __all__ = [
     "RecurrentOrthogonal",
     "RecurrentStack",
     "__version__",
+    "export",
+    "from_pretrained",
     "native",
     "portable",
 ]
@@ -46,7 +50,10 @@ __version__ = "0.1.0"
 # Before mxnet is imported: it needs an older numpy than people have.
 old_numpy.install()
 
+_MODULES = {"export": ".export", "native": ".nn.native"}
+
 _HOMES = {
+    "export": ("from_pretrained",),
     "nn.cells": ("ElmanCell", "GRUCell", "LSTMCell", "RecurrentCell"),
     "nn.graphs": ("portable",),
     "nn.initializers": ("DepthScaled", "RecurrentIdentity", "RecurrentOrthogonal"),
@@ -59,8 +66,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     # A name is fetched when it is asked for: the command line settles the number of threads before mxnet is loaded,
     # and reports invalid arguments without loading it at all.
-    if name == "native":
-        return import_module(".nn.native", __name__)
+    if name in _MODULES:
+        return import_module(_MODULES[name], __name__)
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f".{home}", __name__), name)

@@ -1,165 +1,76 @@
-"""Generation: choosing the next symbol from logits, and the loop that feeds it back into the network."""
+"""Generation: the loop that feeds the chosen symbols back into the model, and the search for the most probable text.
+
+Logits are rounded to `DECIMALS` before a symbol is chosen. They differ in the sixth digit from runtime to runtime and
+from one batch size to another, and so the texts of one seed are the same wherever the model runs, but for the rare step
+where a logit lies on the border between two rounded values.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Union
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from ._util.checks import check_size
+from .runtimes import Model, MXNetModel
+from .sampling import Sampler
 
-__all__ = ["Sampler", "generate", "repeat_lengths"]
+__all__ = ["DECIMALS", "Sampler", "beam_search", "generate", "samples"]
 
-Ids = Union[Sequence[int], np.ndarray]
+DECIMALS = 4
+"""Of the logits: a twenty-thousandth in the probability of a symbol."""
+
+NEVER = -1e18
+"""The logarithm of a probability of 0, for gluonnlp's search, whose own number for it this is."""
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """Sampling of the next symbol from a network's logits.
+def samples(
+    model: Model,
+    prefix: Sequence[int],
+    length: int,
+    *,
+    sampler: Sampler,
+    rngs: Sequence[np.random.Generator],
+    banned: Sequence[int] = (),
+) -> Iterator[np.ndarray]:
+    """Generate `length` symbols after `prefix`, for N texts at once: an iterator over their next symbols, `(N,)` each.
+
+    The prefix is one call; after that, each symbol is one step from the states of the step before.
 
     Parameters
     ----------
-    temperature
-        Divides the logits. Below 1, probable symbols become more probable; above 1, less.
-    top_k
-        Sample from the top_k most probable symbols only; 0: from all.
-    top_p
-        Sample from the smallest set of most probable symbols with at least this total probability (nucleus sampling),
-        after top_k; 1: from all. At least one symbol is kept.
-    greedy
-        Take the most probable symbol instead of sampling; of equal ones, the one with the lowest id.
-    repetition_penalty
-        If a symbol would extend a repetition of earlier text, subtract this many nats from its logit for each symbol by
-        which the repetition exceeds repetition_length; 0: no penalty. Applied first, with greedy=True as well.
-    repetition_length
-        Length of a repetition, in symbols, that is not penalized.
+    model
+        In any runtime.
+    prefix
+        At least one id.
+    length
+        Number of symbols to generate.
+    sampler
+        Chooses each symbol.
+    rngs
+        Random numbers, a generator for each text; one in the same state gives the same text. (MXNet's state cannot be
+        saved.)
+    banned
+        Ids that are never generated, such as that of the unknown token.
 
     Raises
     ------
-    TypeError, ValueError
-        For an argument that is out of range, by its name.
-
-    Notes
-    -----
-    Nucleus sampling: Holtzman et al. 2020. The penalty of Keskar et al. 2019 (arXiv:1909.05858) applies to every symbol
-    that has occurred before. That suits words, but of characters all have occurred. Here the length of the repetition
-    counts, as in the DRY sampler (p-e-w 2024, oobabooga/text-generation-webui #5677). Its penalty grows exponentially
-    with the length, for repetitions of few long tokens; a linear one is enough for many short symbols.
-
-    Examples
-    --------
-    >>> Sampler(temperature=0.8, top_p=0.9).choose(logits, np.random.default_rng(0))    # logits: (V,)
+    ValueError
+        For an empty prefix, a negative length, or logits that are not finite.
     """
+    text = np.zeros((len(rngs), _checked(prefix) + check_size("length", length, minimum=0)), dtype=np.int64)
+    text[:, : len(prefix)] = prefix
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    greedy: bool = False
-    repetition_penalty: float = 0.0
-    repetition_length: int = 10
+    def symbols() -> Iterator[np.ndarray]:
+        states, begin = model.begin(len(rngs)), 0
+        for end in range(len(prefix), text.shape[1]):
+            logits, states = model(text[:, begin:end].T, states)
+            text[:, end] = sampler.draw(_rounded(logits[-1]), rngs, banned, text[:, :end])
+            yield text[:, end]
+            begin = end
 
-    def __post_init__(self) -> None:
-        for name, value in (
-            ("temperature", self.temperature),
-            ("top_p", self.top_p),
-            ("repetition_penalty", self.repetition_penalty),
-        ):
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"{name} must be a number, got {value!r}")
-        if not (0 < self.temperature < math.inf):
-            raise ValueError(
-                f"temperature must be above 0 and finite, got {self.temperature}; "
-                "greedy=True takes the most probable symbol"
-            )
-        check_size("top_k", self.top_k, minimum=0)
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
-        if not 0 <= self.repetition_penalty < math.inf:
-            raise ValueError(f"repetition_penalty must be at least 0 and finite, got {self.repetition_penalty}")
-        check_size("repetition_length", self.repetition_length, minimum=0)
-
-    def probabilities(self, logits: np.ndarray, banned: Sequence[int] = (), text: Ids = ()) -> np.ndarray:
-        """The probability of each symbol, float64 of shape `(V,)`.
-
-        Parameters
-        ----------
-        logits
-            `(V,)`.
-        banned
-            Ids with probability 0.
-        text
-            All ids so far, for the repetition penalty.
-
-        Raises
-        ------
-        ValueError
-            Unless the logits are one row of finite numbers.
-        """
-        logits = np.array(logits, dtype=np.float64)
-        if logits.ndim != 1 or not np.isfinite(logits).all():
-            raise ValueError(f"logits must be one row of finite numbers, got shape {logits.shape}: {logits}")
-        if self.repetition_penalty:
-            beyond = repeat_lengths(text, logits.size) - self.repetition_length
-            logits -= self.repetition_penalty * np.maximum(beyond, 0)
-        logits[list(banned)] = -np.inf
-        if self.greedy:
-            return np.eye(1, logits.size, int(logits.argmax()))[0]
-        with np.errstate(over="ignore"):  # an overflow to -inf gives probability 0, as it should
-            weights = np.exp((logits - logits.max()) / self.temperature)
-        order = np.argsort(-logits, kind="stable")  # ties by id
-        keep = self.top_k or logits.size
-        if self.top_p < 1:
-            share = np.cumsum(weights[order[:keep]])
-            keep = int(np.searchsorted(share, self.top_p * share[-1])) + 1
-        weights[order[keep:]] = 0
-        return weights / weights.sum()
-
-    def choose(
-        self,
-        logits: np.ndarray,
-        rng: np.random.Generator,
-        banned: Sequence[int] = (),
-        text: Ids = (),
-    ) -> int:
-        """The id of a symbol, drawn from `probabilities`."""
-        return int(rng.choice(len(logits), p=self.probabilities(logits, banned, text)))
-
-
-def repeat_lengths(text: Ids, vocab_size: int) -> np.ndarray:
-    """For each symbol, the length of the longest repetition of earlier text that it would complete as the next symbol.
-
-    Parameters
-    ----------
-    text
-        The ids so far.
-    vocab_size
-        V.
-
-    Returns
-    -------
-    numpy.ndarray
-        int64 of shape `(V,)`; 0 for a symbol that is not in `text`.
-
-    Examples
-    --------
-    After ``abcab``, ``c`` would complete a repetition of ``abc``, while ``a`` and ``b`` would only repeat themselves:
-
-    >>> repeat_lengths([0, 1, 2, 0, 1], 3)
-    array([1, 1, 3])
-    """
-    ids = np.asarray(text, dtype=np.int64)
-    lengths = np.zeros(vocab_size, dtype=np.int64)
-    ends = np.arange(len(ids))  # where the last `length - 1` symbols of the text occurred before
-    for length in range(1, len(ids) + 1):
-        lengths[ids[ends]] = length
-        ends = ends[ends >= length]
-        ends = ends[ids[ends - length] == ids[-length]]
-        if not len(ends):
-            break
-    return lengths
+    return symbols()
 
 
 def generate(
@@ -172,26 +83,16 @@ def generate(
     banned: Sequence[int] = (),
     ctx: Any = None,
 ) -> list[int]:
-    """Generate `length` symbols after `prefix`.
-
-    The prefix is one sequence; after that, each symbol is one step from the states of the step before.
+    """Generate `length` symbols after `prefix` with a gluon network.
 
     Parameters
     ----------
     net
         Called with ids `(T, 1)` and states, it returns logits `(T, 1, V)` and states; it has a `begin_state`.
-    prefix
-        At least one id.
-    length
-        Number of symbols to generate.
-    sampler
-        Chooses each symbol.
-    rng
-        Random numbers; a generator in the same state gives the same text. (MXNet's state cannot be saved.)
-    banned
-        Ids that are never generated, such as that of the unknown token.
     ctx : mx.Context, optional
         Device of `net`; by default MXNet's current context.
+    prefix, length, sampler, rng, banned
+        As for `samples`.
 
     Returns
     -------
@@ -201,26 +102,78 @@ def generate(
     Raises
     ------
     ValueError
-        For an empty prefix, a negative length, or logits that are not finite.
+        As `samples`.
 
     Examples
     --------
     >>> ids = generate(net, encode(vocab, "The "), 200, sampler=Sampler(top_p=0.9), rng=np.random.default_rng(0))
     >>> decode(vocab, ids)
     """
+    steps = samples(MXNetModel(net, ctx), prefix, length, sampler=sampler, rngs=[rng], banned=banned)
+    return [int(symbol[0]) for symbol in steps]
+
+
+def beam_search(
+    model: Model, prefix: Sequence[int], length: int, *, beam: int, vocab_size: int, banned: Sequence[int] = ()
+) -> list[tuple[list[int], float]]:
+    """The `beam` most probable continuations that a search of that width finds, the best first.
+
+    At each step every text is continued by every symbol, and the `beam` most probable texts are kept.
+
+    Parameters
+    ----------
+    model, prefix, length, banned
+        As for `samples`.
+    beam : int
+        Texts that are kept.
+    vocab_size : int
+        Number of symbols V.
+
+    Returns
+    -------
+    list of tuple
+        The new ids of each, and the logarithm of their probability.
+
+    Raises
+    ------
+    ValueError
+        For an empty prefix, and for a length or beam below 1.
+    """
+    import mxnet as mx  # only here, so that a `Sampler` can be made, and its arguments checked, without loading MXNet
+    from gluonnlp.model import BeamSearchSampler, BeamSearchScorer
+
+    def batch_first(states: Any) -> list[mx.nd.NDArray]:
+        arrays = [np.swapaxes(array, 0, 1) for array in model.arrays(states)]
+        return [mx.nd.array(array, dtype=array.dtype) for array in arrays]
+
+    def decoder(symbols: mx.nd.NDArray, states: list[mx.nd.NDArray]) -> tuple[mx.nd.NDArray, list[mx.nd.NDArray]]:
+        before = model.states([np.swapaxes(state.asnumpy(), 0, 1) for state in states])
+        logits, after = model(symbols.asnumpy()[np.newaxis], before)
+        shares = _rounded(logits[0])
+        shares -= shares.max(axis=-1, keepdims=True)
+        shares -= np.log(np.exp(shares).sum(axis=-1, keepdims=True))
+        shares[:, list(banned)] = NEVER
+        return mx.nd.array(shares), batch_first(after)
+
+    states, steps = model.begin(1), check_size("length", length)
+    if _checked(prefix) > 1:
+        _, states = model(np.asarray(prefix[:-1])[:, np.newaxis], states)
+    # No symbol ends a text, so the one after the last has that part; all texts are of one length, so none is favoured.
+    search = BeamSearchSampler(
+        check_size("beam", beam), decoder, eos_id=vocab_size, scorer=BeamSearchScorer(alpha=0), max_length=steps
+    )
+    found, scores, _ = search(mx.nd.array(prefix[-1:], dtype="int32"), batch_first(states))
+    texts = found[0].asnumpy()[:, 1 : 1 + steps]
+    return [(text.tolist(), float(score)) for text, score in zip(texts, scores[0].asnumpy()) if score > NEVER / 2]
+
+
+def _checked(prefix: Sequence[int]) -> int:
+    """The length of a prefix, which is at least 1."""
     if len(prefix) == 0:
         raise ValueError("prefix is empty: give at least one symbol")
-    check_size("length", length, minimum=0)
-    import mxnet as mx  # only here, so that a `Sampler` can be made, and its arguments checked, without loading MXNet
+    return len(prefix)
 
-    ctx = ctx or mx.current_context()
-    states = net.begin_state(1, ctx=ctx)
-    text = np.zeros(len(prefix) + length, dtype=np.int64)
-    text[: len(prefix)] = prefix
-    begin = 0
-    for end in range(len(prefix), len(text)):
-        ids = mx.nd.array(text[begin:end], ctx=ctx, dtype="int32").reshape((-1, 1))
-        logits, states = net(ids, states)
-        text[end] = sampler.choose(logits[-1, 0].asnumpy(), rng, banned, text[:end])
-        begin = end
-    return text[len(prefix) :].tolist()
+
+def _rounded(logits: np.ndarray) -> np.ndarray:
+    """Logits of float64, rounded alike in every runtime."""
+    return np.round(logits.astype(np.float64), DECIMALS)

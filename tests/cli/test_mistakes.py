@@ -155,11 +155,11 @@ def test_bad_input(bad, capsys, line, expected):
 @pytest.mark.parametrize(
     "line, expected",
     [
-        ("", "a command is missing: train, generate, evaluate, or --help"),
+        ("", "a command is missing: train, generate, evaluate, export, or --help"),
         ("trian", "argument COMMAND: invalid choice: 'trian'"),
         ("train --resume", "--resume needs --out FOLDER, that of the run to be continued"),
-        ("generate", "the following arguments are required: run"),
-        ("generate nothing", "nothing is not the folder of a run"),
+        ("generate", "the following arguments are required: model"),
+        ("generate nothing", "nothing does not exist: give the folder of a run, an exported folder,"),
         ("generate .", "checkpoints has no checkpoint"),
         ("generate trained --prefix né", "--prefix 'né': not in the vocabulary of"),
         ("generate trained --length 0", "--length must be at least 1, got 0"),
@@ -185,7 +185,7 @@ def test_bad_input(bad, capsys, line, expected):
             "--plugin mgu.py is not needed: the run in trained uses the built-in cell",
         ),
         ("evaluate trained --part all", "--part must be one of 'train', 'valid', 'test', got 'all'"),
-        ("evaluate nothing", "nothing is not the folder of a run"),
+        ("evaluate nothing", "nothing does not exist: give the folder of a run, an exported folder,"),
     ],
 )
 def test_bad_commands(bad, capsys, line, expected):

@@ -8,7 +8,14 @@ import re
 from pathlib import Path
 from typing import Any, Optional, Union
 
-__all__ = ["check_folders", "remove_temporary", "write_bytes_atomic", "write_json_atomic", "write_text_atomic"]
+__all__ = [
+    "check_folders",
+    "remove_temporary",
+    "sync_folder",
+    "write_bytes_atomic",
+    "write_json_atomic",
+    "write_text_atomic",
+]
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -40,7 +47,7 @@ def write_bytes_atomic(path: PathLike, content: Union[bytes, memoryview]) -> Non
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_text_atomic(path: PathLike, text: str) -> None:
@@ -69,9 +76,9 @@ def remove_temporary(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Flush the folder entry, so that the rename survives a power failure too."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync_folder(path: Path) -> None:
+    """Flush a file, or the entries of a folder, so that a rename survives a power failure too."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -1,56 +1,102 @@
-"""`deeprnn evaluate`: loss and perplexity of a trained network on a text."""
+"""`deeprnn evaluate`: loss and perplexity of a trained model on a text, and where it is surprised most."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from .._util.wording import counted
 from ..config import EvaluateConfig, select
+from ..evaluation import Surprise, evaluate
 from .console import show
-from .runs import open_run, saved_corpus, use_threads
+from .models import open_model
+from .runs import saved_corpus, use_threads
+
+if TYPE_CHECKING:
+    import gluonnlp
+    import numpy as np
 
 __all__ = ["build_evaluate"]
 
+PLACES = 20
+"""Places that --per-symbol shows."""
+
+BEFORE = 30
+"""Characters of the text before each place."""
+
 
 def build_evaluate(given: Mapping[str, Any]) -> Callable[[], int]:
-    """Check the arguments, load network and text; the result prints loss and perplexity.
+    """Check the arguments, load model and text; the result prints loss and perplexity.
 
-    The text is a part of the run's own one, or another text, which is evaluated as a whole.
+    The text is a part of the model's own one, or another text, which is evaluated as a whole.
     """
     config = select(EvaluateConfig, given)
     use_threads(0)
-    import mxnet as mx
+    import numpy as np
 
+    from ..config import DataConfig
     from ..data.batches import Batches
     from ..data.text import load_corpus
-    from ..train.loop import evaluate, perplexity
+    from ..train.loss import perplexity
 
-    net, vocab, run, checkpoint = open_run(Path(given["run"]), given.get("plugin"))
-    data = run.data
+    opened = open_model(Path(given["model"]), config.runtime, given.get("plugin"))
+    data, vocab = opened.data, opened.vocab
     if config.corpus:
-        corpus = load_corpus(config.corpus, encoding=config.encoding, split=(0, 0, 1), unit=data.unit, vocab=vocab)
+        corpus = load_corpus(config.corpus, encoding=config.encoding, split=(0, 0, 1), unit=opened.unit, vocab=vocab)
         ids, title = corpus.test, corpus.name
     else:
+        if data is None:
+            raise ValueError(f"{given['model']} does not say what it was trained on: give a text, corpus=PATH")
         part = config.part or "test"
-        corpus = saved_corpus(Path(given["run"]), data, checkpoint.state, vocab)
+        corpus = saved_corpus(Path(given["model"]), data, opened.state, vocab)
         ids, title = getattr(corpus, part), part
-    batches = Batches(ids, data.batch_size, data.seq_len, keep_last=True)
+    sizes = data or DataConfig()
+    batches = Batches(ids, sizes.batch_size, sizes.seq_len, keep_last=True)
     if not len(batches):
         if config.corpus:
             raise ValueError(f"corpus {corpus.name} is too short: {counted(len(ids), 'symbol')}, and 2 are needed")
-        raise ValueError(f"part={title} has no text: the run has split={data.split}")
+        raise ValueError(f"part={title} has no text: the run has split={sizes.split}")
 
     def work() -> int:
         if config.corpus:
             for note in corpus.notes:
                 print(note, file=sys.stderr)
-        loss = evaluate(net, batches, mx.cpu())
-        assert loss is not None
+        positions = Batches(np.arange(len(ids)), sizes.batch_size, sizes.seq_len, keep_last=True)
+        loss, places = evaluate(opened.model, batches, positions if config.per_symbol else None, PLACES)
         tokens = counted(batches.scored, "token")
         show(f"{title} loss {loss:.4f} nats per token, perplexity {perplexity(loss):.4g}, {tokens}")
+        if places:
+            show(table(places, ids, vocab, opened.unit))
         return 0
 
     return work
+
+
+def table(places: Sequence[Surprise], ids: np.ndarray, vocab: gluonnlp.Vocab, unit: str) -> str:
+    """The most surprising places of a text: where, after what, what came, and what was expected."""
+    from ..data.text import decode
+
+    rows = [("nats", "line", "column", "came", "expected", "after")]
+    for place in places:
+        before = decode(vocab, ids[: place.position], unit)
+        line = before.rsplit("\n", 1)[-1]
+        rows.append(
+            (
+                f"{place.loss:.2f}",
+                f"{before.count(chr(10)) + 1}",
+                f"{len(line) + 1}",
+                repr(vocab.idx_to_token[ids[place.position]]),
+                f"{vocab.idx_to_token[place.expected]!r} ({place.probability:.0%})",
+                repr(before[-BEFORE:]),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    number = 3  # columns that are numbers, which end in line
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i < number else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    )

@@ -1,8 +1,9 @@
 """The program `deeprnn`: parses the arguments, builds the command and runs it.
 
     train       configuration -> text -> ids -> batches -> network -> training -> checkpoints -> summary
-    generate    run -> network -> text
-    evaluate    run -> network -> loss
+    generate    run, exported folder or ONNX file -> model -> text
+    evaluate    run, exported folder or ONNX file -> model -> loss
+    export      run -> network -> folder for MXNet, ONNX and PyTorch
 
 Invalid arguments are reported in one line before any work starts (exit code 2). A failure during the work gives exit
 code 1, SIGINT (Ctrl-C) 130, SIGTERM 143, SIGHUP 129. MXNet is loaded only after the arguments have been checked, so
@@ -19,6 +20,7 @@ from typing import Callable, Optional
 from ..config import OptionsFileError
 from .console import Nowhere, failed, silence
 from .evaluate import build_evaluate
+from .export import build_export
 from .generate import build_generate
 from .options import in_flags, parse
 from .train import build_train
@@ -62,5 +64,10 @@ def build(argv: Optional[Sequence[str]]) -> Work:
         For everything that the user can correct.
     """
     given = parse(argv)
-    builders = {"train": build_train, "generate": build_generate, "evaluate": build_evaluate}
+    builders = {
+        "train": build_train,
+        "generate": build_generate,
+        "evaluate": build_evaluate,
+        "export": build_export,
+    }
     return builders[given.command](vars(given[given.command]))

@@ -18,6 +18,7 @@ from .._util.arguments import as_flags, flag, help_text
 from ..config import (
     DataConfig,
     EvaluateConfig,
+    ExportConfig,
     GenerateConfig,
     ModelConfig,
     RunConfig,
@@ -28,7 +29,7 @@ from ..config import (
     select,
 )
 from ..config.resolution import ACTIONS
-from ..generation import Sampler
+from ..sampling import Sampler
 
 __all__ = ["advice_in_flags", "in_flags", "parse", "train_config"]
 
@@ -36,17 +37,21 @@ COMMANDS: dict[str, tuple[type, ...]] = {
     "train": (RunConfig, DataConfig, ModelConfig, TrainConfig),
     "generate": (GenerateConfig, Sampler),
     "evaluate": (EvaluateConfig,),
+    "export": (ExportConfig,),
 }
 """The dataclasses whose fields are the flags of each command."""
 
 NOT_FLAGS = {"data", "model", "train"}
 """Fields of `RunConfig` that are no option but a part."""
 
-OTHERS = {"train": ACTIONS, "generate": ("plugin",), "evaluate": ("plugin",)}
+OTHERS = {"train": ACTIONS, "generate": ("plugin",), "evaluate": ("plugin",), "export": ("plugin",)}
 """Flags that are not made from a dataclass."""
 
 METAVARS: dict[Any, str] = {bool: "{true,false}", int: "N", float: "X", str: "TEXT", Split: "TRAIN,VALID,TEST"}
-SPECIAL = {"out": "FOLDER", "plugin": "FILE", "encoding": "NAME", "cell": "NAME", "corpus": "TEXT"}
+SPECIAL = {
+    **{"out": "FOLDER", "plugin": "FILE", "prefix_file": "FILE"},
+    **{"encoding": "NAME", "cell": "NAME", "corpus": "TEXT"},
+}
 """Placeholders for values in the help, by type and by option."""
 
 
@@ -126,12 +131,14 @@ def command_line() -> FlagParser:
         train.add_options(options)
     commands.add_subcommand("train", train, help=train.description)
 
-    for name, description in (
-        ("generate", "Generate text with a trained model."),
-        ("evaluate", "Evaluate a trained model on a text."),
+    anything = "Folder of a run, folder that was exported, or .onnx file."
+    for name, description, source, sources in (
+        ("generate", "Generate text with a trained model.", "MODEL", anything),
+        ("evaluate", "Evaluate a trained model on a text.", "MODEL", anything),
+        ("export", "Write a trained model for use elsewhere.", "RUN", "Folder of the run."),
     ):
-        command = FlagParser(description=description, usage=f"deeprnn {name} RUN [options]")
-        command.add_argument("run", metavar="RUN", help="Folder of the run.")
+        command = FlagParser(description=description, usage=f"deeprnn {name} {source} [options]")
+        command.add_argument(source.lower(), metavar=source, help=sources)
         command.add_argument(
             "--plugin",
             metavar="FILE",
@@ -200,7 +207,7 @@ def _explained(error: ArgumentError, command: str) -> str:
                 return str(ours)
     if stray:
         return text + _suggestion(stray[1], command)
-    return re.sub(r'^Parser key "\w+": Not of type \w+: |\b\w+\.(?=run$)', "", text)
+    return re.sub(r'^Parser key "\w+": Not of type \w+: |\b\w+\.(?=(run|model)$)', "", text)
 
 
 def _suggestion(stray: str, command: str) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from .._util.machine import cores, keep_freed_memory
 from .._util.wording import counted
 from ..config import DataConfig, ModelConfig, RunConfig
-from ..generation import Sampler, generate
+from ..generation import generate
+from ..sampling import Sampler
 
 if TYPE_CHECKING:
     import gluonnlp
@@ -38,6 +39,7 @@ __all__ = [
     "saved_corpus",
     "saved_vocabulary",
     "try_plugin",
+    "unknown_ids",
     "use_threads",
 ]
 
@@ -116,7 +118,7 @@ def corpus_of(data: DataConfig, vocab: Optional[gluonnlp.Vocab] = None) -> Corpu
 
 
 def saved_corpus(folder: Path, data: DataConfig, state: Mapping[str, Any], vocab: Optional[gluonnlp.Vocab]) -> Corpus:
-    """The text that the run in `folder` was trained on, by the `state` of its checkpoint.
+    """The text that the model in `folder` was trained on, by the `state` of its checkpoint, or by its card.
 
     Raises
     ------
@@ -142,7 +144,7 @@ def saved_corpus(folder: Path, data: DataConfig, state: Mapping[str, Any], vocab
         size = "as long as then, with other symbols" if now == then else f"{counted(now, 'symbol')} now"
         if isinstance(then, int) and now != then:
             size += f", {then:,} then"
-        raise ValueError(f"the text {text.name} is not what it was when the run in {folder} began: {size}")
+        raise ValueError(f"the text {text.name} is not what it was when {folder} was trained: {size}")
     return text
 
 
@@ -245,25 +247,31 @@ def saved_vocabulary(checkpoint: Checkpoint) -> gluonnlp.Vocab:
     return vocabulary(tokens, UNKNOWN_TOKEN if UNKNOWN_TOKEN in tokens else None)
 
 
-def prefix_ids(vocab: gluonnlp.Vocab, unit: str, prefix: str, option: str = "prefix") -> list[int]:
+def prefix_ids(vocab: gluonnlp.Vocab, unit: str, prefix: str, option: Optional[str] = None) -> list[int]:
     """The ids of a prefix; for an empty one the most frequent symbol, after which most symbols can follow.
 
     Raises
     ------
     ValueError
-        If the prefix has unknown symbols, or none; the message begins with `option`.
+        If the prefix has unknown symbols, or none; the message begins with `option`, or else with the prefix.
     """
     from ..data.text import encode
 
     if not prefix:
         return [0 if vocab.unknown_token is None else 1]
+    option = option or f"prefix {prefix!r}"
     try:
         ids = encode(vocab, prefix, unit).tolist()
     except ValueError as error:
-        raise ValueError(f"{option} {prefix!r}: {error}{_terminal()}") from error
+        raise ValueError(f"{option}: {error}{_terminal()}") from error
     if not ids:
-        raise ValueError(f"{option} {prefix!r} has no {unit} in it")
+        raise ValueError(f"{option} has no {unit} in it")
     return ids
+
+
+def unknown_ids(vocab: gluonnlp.Vocab) -> list[int]:
+    """The ids that are never generated: that of the unknown token, which is no text."""
+    return [] if vocab.unknown_token is None else [vocab[vocab.unknown_token]]
 
 
 def generated(
@@ -280,8 +288,7 @@ def generated(
     from ..data.text import decode
 
     ids = prefix_ids(vocab, unit, prefix)
-    banned = [] if vocab.unknown_token is None else [vocab[vocab.unknown_token]]  # it is no text
-    added = generate(net, ids, length, sampler=sampler, rng=rng, banned=banned, ctx=ctx)
+    added = generate(net, ids, length, sampler=sampler, rng=rng, banned=unknown_ids(vocab), ctx=ctx)
     return decode(vocab, ids + added if prefix else added, unit)
 
 

@@ -227,7 +227,7 @@ def with_known_prefixes(run: RunConfig, vocab: gluonnlp.Vocab, replaceable: bool
     prefixes, lacking = run.train.sample_prefix.split("|"), []
     for prefix in prefixes:
         try:
-            prefix_ids(vocab, run.data.unit, prefix, "sample_prefix")
+            prefix_ids(vocab, run.data.unit, prefix, f"sample_prefix {prefix!r}")
         except ValueError:
             if not replaceable:
                 raise

@@ -14,7 +14,7 @@ from .._util.files import write_json_atomic
 from .._util.machine import machine, versions
 from .._util.wording import counted
 from ..config import RunConfig
-from ..generation import Sampler
+from ..sampling import Sampler
 from ..train.reports import EventWriter, append_metrics, append_row, curves, read_metrics
 from .console import ProgressLine, command, failed, log, one_line
 from .options import advice_in_flags, in_flags

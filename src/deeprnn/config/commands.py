@@ -8,7 +8,9 @@ from typing import Literal, Optional
 from .._util.checks import check_encoding
 from .fields import check_fields
 
-__all__ = ["EvaluateConfig", "GenerateConfig"]
+__all__ = ["EvaluateConfig", "ExportConfig", "GenerateConfig"]
+
+Runtime = Optional[Literal["mxnet", "onnx", "torch"]]
 
 
 @dataclass(frozen=True)
@@ -19,18 +21,43 @@ class GenerateConfig:
     ----------
     prefix
         Beginning of the text. By default the first symbol is predicted from the most frequent one, which is not shown.
+    prefix_file
+        Read the beginning of the text from this file, or from standard input if it is -.
     length
         Number of symbols to generate.
+    stop
+        End a text after these characters, if it comes to have them.
+    samples
+        Number of texts; they are generated together.
+    beam
+        Instead of sampling, search for the most probable text, keeping so many texts at each step; 0: sample.
     seed
-        Seed of the random numbers. By default every call gives another text.
+        Seed of the random numbers. By default every call gives another text. Several texts have seeds of their own, of
+        which this one is the first.
+    json
+        Write one JSON object with all texts instead of the text.
+    runtime
+        What computes (default: mxnet, or onnx for an .onnx file).
     """
 
     prefix: str = ""
+    prefix_file: Optional[str] = None
     length: int = 500
+    stop: Optional[str] = None
+    samples: int = 1
+    beam: int = 0
     seed: Optional[int] = None
+    json: bool = False
+    runtime: Runtime = None
 
     def __post_init__(self) -> None:
-        check_fields(self, length=1)
+        check_fields(self, length=1, samples=1)
+        if self.prefix and self.prefix_file:
+            raise ValueError(f"prefix={self.prefix!r} and prefix_file={self.prefix_file!r} exclude each other")
+        if self.stop == "":
+            raise ValueError("stop is empty: give at least one character")
+        if self.beam and self.samples > max(self.beam, 1):
+            raise ValueError(f"beam={self.beam} finds no more than {self.beam} texts, got samples={self.samples}")
 
 
 @dataclass(frozen=True)
@@ -46,14 +73,41 @@ class EvaluateConfig:
         for training.
     encoding
         Encoding of that text's file.
+    per_symbol
+        Also show the most surprising places of the text: where, what came, what was expected.
+    runtime
+        What computes (default: mxnet, or onnx for an .onnx file).
     """
 
     part: Optional[Literal["train", "valid", "test"]] = None
     corpus: Optional[str] = None
     encoding: str = "utf-8"
+    per_symbol: bool = False
+    runtime: Runtime = None
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_encoding("encoding", self.encoding)
         if self.part and self.corpus:
             raise ValueError(f"part={self.part} is of the run's own text; omit it with corpus={self.corpus}")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Exported model.
+
+    Parameters
+    ----------
+    format
+        symbol: for MXNet without this package; onnx: for onnxruntime and others; torch: for PyTorch, by deeprnn-torch.
+    out
+        Folder to write; must not exist.
+    """
+
+    format: Literal["symbol", "onnx", "torch", "all"] = "all"
+    out: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.out:
+            raise ValueError("out is missing: give the folder to write, out=FOLDER")

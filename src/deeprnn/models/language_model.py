@@ -148,8 +148,8 @@ class LanguageModel(AnyLength):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._vocab_size = check_size("vocab_size", vocab_size)
-        self._embedding_size = check_size("embedding_size", embedding_size, minimum=0)
+        self.vocab_size = check_size("vocab_size", vocab_size)
+        self.embedding_size = check_size("embedding_size", embedding_size, minimum=0)
         self._dtype = check_dtype(dtype)
         check_size("hidden_size", hidden_size)
         check_size("num_layers", num_layers)
@@ -167,7 +167,7 @@ class LanguageModel(AnyLength):
         elif any(deep.values()):
             raise ValueError(f"backend 'gluon' has no {', '.join(name for name, value in deep.items() if value)}")
         self.draws_random = dropout > 0 or zoneout > 0
-        self._tied = tied
+        self.tied = tied
         self._initializer = DepthScaled(activation, residual)
         with self.name_scope():
             self.stack = stack(
@@ -211,11 +211,11 @@ class LanguageModel(AnyLength):
 
     def hybrid_forward(self, F: Operators, ids: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         if self.embedding is None:
-            inputs = Kind(ids)(F.one_hot(classic(ids), depth=self._vocab_size, dtype=self._dtype))
+            inputs = Kind(ids)(F.one_hot(classic(ids), depth=self.vocab_size, dtype=self._dtype))
         else:
             inputs = self.embedding(ids)
-        if self._tied:
-            inputs = inputs * self._embedding_size**0.5
+        if self.tied:
+            inputs = inputs * self.embedding_size**0.5
         outputs, states = self.stack(inputs, states)
         return self.decoder(outputs), states
 

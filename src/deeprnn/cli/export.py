@@ -1,0 +1,68 @@
+"""`deeprnn export`: a trained network for use elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable
+
+from ..config import ExportConfig, RunConfig, select, spelled
+from .console import command, show
+from .runs import open_run, use_threads
+
+if TYPE_CHECKING:
+    from ..train.checkpoint import Checkpoint
+
+__all__ = ["build_export"]
+
+FIGURES = ("train_loss", "valid_loss", "test_loss", "epochs", "seconds")
+"""What the card tells of a run's summary."""
+
+
+def build_export(given: Mapping[str, Any]) -> Callable[[], int]:
+    """Check the arguments and load the network; the result writes the folder and says what is in it."""
+    config = select(ExportConfig, given)
+    folder = Path(given["run"])
+    use_threads(0)
+    from ..export import FORMATS, export
+
+    net, vocab, run, best = open_run(folder, given.get("plugin"))
+    assert config.out is not None
+    # What is wrong with the network or the folder is found before anything is written, and so is the user's to correct.
+    out = export(
+        net,
+        config.out,
+        FORMATS if config.format == "all" else [config.format],
+        vocabulary=vocab,
+        unit=run.data.unit,
+        training=trained_on(folder, run, best),
+    )
+
+    def work() -> int:
+        for path in sorted(out.iterdir()):
+            show(f"{path.stat().st_size:>12,}  {path}")
+        show("generate text: " + command("generate", str(out)))
+        return 0
+
+    return work
+
+
+def trained_on(folder: Path, run: RunConfig, best: Checkpoint) -> dict[str, Any]:
+    """What the card of a run tells: its command, its text, its losses in nats per symbol."""
+    name = Path(run.data.corpus).name  # where it is on this machine is nobody else's business
+    defaults, options = RunConfig().to_mapping(), {**run.to_mapping(), "corpus": name}
+    changed = {option: value for option, value in options.items() if option != "out" and value != defaults[option]}
+    place = best.position.to_mapping()
+    summary: dict[str, Any] = {}
+    if (folder / "summary.json").is_file():
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return {
+        "command": " ".join(["deeprnn train", *spelled(changed)]),
+        "corpus": name,
+        "corpus_sha256": best.state["corpus_sha256"],
+        **{key: place[key] for key in ("best_epoch", "best_loss") if best.best},
+        **{figure: summary[figure] for figure in FIGURES if figure in summary},
+        "data": {**asdict(run.data), "split": list(run.data.split), "corpus": name},
+    }

@@ -1,0 +1,112 @@
+"""What `generate` and `evaluate` work with: a run, an exported folder or an ONNX file, opened in a runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+from ..config import DataConfig, select
+from ..runtimes import Model, MXNetModel, ONNXModel, TorchModel
+from .runs import open_run
+
+if TYPE_CHECKING:
+    import gluonnlp
+
+__all__ = ["Opened", "open_model"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A language model that is ready to be called.
+
+    Attributes
+    ----------
+    model, vocab
+    unit
+        What a symbol is.
+    runtime
+        mxnet, onnx or torch.
+    data, state
+        The text that it was trained on, where that is recorded, and what is known of it: see `runs.saved_corpus`.
+    """
+
+    model: Model
+    vocab: gluonnlp.Vocab
+    unit: str
+    runtime: str
+    data: Optional[DataConfig] = None
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+
+def open_model(source: Path, runtime: Optional[str] = None, plugin: Optional[str] = None) -> Opened:
+    """Open a model.
+
+    Parameters
+    ----------
+    source
+        Folder of a run, exported folder, or .onnx file.
+    runtime : {'mxnet', 'onnx', 'torch'}, optional
+        What computes.
+    plugin
+        As for `open_run`.
+
+    Raises
+    ------
+    ValueError
+        If there is no model, or it is damaged, cannot run there, or lacks a vocabulary.
+    """
+    if source.is_dir() and not (source / "manifest.json").exists():
+        if runtime not in (None, "mxnet"):
+            raise ValueError(f"runtime={runtime!r} needs an exported folder: deeprnn export {source} --out FOLDER")
+        net, vocab, run, best = open_run(source, plugin)
+        return Opened(MXNetModel(net), vocab, run.data.unit, "mxnet", run.data, best.state)
+    if plugin:
+        raise ValueError(f"plugin {plugin} is not needed: {source} is no run, and holds no code")
+    if source.is_dir():
+        return _of_folder(source, runtime or "mxnet")
+    if not source.exists():
+        raise ValueError(f"{source} does not exist: give the folder of a run, an exported folder, or an .onnx file")
+    if runtime not in (None, "onnx"):
+        raise ValueError(f"runtime={runtime!r} cannot run the file {source}: give its whole exported folder")
+    model = ONNXModel(source, _threads())
+    about = {name: json.loads(model.metadata[name]) for name in ("vocab", "unit", "unk_token")}
+    return Opened(model, _vocabulary(about["vocab"], about["unk_token"]), about["unit"], "onnx")
+
+
+def _of_folder(path: Path, runtime: str) -> Opened:
+    from ..export import from_pretrained
+    from ..export.manifest import read_folder
+
+    folder = read_folder(path)
+    if "unit" not in folder.card:
+        raise ValueError(f"{path} is no language model with a vocabulary, but {folder.config['architectures'][0]}")
+    vocab = _vocabulary(folder.tokens, folder.card["unk_token"])
+    model: Model
+    if runtime == "onnx":
+        if "onnx" not in folder.formats:
+            raise ValueError(f"runtime='onnx' needs the format onnx, and {path} has {', '.join(folder.formats)}")
+        model = ONNXModel(path / folder.formats["onnx"]["files"][0], _threads())
+    elif runtime == "torch":
+        model = TorchModel(path, _threads())
+    else:
+        net, _ = from_pretrained(path)
+        net.hybridize(static_alloc=True, static_shape=True)
+        model = MXNetModel(net)
+    training: Mapping[str, Any] = folder.card.get("training", {})
+    data = select(DataConfig, training["data"]) if "data" in training else None
+    return Opened(model, vocab, folder.card["unit"], runtime, data, training)
+
+
+def _vocabulary(tokens: list[str], unknown: Optional[str]) -> gluonnlp.Vocab:
+    from ..data.text import vocabulary
+
+    return vocabulary(tokens, unknown)
+
+
+def _threads() -> int:
+    """As many as MXNet has; the other runtimes do not ask the environment."""
+    return int(os.environ["OMP_NUM_THREADS"])

@@ -1,0 +1,146 @@
+"""A network to an exported folder, and back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+from .._util.checks import check_choice
+from . import onnx, symbol
+from .architecture import Network, as_deeprnn, build, describe, is_language_model
+from .card import card
+from .extras import extra
+from .manifest import CARD, CONFIG, PARAMETERS, VOCABULARY, as_json, read_folder, whole_folder, write_manifest
+from .torch import load_parameters, parameters_of, read_safetensors
+
+if TYPE_CHECKING:
+    import gluonnlp
+
+__all__ = ["FORMATS", "export", "from_pretrained", "to_onnx", "to_symbol", "to_torch"]
+
+FORMATS = ("symbol", "onnx", "torch")
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+def export(
+    net: Network,
+    out: PathLike,
+    formats: Sequence[str] = FORMATS,
+    *,
+    vocabulary: Union[gluonnlp.Vocab, Sequence[str], None] = None,
+    unit: str = "char",
+    training: Optional[Mapping[str, Any]] = None,
+) -> Path:
+    """Write a network to a folder, which is there as a whole or not at all.
+
+    Parameters
+    ----------
+    net
+        A `LanguageModel`, `DeepRNN`, `DeepGRU` or `DeepLSTM`, initialized. A language model with MXNet's built-in
+        layers is written with this package's, whose parameters are the same.
+    out
+        The folder; must not exist.
+    formats
+        Any of 'symbol' (MXNet), 'onnx' and 'torch' (PyTorch). The last is ``model.safetensors``, which every folder
+        has.
+    vocabulary
+        Of a language model: its symbols, by their ids.
+    unit : {'char', 'word'}
+        What a symbol is.
+    training
+        What the network was trained on, for the card: plain values, see `card`.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a network that a format cannot express, a vocabulary that does not fit, a folder that exists, and a package
+        that is not installed. Nothing is written then.
+    """
+    net = as_deeprnn(net)
+    config = describe(net)
+    parameters = parameters_of(net)
+    for each in formats:
+        check_choice("formats", each, FORMATS)
+    about: dict[str, Any] = {}
+    tokens: Optional[list[str]] = None
+    if vocabulary is not None:
+        from ..data.text import UNKNOWN_TOKEN
+
+        tokens = list(getattr(vocabulary, "idx_to_token", vocabulary))
+        unknown = UNKNOWN_TOKEN if UNKNOWN_TOKEN in tokens else None
+        about = {"unit": unit, "unk_token": getattr(vocabulary, "unknown_token", unknown)}
+        if not is_language_model(config) or len(tokens) != config["vocab_size"]:
+            raise ValueError(
+                f"vocabulary has {len(tokens):,} symbols, and the network {config.get('vocab_size', 'none')}"
+            )
+    library = extra("safetensors.numpy", "hub")
+    with whole_folder(Path(out)) as folder:
+        if tokens is not None:
+            (folder / VOCABULARY).write_text(as_json({token: i for i, token in enumerate(tokens)}), encoding="utf-8")
+        (folder / PARAMETERS).write_bytes(library.save(parameters, metadata={"format": "pt"}))
+        written: dict[str, Any] = {}
+        for each in formats:
+            if each == "symbol":
+                written[each] = symbol.write_symbol(net, config, parameters, folder)
+            elif each == "onnx":
+                metadata = {} if tokens is None else {"vocab": tokens, **about}
+                written[each] = onnx.write_onnx(config, parameters, metadata, folder)
+            else:
+                written[each] = {"files": [PARAMETERS]}
+        if training:
+            about["training"] = dict(training)
+        (folder / CONFIG).write_text(as_json({"model_type": "deeprnn", **config, **about}), encoding="utf-8")
+        (folder / CARD).write_text(card(config, Path(out).name, parameters, written, training or {}), encoding="utf-8")
+        write_manifest(folder, config, written)
+    return Path(out)
+
+
+def to_symbol(net: Network, out: PathLike, **about: Any) -> Path:
+    """Write a network to a folder with MXNet's symbols in it; the arguments are those of `export`."""
+    return export(net, out, ["symbol"], **about)
+
+
+def to_onnx(net: Network, out: PathLike, **about: Any) -> Path:
+    """Write a network to a folder with an ONNX file in it; the arguments are those of `export`."""
+    return export(net, out, ["onnx"], **about)
+
+
+def to_torch(net: Network, out: PathLike, **about: Any) -> Path:
+    """Write a network to a folder for `deeprnn_torch`; the arguments are those of `export`."""
+    return export(net, out, ["torch"], **about)
+
+
+def from_pretrained(path: PathLike) -> tuple[Network, Optional[gluonnlp.Vocab]]:
+    """The network of an exported folder, and its vocabulary; None for layers alone.
+
+    Every file is checked against the manifest before anything is read, and none of them holds code.
+
+    Raises
+    ------
+    ValueError
+        If the folder is incomplete, damaged, of a later format or in itself inconsistent: with the file.
+
+    Examples
+    --------
+    >>> net, vocabulary = deeprnn.from_pretrained("models/ducks")
+    """
+    folder = read_folder(Path(path))
+    try:
+        net = build(folder.config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder.path / CONFIG} describes no network of this package: {error}") from error
+    file = folder.path / PARAMETERS
+    load_parameters(net, read_safetensors(file), str(file))
+    if "unit" not in folder.card:
+        return net, None
+    from ..data.text import vocabulary
+
+    return net, vocabulary(folder.tokens, folder.card["unk_token"])

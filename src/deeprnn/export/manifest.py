@@ -1,0 +1,203 @@
+"""An exported folder: what is in it, written whole or not at all, and checked before anything of it is read.
+
+::
+
+    manifest.json        every file with its size and SHA-256; inputs and outputs; the formats; the version
+    config.json          class, options and dtype of the network
+    vocab.json           symbol to id, of a language model
+    model.safetensors    the parameters under PyTorch's names
+    README.md            a card: what it is, what it was trained on, how to load it
+    model-symbol.json, model-0000.params, step-symbol.json      with the format symbol
+    model.onnx           with the format onnx
+
+Nothing in it is code, and nothing in it is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from .._util.files import sync_folder
+from .architecture import Config, is_language_model, state_shapes
+
+__all__ = ["FORMAT", "MANIFEST", "Folder", "interface", "read_folder", "whole_folder", "write_manifest"]
+
+FORMAT = 1
+"""Version of the layout of a folder."""
+
+MANIFEST = "manifest.json"
+CONFIG, VOCABULARY, PARAMETERS, CARD = "config.json", "vocab.json", "model.safetensors", "README.md"
+
+
+def interface(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Inputs and outputs of a network in every format, in order: name, shape, layout and dtype of each.
+
+    A size that may differ from call to call is a name.
+    """
+    steps, batch, dtype = "sequence_length", "batch_size", config["dtype"]
+    shapes = state_shapes(config)
+    states = [
+        [tensor(f"{name}{suffix}", (rows, batch, units), "LNC", dtype) for name, (rows, units) in shapes.items()]
+        for suffix in "0n"
+    ]
+    if is_language_model(config):
+        ids = tensor("ids", (steps, batch), "TN", "int64")
+        return [ids, *states[0]], [tensor("logits", (steps, batch, config["vocab_size"]), "TNC", dtype), *states[1]]
+    layout = config["layout"]
+    order = (steps, batch) if layout == "TNC" else (batch, steps)
+    units = shapes["h"][1] * (2 if config["bidirectional"] else 1)
+    lengths = [tensor("lengths", (batch,), "N", "int64")] if config["use_sequence_length"] else []
+    inputs = [tensor("input", (*order, config["input_size"]), layout, dtype), *states[0], *lengths]
+    return inputs, [tensor("output", (*order, units), layout, dtype), *states[1]]
+
+
+def tensor(name: str, shape: tuple[Any, ...], layout: str, dtype: str) -> dict[str, Any]:
+    """The description of an input or output."""
+    return {"name": name, "shape": list(shape), "layout": layout, "dtype": dtype}
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `out` at the end; after an error there is nothing.
+
+    Raises
+    ------
+    ValueError
+        If `out` exists, or cannot be made.
+    """
+    if out.exists() or out.is_symlink():
+        raise ValueError(f"out {out} exists already: choose another folder")
+    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        beside.mkdir(parents=True)
+    except OSError as error:
+        raise ValueError(f"out {out} cannot be made: {error.strerror}") from error
+    try:
+        yield beside
+        for path in beside.iterdir():
+            sync_folder(path)
+        sync_folder(beside)
+        os.rename(beside, out)
+        sync_folder(out.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_manifest(folder: Path, config: Config, formats: Mapping[str, Any]) -> None:
+    """Write the manifest of all files that are in `folder`."""
+    inputs, outputs = interface(config)
+    files = {
+        path.name: {"size": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.iterdir(), key=lambda path: path.name)
+    }
+    manifest = {
+        "format": FORMAT,
+        "version": __version__,
+        "inputs": inputs,
+        "outputs": outputs,
+        "formats": dict(formats),
+        "files": files,
+    }
+    (folder / MANIFEST).write_text(as_json(manifest), encoding="utf-8")
+
+
+def as_json(content: Any) -> str:
+    """Indented JSON, as all files of a folder have it."""
+    return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """An exported folder whose files have been checked.
+
+    Attributes
+    ----------
+    path
+    config
+        The network, see `architecture.describe`.
+    card
+        What ``config.json`` has besides: of a language model the ``unit`` and ``unk_token`` of its vocabulary, and what
+        it was trained on.
+    formats
+        The formats in it, with their files.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    card: dict[str, Any]
+    formats: dict[str, Any]
+
+    @property
+    def tokens(self) -> list[str]:
+        """The symbols of the vocabulary, by their ids.
+
+        Raises
+        ------
+        ValueError
+            If they do not fit the network.
+        """
+        ids = _json(self.path / VOCABULARY)
+        if sorted(ids.values()) != list(range(self.config["vocab_size"])):
+            raise ValueError(
+                f"{self.path / VOCABULARY} does not fit the network: {len(ids):,} symbols, and the embedding has "
+                f"{self.config['vocab_size']:,}"
+            )
+        return sorted(ids, key=ids.__getitem__)
+
+
+def read_folder(path: Path) -> Folder:
+    """Check an exported folder and read what it says about itself.
+
+    Raises
+    ------
+    ValueError
+        If it is none, if a file is missing or has changed since it was written, and for a later format.
+    """
+    manifest = _json(path / MANIFEST)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise ValueError(f"{path / MANIFEST} is not the manifest of an exported folder")
+    if manifest["format"] > FORMAT:
+        raise ValueError(
+            f"{path / MANIFEST} has format {manifest['format']}, written by deeprnn {manifest.get('version')}; this "
+            f"version, {__version__}, reads format {FORMAT}: install a later one"
+        )
+    for name, entry in manifest["files"].items():
+        file = path / name
+        if Path(name).name != name or not file.is_file():
+            raise ValueError(f"{file} is missing, and {MANIFEST} names it")
+        found = _sha256(file)
+        if found != entry["sha256"]:
+            raise ValueError(f"{file} is damaged: its SHA-256 should be {entry['sha256']} and is {found}")
+    config = _json(path / CONFIG)
+    own = {name: config.pop(name) for name in ("model_type", *OF_THE_CARD) if name in config}
+    return Folder(path, config, own, manifest["formats"])
+
+
+OF_THE_CARD = ("unit", "unk_token", "training")
+"""What ``config.json`` has besides the network."""
+
+
+def _json(path: Path) -> Any:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: is {path.parent} an exported folder?")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise ValueError(f"{path} is not JSON: {error}") from error
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()

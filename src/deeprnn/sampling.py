@@ -1,0 +1,186 @@
+"""Sampling: how the next symbols are chosen from a model's logits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Union
+
+import numpy as np
+
+from ._util.checks import check_size
+
+__all__ = ["Sampler", "repeat_lengths"]
+
+Ids = Union[Sequence[int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Sampling of the next symbol from a network's logits.
+
+    Parameters
+    ----------
+    temperature
+        Divides the logits. Below 1, probable symbols become more probable; above 1, less.
+    top_k
+        Sample from the top_k most probable symbols only; 0: from all.
+    top_p
+        Sample from the smallest set of most probable symbols with at least this total probability (nucleus sampling),
+        after top_k; 1: from all. At least one symbol is kept.
+    greedy
+        Take the most probable symbol instead of sampling; of equal ones, the one with the lowest id.
+    repetition_penalty
+        If a symbol would extend a repetition of earlier text, subtract this many nats from its logit for each symbol by
+        which the repetition exceeds repetition_length; 0: no penalty. Applied first, with greedy=True as well.
+    repetition_length
+        Length of a repetition, in symbols, that is not penalized.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that is out of range, by its name.
+
+    Notes
+    -----
+    Nucleus sampling: Holtzman et al. 2020. The penalty of Keskar et al. 2019 (arXiv:1909.05858) applies to every symbol
+    that has occurred before. That suits words, but of characters all have occurred. Here the length of the repetition
+    counts, as in the DRY sampler (p-e-w 2024, oobabooga/text-generation-webui #5677). Its penalty grows exponentially
+    with the length, for repetitions of few long tokens; a linear one is enough for many short symbols.
+
+    Examples
+    --------
+    >>> Sampler(temperature=0.8, top_p=0.9).choose(logits, np.random.default_rng(0))    # logits: (V,)
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    greedy: bool = False
+    repetition_penalty: float = 0.0
+    repetition_length: int = 10
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("temperature", self.temperature),
+            ("top_p", self.top_p),
+            ("repetition_penalty", self.repetition_penalty),
+        ):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"{name} must be a number, got {value!r}")
+        if not (0 < self.temperature < math.inf):
+            raise ValueError(
+                f"temperature must be above 0 and finite, got {self.temperature}; "
+                "greedy=True takes the most probable symbol"
+            )
+        check_size("top_k", self.top_k, minimum=0)
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if not 0 <= self.repetition_penalty < math.inf:
+            raise ValueError(f"repetition_penalty must be at least 0 and finite, got {self.repetition_penalty}")
+        check_size("repetition_length", self.repetition_length, minimum=0)
+
+    def probabilities(self, logits: np.ndarray, banned: Sequence[int] = (), text: Ids = ()) -> np.ndarray:
+        """The probability of each symbol, float64 of the shape of `logits`.
+
+        Parameters
+        ----------
+        logits
+            `(V,)`, or `(N, V)` for N texts.
+        banned
+            Ids with probability 0.
+        text
+            All ids so far, for the repetition penalty; `(N, symbols)` for N texts.
+
+        Raises
+        ------
+        ValueError
+            Unless the logits are rows of finite numbers.
+        """
+        weights = self._weights(logits, banned, text)
+        return weights / weights.sum(axis=-1, keepdims=True)
+
+    def _weights(self, logits: np.ndarray, banned: Sequence[int], text: Ids) -> np.ndarray:
+        """The probabilities before they are divided by their sum."""
+        logits = np.array(logits, dtype=np.float64)
+        if logits.ndim not in (1, 2) or not np.isfinite(logits).all():
+            raise ValueError(f"logits must be rows of finite numbers, got shape {logits.shape}: {logits}")
+        size = logits.shape[-1]
+        if self.repetition_penalty:
+            rows = zip(logits.reshape(-1, size), np.asarray(text).reshape(-1, np.shape(text)[-1]))
+            for row, so_far in rows:
+                beyond = repeat_lengths(so_far, size) - self.repetition_length
+                row -= self.repetition_penalty * np.maximum(beyond, 0)
+        logits[..., list(banned)] = -np.inf
+        if self.greedy:
+            return np.eye(size)[logits.argmax(axis=-1)]
+        with np.errstate(over="ignore"):  # an overflow to -inf gives probability 0, as it should
+            weights = np.exp((logits - logits.max(axis=-1, keepdims=True)) / self.temperature)
+        if self.top_p == 1 and not 0 < self.top_k < size:
+            return weights
+        order = np.argsort(-logits, axis=-1, kind="stable")  # ties by id
+        falling = np.take_along_axis(weights, order, axis=-1)
+        falling[..., self.top_k or size :] = 0
+        if self.top_p < 1:
+            share = np.cumsum(falling, axis=-1)
+            before = share - falling  # the share of those that are more probable
+            falling[before >= self.top_p * share[..., -1:]] = 0
+        np.put_along_axis(weights, order, falling, axis=-1)
+        return weights
+
+    def choose(
+        self,
+        logits: np.ndarray,
+        rng: np.random.Generator,
+        banned: Sequence[int] = (),
+        text: Ids = (),
+    ) -> int:
+        """The id of a symbol, drawn from `probabilities`; `logits` of shape `(V,)`."""
+        return int(self.draw(np.asarray(logits)[np.newaxis], [rng], banned, np.asarray(text)[np.newaxis])[0])
+
+    def draw(
+        self,
+        logits: np.ndarray,
+        rngs: Sequence[np.random.Generator],
+        banned: Sequence[int] = (),
+        text: Ids = (),
+    ) -> np.ndarray:
+        """The ids of N symbols, each drawn from its row of `probabilities` with one number of its own generator."""
+        shares = np.cumsum(self._weights(logits, banned, text), axis=-1)  # (N, V)
+        drawn = np.array([rng.random() for rng in rngs])
+        return (shares <= (drawn * shares[:, -1])[:, np.newaxis]).sum(axis=-1)
+
+
+def repeat_lengths(text: Ids, vocab_size: int) -> np.ndarray:
+    """For each symbol, the length of the longest repetition of earlier text that it would complete as the next symbol.
+
+    Parameters
+    ----------
+    text
+        The ids so far.
+    vocab_size
+        V.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64 of shape `(V,)`; 0 for a symbol that is not in `text`.
+
+    Examples
+    --------
+    After ``abcab``, ``c`` would complete a repetition of ``abc``, while ``a`` and ``b`` would only repeat themselves:
+
+    >>> repeat_lengths([0, 1, 2, 0, 1], 3)
+    array([1, 1, 3])
+    """
+    ids = np.asarray(text, dtype=np.int64)
+    lengths = np.zeros(vocab_size, dtype=np.int64)
+    ends = np.arange(len(ids))  # where the last `length - 1` symbols of the text occurred before
+    for length in range(1, len(ids) + 1):
+        lengths[ids[ends]] = length
+        ends = ends[ends >= length]
+        ends = ends[ids[ends - length] == ids[-length]]
+        if not len(ends):
+            break
+    return lengths

@@ -1,0 +1,255 @@
+"""`deeprnn export`, and what the commands do with what it wrote."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shlex
+import shutil
+from types import SimpleNamespace
+
+import pytest
+from commands import symbols
+
+import deeprnn
+from deeprnn.cli.main import main
+
+pytest.importorskip("safetensors", reason="pip install .[hub]")
+
+
+@pytest.fixture(scope="session")
+def exported(trained, tmp_path_factory):
+    """The run in every format, for tests that only read it."""
+    pytest.importorskip("onnx", reason="pip install .[onnx]")
+    pytest.importorskip("onnxruntime", reason="pip install .[onnx]")
+    folder = tmp_path_factory.mktemp("exported") / "ducks"
+    assert main(["export", str(trained), "--out", str(folder)]) == 0
+    return folder
+
+
+def said(capsys, *arguments):
+    assert main(list(arguments)) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    return shown.out
+
+
+def test_the_folder_says_what_the_model_was_trained_on(exported, trained):
+    training = json.loads((exported / "config.json").read_text())["training"]
+    summary = json.loads((trained / "summary.json").read_text())
+    assert training["corpus"] == "ducks.txt" and training["corpus_sha256"] == summary["corpus_sha256"]
+    assert training["test_loss"] == summary["test_loss"] and training["best_epoch"] == summary["best_epoch"]
+    assert training["command"].startswith("deeprnn train --corpus=ducks.txt --batch-size=8")
+    card = (exported / "README.md").read_text()
+    assert training["command"] in card and summary["corpus_sha256"] in card
+    assert str(trained.parent) not in card + (exported / "config.json").read_text()
+
+
+def test_a_format_alone(trained, tmp_path, capsys):
+    for name, files in (("symbol", {"step-symbol.json"}), ("torch", set())):
+        out = said(capsys, "export", str(trained), "--format", name, "--out", str(tmp_path / name))
+        assert "generate" in out and str(tmp_path / name) in out
+        written = {path.name for path in (tmp_path / name).iterdir()}
+        assert files <= written and "model.onnx" not in written
+        assert isinstance(deeprnn.from_pretrained(tmp_path / name)[0], deeprnn.LanguageModel)
+
+
+WAYS = ["", "--greedy", "--temperature 0.5 --top-k 5", "--top-p 0.8", "--repetition-penalty 0.5", "--beam 3"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_all_runtimes_write_the_same_text(trained, exported, capsys, way):
+    rest = ["--seed", "4", "--length", "80", "--prefix", "over ", *way.split()]
+    expected = said(capsys, "generate", str(trained), *rest)
+    assert expected.startswith("over ") and symbols(expected) == 5 + 80 + 1
+    for source in ([exported], [exported, "--runtime", "onnx"], [exported / "model.onnx"]):
+        assert said(capsys, "generate", *map(str, source), *rest) == expected
+
+
+def test_torch_writes_the_same_text(exported, trained, text, capsys):
+    pytest.importorskip("torch", reason="pip install .[torch]")
+    rest = ["--seed", "4", "--length", "80"]
+    expected = said(capsys, "generate", str(trained), *rest)
+    assert said(capsys, "generate", str(exported), "--runtime", "torch", *rest) == expected
+    measured = said(capsys, "evaluate", str(trained), "--corpus", text)
+    assert said(capsys, "evaluate", str(exported), "--corpus", text, "--runtime", "torch") == measured
+
+
+def test_all_runtimes_measure_the_same_loss(trained, exported, text, capsys):
+    expected = said(capsys, "evaluate", str(trained), "--corpus", text, "--per-symbol")
+    assert len(expected.splitlines()) == 1 + 1 + 20
+    for runtime in ("mxnet", "onnx"):
+        out = said(capsys, "evaluate", str(exported), "--corpus", text, "--per-symbol", "--runtime", runtime)
+        assert out == expected
+    # A file alone does not say how long a sequence was, and each begins with states of zeros.
+    out = said(capsys, "evaluate", str(exported / "model.onnx"), "--corpus", text)
+    assert float(out.split()[2]) == pytest.approx(float(expected.split()[2]), abs=0.05)
+
+
+def test_the_most_surprising_places_are_where_the_table_says(trained, tmp_path, capsys):
+    lines = ["over the hills and far away; 9 came back."] * 12
+    lines[5] = "over the hills and;far away; 9 came back."
+    (tmp_path / "odd.txt").write_text("\n".join(lines), encoding="utf-8")
+    table = said(capsys, "evaluate", str(trained), "--corpus", str(tmp_path / "odd.txt"), "--per-symbol").splitlines()[
+        1:
+    ]
+    assert table[0].split() == ["nats", "line", "column", "came", "expected", "after"]
+    losses = [float(row.split()[0]) for row in table[1:]]
+    assert losses == sorted(losses, reverse=True)
+    (odd,) = (row for row in table if r"\nover the hills and'" in row and "';'" in row)
+    assert odd.split()[1:4] == ["6", "19", "';'"]
+
+
+def test_an_exported_model_finds_its_text_again(exported, text, capsys, monkeypatch):
+    monkeypatch.chdir(os.path.dirname(text))
+    assert said(capsys, "evaluate", str(exported)).startswith("test loss ")
+    assert main(["evaluate", str(exported / "model.onnx")]) == 2
+    assert "does not say what it was trained on: give a text, --corpus PATH" in capsys.readouterr().err
+
+
+def test_several_texts(trained, capsys):
+    alone = said(capsys, "generate", str(trained), "--seed", "7", "--length", "30").rstrip("\n")
+    told = json.loads(
+        said(capsys, "generate", str(trained), "--seed", "7", "--length", "30", "--samples", "3", "--json")
+    )
+    texts = [sample["text"] for sample in told["samples"]]
+    assert texts[0] == alone and len(set(texts)) == 3 and told["seed"] == 7 and told["runtime"] == "mxnet"
+    shown = said(capsys, "generate", str(trained), "--seed", "7", "--length", "30", "--samples", "3")
+    assert shown == "\n\n".join(texts) + "\n"
+
+
+def test_a_beam_gives_several_texts_the_best_first(trained, capsys):
+    told = json.loads(
+        said(capsys, "generate", str(trained), "--beam", "4", "--samples", "4", "--length", "12", "--json")
+    )
+    texts = [sample["text"] for sample in told["samples"]]
+    assert len(set(texts)) == 4 and all(symbols(text) == 12 for text in texts) and told["seed"] is None
+    best = said(capsys, "generate", str(trained), "--beam", "4", "--length", "12")
+    assert best == texts[0] + "\n"
+
+
+def test_a_text_stops(trained, capsys):
+    whole = said(capsys, "generate", str(trained), "--seed", "2", "--length", "200")
+    end = whole[40:42]
+    cut = said(capsys, "generate", str(trained), "--seed", "2", "--length", "200", "--stop", end)
+    assert cut == whole[: whole.index(end) + len(end)] + "\n"
+    told = json.loads(
+        said(
+            capsys,
+            "generate",
+            str(trained),
+            "--seed",
+            "2",
+            "--length",
+            "200",
+            "--stop",
+            end,
+            "--json",
+            "--samples",
+            "2",
+        )
+    )
+    assert told["samples"][0] == {"text": cut[:-1], "stopped": True}
+
+
+def test_the_prefix_is_not_searched_for_the_stop(trained, capsys):
+    text = said(capsys, "generate", str(trained), "--prefix", "over", "--stop", "over", "--length", "5", "--seed", "1")
+    assert len(text) > 5
+
+
+def test_a_prefix_from_a_file_and_from_standard_input(trained, tmp_path, capsys, monkeypatch):
+    rest = ["--seed", "1", "--length", "20"]
+    expected = said(capsys, "generate", str(trained), "--prefix", "over the", *rest)
+    (tmp_path / "prefix.txt").write_text("over the\n")
+    assert said(capsys, "generate", str(trained), "--prefix-file", str(tmp_path / "prefix.txt"), *rest) == expected
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"over the\n")))
+    assert said(capsys, "generate", str(trained), "--prefix-file", "-", *rest) == expected
+
+
+def test_text_is_shown_as_it_is_made(trained, monkeypatch):
+    shown = []
+    monkeypatch.setattr("builtins.print", lambda *words, **_: shown.append("".join(words)))
+    assert main(["generate", str(trained), "--length", "25", "--prefix", "o"]) == 0
+    assert len(shown) == 1 + 25 + 1 and shown[0] == "o"
+
+
+def test_words_have_spaces_between_them():
+    import gluonnlp
+
+    from deeprnn.cli.generate import Text
+    from deeprnn.data.text import decode
+
+    vocab = gluonnlp.Vocab({"over": 4, "hills": 3, "\n": 2, "far": 1}, unknown_token=None, padding_token=None)
+    ids = [vocab[token] for token in ("over", "hills", "\n", "far", "far", "\n", "\n", "over")]
+    text = Text(vocab, "word", ids[:1], "")
+    assert text.text + "".join(text.add(symbol) for symbol in ids[1:]) == decode(vocab, ids, "word") == text.text
+    text = Text(vocab, "word", ids[:1], "ill")
+    assert (text.add(ids[1]), text.add(ids[2]), text.text) == (" hill", "", "over hill")
+
+
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ("export trained", "--out is missing: give the folder to write, --out FOLDER"),
+        ("export trained --out ducks", "--out ducks exists already: choose another folder"),
+        ("export trained --out file/new", "--out file/new cannot be made: Not a directory"),
+        ("export trained --out new --format tflite", "--format must be one of 'symbol', 'onnx', 'torch', 'all'"),
+        ("export nothing --out new", "nothing is not the folder of a run"),
+        ("export ducks --out new", "ducks/checkpoints has no checkpoint"),
+        ("generate lacking", "lacking/model.onnx is missing, and manifest.json names it"),
+        ("generate changed", "changed/model.safetensors is damaged: its SHA-256 should be"),
+        ("generate later", "later/manifest.json has format 2, written by deeprnn "),
+        ("generate ducks --runtime tensorrt", "--runtime must be one of 'mxnet', 'onnx', 'torch', got 'tensorrt'"),
+        ("generate trained --runtime onnx", "--runtime onnx needs an exported folder: deeprnn export trained"),
+        ("generate symbol --runtime onnx", "--runtime onnx needs the format onnx, and symbol has symbol"),
+        ("generate ducks/model.onnx --runtime mxnet", "--runtime mxnet cannot run the file ducks/model.onnx"),
+        ("generate file", "file is not an ONNX file that onnxruntime can load: "),
+        ("generate foreign.onnx", "foreign.onnx is not a language model that deeprnn exported with its vocabulary"),
+        ("generate layer", "layer is no language model with a vocabulary, but DeepRNN"),
+        ("generate ducks --plugin mgu.py", "--plugin mgu.py is not needed: ducks is no run, and holds no code"),
+        ("generate ducks --samples 0", "--samples must be at least 1, got 0"),
+        ("generate ducks --beam -1", "--beam must be at least 0, got -1"),
+        ("generate ducks --beam 2 --samples 3", "--beam 2 finds no more than 2 texts, got --samples 3"),
+        ("generate ducks --beam 2 --top-k 3", "--beam 2 takes the most probable text, so leave out temperature"),
+        ("generate ducks --stop ''", "--stop is empty: give at least one character"),
+        ("generate ducks --prefix a --prefix-file file", "--prefix a and --prefix-file file exclude each other"),
+        ("generate ducks --prefix-file none", "none: No such file or directory"),
+        ("generate ducks --prefix-file latin", "--prefix-file latin is not UTF-8"),
+        ("generate ducks --prefix-file unknown", "--prefix-file: not in the vocabulary of 36 symbols: 'Z' (U+005A)"),
+    ],
+)
+def test_bad_commands(exported, trained, tmp_path, monkeypatch, capsys, line, expected):
+    import mxnet as mx
+    import onnx
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("ducks", "lacking", "changed", "later"):
+        shutil.copytree(exported, name)
+    (tmp_path / "lacking" / "model.onnx").unlink()
+    with open("changed/model.safetensors", "ab") as file:
+        file.write(b"?")
+    manifest = (tmp_path / "later" / "manifest.json").read_text().replace('"format": 1', '"format": 2')
+    (tmp_path / "later" / "manifest.json").write_text(manifest)
+    (tmp_path / "trained").symlink_to(trained)
+    for name, content in (("file", b"none"), ("latin", b"caf\xe9"), ("unknown", b"Z")):
+        (tmp_path / name).write_bytes(content)
+    if "symbol" in line:
+        net, vocabulary = deeprnn.from_pretrained("ducks")
+        deeprnn.export.to_symbol(net, "symbol", vocabulary=vocabulary)
+    if "layer" in line:
+        layer = deeprnn.DeepRNN(2, input_size=2)
+        layer.initialize(mx.init.Zero())
+        deeprnn.export.to_torch(layer, "layer")
+    value = onnx.helper.make_tensor_value_info("x", 1, [1])
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    result = onnx.helper.make_tensor_value_info("y", 1, [1])
+    graph = onnx.helper.make_graph([node], "g", [value], [result])
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), "foreign.onnx")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(shlex.split(line)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"deeprnn: error: {expected}"), error
+    assert error.count("\n") == 1 and error.endswith("\n")
+    assert sorted(tmp_path.rglob("*")) == before

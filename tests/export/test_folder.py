@@ -1,0 +1,213 @@
+"""The folder: whole or not there, checked before it is read, and one line for whatever is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from networks import TOKENS, layers, model
+
+import deeprnn
+from deeprnn import export
+from deeprnn.export import folder as module
+
+pytest.importorskip("safetensors", reason="pip install .[hub]")
+
+
+@pytest.fixture
+def written(tmp_path):
+    about = {"corpus": "ducks.txt", "corpus_sha256": "ab" * 32, "valid_loss": 1.25, "command": "deeprnn train"}
+    net = model("lstm", embedding_size=3)
+    return export.export(net, tmp_path / "ducks", ["symbol", "torch"], vocabulary=TOKENS, training=about)
+
+
+def content(folder, name):
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def test_the_manifest_names_every_file_with_its_hash(written):
+    manifest = content(written, "manifest.json")
+    assert set(manifest["files"]) == {path.name for path in written.iterdir()} - {"manifest.json"}
+    for name, entry in manifest["files"].items():
+        data = (written / name).read_bytes()
+        assert entry == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    assert manifest["version"] == deeprnn.__version__ and set(manifest["formats"]) == {"symbol", "torch"}
+    assert [each["name"] for each in manifest["inputs"]] == ["ids", "h0", "c0"]
+    assert manifest["inputs"][0] == {
+        "name": "ids",
+        "shape": ["sequence_length", "batch_size"],
+        "layout": "TN",
+        "dtype": "int64",
+    }
+    assert [each["name"] for each in manifest["outputs"]] == ["logits", "hn", "cn"]
+    assert manifest["outputs"][1]["shape"] == [2, "batch_size", 4]
+
+
+def test_the_files_that_the_hub_knows(written):
+    config = content(written, "config.json")
+    assert config["architectures"] == ["LanguageModel"] and config["model_type"] == "deeprnn"
+    assert config["dtype"] == "float32" and config["unit"] == "char" and config["unk_token"] == "<unk>"
+    assert content(written, "vocab.json") == {token: i for i, token in enumerate(TOKENS)}
+    card = (written / "README.md").read_text(encoding="utf-8")
+    for told in ("license:", "ducks.txt", "ab" * 32, "1.2500", "deeprnn train", "from_pretrained"):
+        assert told in card
+
+
+def test_a_layer_alone_has_no_vocabulary(tmp_path):
+    folder = export.to_torch(layers("gru", bidirectional=True, use_sequence_length=True), tmp_path / "layer")
+    assert not (folder / "vocab.json").exists()
+    net, vocabulary = deeprnn.from_pretrained(folder)
+    assert vocabulary is None and net.use_sequence_length
+    assert [each["name"] for each in content(folder, "manifest.json")["inputs"]] == ["input", "h0", "lengths"]
+
+
+@pytest.mark.parametrize("formats", [["symbol"], ["onnx"], ["torch"]], ids=lambda formats: formats[0])
+def test_sizes(formats, tmp_path):
+    if formats == ["onnx"]:
+        pytest.importorskip("onnx", reason="pip install .[onnx]")
+    net = deeprnn.LanguageModel(100, 128, 2, cell="lstm", embedding_size=64, layer_norm=True)
+    net.initialize()
+    folder = export.export(net, tmp_path / "model", formats)
+    size = 4 * sum(parameter.data().size for parameter in net.collect_params().values())
+    files = content(folder, "manifest.json")["formats"][formats[0]]["files"]
+    total = sum((folder / name).stat().st_size for name in files)
+    assert size <= total <= 1.05 * size + 200_000
+
+
+def damage(name, change):
+    def damaged(folder):
+        path = folder / name
+        path.write_bytes(change(path.read_bytes()))
+
+    return damaged
+
+
+def resealed(name, change):
+    """Change a file and the manifest with it, as somebody would who writes folders by hand."""
+
+    def damaged(folder):
+        damage(name, change)(folder)
+        manifest = content(folder, "manifest.json")
+        manifest["files"][name]["sha256"] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    return damaged
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing, and manifest.json names it"),
+        (lambda f: (f / "manifest.json").unlink(), "manifest.json is missing: is .*ducks an exported folder?"),
+        (
+            damage("model.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1])),
+            "model.safetensors is damaged: its SHA-256 should be",
+        ),
+        (damage("model-0000.params", lambda b: b + b"?"), "model-0000.params is damaged: its SHA-256 should be"),
+        (damage("manifest.json", lambda b: b[:-3]), "manifest.json is not JSON"),
+        (damage("manifest.json", lambda b: b"[]"), "manifest.json is not the manifest of an exported folder"),
+        (
+            damage("manifest.json", lambda b: b.replace(b'"format": 1', b'"format": 2')),
+            r"manifest.json has format 2, written by deeprnn [\d.]+; .* reads format 1: install a later one",
+        ),
+        (
+            damage("manifest.json", lambda b: b.replace(b'"vocab.json": {', b'"../vocab.json": {')),
+            "vocab.json is missing, and manifest.json names it",
+        ),
+        (
+            resealed("vocab.json", lambda b: b.replace(b',\n "f": 6', b"")),
+            "vocab.json does not fit the network: 6 symbols, and the embedding has 7",
+        ),
+        (
+            resealed("config.json", lambda b: b.replace(b'"hidden_size": 4', b'"hidden_size": 5')),
+            r"model.safetensors: stack.weight_ih_l0 must have shape \(20, 3\), got \(16, 3\)",
+        ),
+        (
+            resealed("config.json", lambda b: b.replace(b"LanguageModel", b"Transformer")),
+            "config.json describes no network of this package: architectures must be one of .*, got 'Transformer'",
+        ),
+        (
+            resealed("config.json", lambda b: b.replace(b'"tied"', b'"tide"')),
+            "config.json describes no network of this package: .*'tide'",
+        ),
+        (resealed("model.safetensors", lambda b: b[:50]), "model.safetensors is not a safetensors file"),
+    ],
+)
+def test_a_folder_that_is_not_as_it_was(written, change, message):
+    change(written)
+    with pytest.raises(ValueError, match=message) as refused:
+        deeprnn.from_pretrained(written)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_folder_that_exists_is_left_alone(written, tmp_path):
+    before = sorted(written.iterdir())
+    with pytest.raises(ValueError, match=r"out .*ducks exists already: choose another folder"):
+        export.to_torch(model(), written)
+    assert sorted(written.iterdir()) == before and list(tmp_path.iterdir()) == [written]
+
+
+def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "write_manifest", full)
+    with pytest.raises(OSError):
+        export.to_torch(model(), tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "net, options, message",
+    [
+        (lambda: object(), {}, "net must be a LanguageModel, DeepRNN, DeepGRU or DeepLSTM, got object"),
+        (lambda: deeprnn.DeepRNN(4), {}, "net does not know its input_size yet"),
+        (lambda: deeprnn.DeepRNN(4, input_size=3), {}, "net has no parameters yet: initialize it"),
+        (model, {"vocabulary": TOKENS[:-1]}, "vocabulary has 6 symbols, and the network 7"),
+        (model, {"formats": ["tflite"]}, "formats must be one of 'symbol', 'onnx', 'torch', got 'tflite'"),
+    ],
+)
+def test_what_cannot_be_exported(net, options, message, tmp_path):
+    with pytest.raises((ValueError, TypeError), match=message):
+        export.export(net(), tmp_path / "model", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cell_of_ones_own_is_refused_by_name(tmp_path):
+    class Leaky(deeprnn.RecurrentCell):
+        def step(self, F, projected, states, params):
+            return [projected + self.dense(F, states[0], "h2h", params)]
+
+    stack = deeprnn.RecurrentStack(lambda **options: Leaky(4, **options), input_size=3)
+    stack.initialize()
+    with pytest.raises(ValueError, match="layers of Leaky, a cell of your own, cannot be exported to a folder"):
+        export.to_onnx(stack, tmp_path / "model")
+
+
+@pytest.mark.parametrize("package, name", [("safetensors", "hub"), ("onnx", "onnx")])
+def test_a_package_that_is_missing_is_named_with_what_to_install(package, name, tmp_path, monkeypatch):
+    def missing(module):
+        if module.startswith(package):
+            raise ModuleNotFoundError(f"No module named {module!r}")
+        return original(module)
+
+    from deeprnn.export import extras
+
+    original = extras.import_module
+    monkeypatch.setattr(extras, "import_module", missing)
+    with pytest.raises(ValueError, match=rf"{package} is not installed: pip install 'deeprnn\[{name}\]'"):
+        export.to_onnx(model(), tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_arrays_that_are_not_contiguous_are_written_as_they_are(tmp_path):
+    """safetensors writes the memory of an array, whatever its strides."""
+    from deeprnn.export.torch import parameters_of, read_safetensors
+
+    net = model("lstm", embedding_size=3)
+    folder = export.to_torch(net, tmp_path / "model")
+    arrays = read_safetensors(folder / "model.safetensors")
+    for name, array in parameters_of(net).items():
+        assert array.flags.c_contiguous and np.array_equal(arrays[name], array)
