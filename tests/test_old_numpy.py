@@ -44,7 +44,7 @@ def printed(program: str) -> str:
 def test_the_users_numpy_is_the_same_with_the_same_names():
     # What numpy loads when it is asked for, mxnet asks for as well.
     program = """
-import numpy, numpy.fft, numpy.random, numpy.testing
+import numpy, numpy.fft, numpy.random, numpy.testing, numpy.typing
 before = dict(vars(numpy))
 import deeprnn, mxnet
 assert sys.modules["numpy"] is numpy

@@ -492,7 +492,7 @@ def test_the_lock_answers_every_requirement() -> None:
     groups = [setup["options"]["install_requires"]]
     groups += [setup["options.extras_require"][extra] for extra in ("test", "dev", "tensorboard")]
     lines = [line for group in groups for line in group.splitlines() if line and not line.startswith("#")]
-    wanted = {re.match(r"[\w.-]+", line)[0].lower() for line in lines}
+    wanted = {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in lines}
     assert wanted <= {re.split(r"[\[=]", requirement)[0] for requirement in locked()}
 
 

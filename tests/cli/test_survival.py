@@ -40,7 +40,18 @@ def outcome(folder):
 
 
 def samples(shown):
-    return [line for line in shown.out.splitlines() if line.startswith("    ")]
+    """The texts that were generated, below the reports of their epochs; the configuration is above these."""
+    return [line for line in shown.out.partition("\nepoch ")[2].splitlines() if line.startswith("    ")]
+
+
+@pytest.fixture(autouse=True)
+def signals_as_usual():
+    """Whoever runs the tests in the background may have had some ignored."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -236,7 +247,7 @@ def test_the_text_may_change_while_a_run_trains_but_not_before_it_is_resumed(tra
         copy.write_text(other, encoding="utf-8")
         code, shown = train("--corpus", str(copy), "--resume")
         assert code == 2
-        began = f"deeprnn: error: the text copy.txt is not what it was when the run in {tmp_path / 'run'} began: "
+        began = f"deeprnn: error: the text copy.txt is not what it was when {tmp_path / 'run'} was trained: "
         assert shown.err.startswith(began) and difference in shown.err
 
 

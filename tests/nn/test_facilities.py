@@ -22,6 +22,8 @@ from deeprnn import DeepGRU, DeepLSTM, DeepRNN, LanguageModel
 from deeprnn.nn import native
 from deeprnn.testing import distance, randomize
 from deeprnn.train import checkpoint
+from deeprnn.train.position import Position
+from deeprnn.train.saving import Checkpoints
 
 T, N, C, H = 5, 4, 8, 8
 PAIRS = {"rnn": (DeepRNN, rnn.RNN), "gru": (DeepGRU, rnn.GRU), "lstm": (DeepLSTM, rnn.LSTM)}
@@ -385,6 +387,7 @@ def test_runs_with_the_old_names_are_read_as_they_are(kind: str, tmp_path: Any) 
         total = old(drawn(T, N, C)).sum()
     total.backward()
     nets[0][1].step(1)
-    checkpoint.save(tmp_path, "last", *nets[0], dict.fromkeys(checkpoint.STATE, 0))
-    checkpoint.load(tmp_path, "last").restore(*nets[1])
+    state = {key: kind() for key, kind in checkpoint.STATE.items()}
+    Checkpoints(tmp_path).save(*nets[0], Position(), state)
+    checkpoint.load(tmp_path).restore(*nets[1])
     assert np.array_equal(new(drawn(T, N, C)).asnumpy(), old(drawn(T, N, C)).asnumpy())
