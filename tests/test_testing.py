@@ -48,10 +48,11 @@ def test_elman(dtype: str, layers: int, length: int, batch_size: int, activation
         if hybridized:
             ours.hybridize(**STATIC)
         layers_of_ours.append((natively, ours))
-    expected = testing.run(theirs, inputs, states, trainer_steps=10)
+    steps = 10 if layers * length < 100 else 2  # the unfused cells of the oracle take their time
+    expected = testing.run(theirs, inputs, states, trainer_steps=steps)
     for natively, ours in layers_of_ours:
         with native.switched(natively):
-            assert not differences(testing.run(ours, inputs, states, trainer_steps=10), expected, dtype)
+            assert not differences(testing.run(ours, inputs, states, trainer_steps=steps), expected, dtype)
 
 
 # Every pair of options, of all three layers. What belongs together is one factor, so that any choice is a valid one.
