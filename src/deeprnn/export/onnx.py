@@ -75,8 +75,8 @@ def write_onnx(config: Config, parameters: Parameters, vocab: Mapping[str, Any],
         producer_name="deeprnn",
         producer_version=__version__,
     )
-    told = {"deeprnn": __version__, "config": json.dumps(dict(config)), **{k: json.dumps(v) for k, v in vocab.items()}}
-    onnx.helper.set_model_props(proto, told)
+    metadata = {name: json.dumps(value) for name, value in {"config": dict(config), **vocab}.items()}
+    onnx.helper.set_model_props(proto, {"deeprnn": __version__, **metadata})
     files = list(FILES)
     if sum(array.nbytes for array in parameters.values()) > EXTERNAL_ABOVE:
         files.append(f"{FILES[0]}.data")
