@@ -6,7 +6,8 @@ static_alloc and static_shape; each is measured in a process of its own, its mem
 
     python benchmarks/first_call_and_memory.py [--json FILE] [--cells rnn gru lstm] [--rounds 5]
 
-Exit code 1 if a target is missed: memory at most 1.4 times the built-in layer's, the first call at most 2 s.
+Exit code 1 if a target is missed: memory at most 0.6 (gated cells: 0.8) times the built-in layer's, the first call at
+most 0.5 s.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tools.bench import cost, measure
 from tools.contestants import WORKS, Case
 from tools.tables import terminal_table
 
-MEMORY, FIRST_CALL = 1.4, 2.0
+MEMORY, FIRST_CALL = {"rnn": 0.6, "gru": 0.8, "lstm": 0.8}, 0.5
 """The targets: times the built-in layer's peak, and seconds."""
 
 BOTH = ("deeprnn", "gluon")
@@ -67,8 +68,9 @@ def missed(records: list[dict[str, Any]]) -> list[str]:
     """What is above its target."""
     lines = []
     for r in records:
-        if r["memory_ratio"] is not None and r["memory_ratio"] > MEMORY:
-            lines.append(f"{r['cell']}: memory is {r['memory_ratio']:.2f} times the built-in layer's, above {MEMORY}")
+        most = MEMORY[r["cell"]]
+        if r["memory_ratio"] is not None and r["memory_ratio"] > most:
+            lines.append(f"{r['cell']}: memory is {r['memory_ratio']:.2f} times the built-in layer's, above {most}")
         if r["first_call"]["deeprnn"] > FIRST_CALL:
             lines.append(f"{r['cell']}: the first call takes {r['first_call']['deeprnn']:.2f} s, above {FIRST_CALL} s")
     return lines
