@@ -136,7 +136,7 @@ def _label_ends(axes: Any, ends: Mapping[int, float], depths: Sequence[int]) -> 
             label,
             layer_count(layers),
             color=colour,
-            weight=600,
+            weight="semibold",
             va="center",
             transform=frame,
         )
