@@ -56,19 +56,23 @@ def found() -> list[str]:
 
 def try_all(pythons: Sequence[str], processes: int, file: Optional[Path]) -> int:
     """Try each Python; 1 if anything fails on one of them."""
-    rows = [tried(python, processes, file) for python in pythons]
+    with tempfile.TemporaryDirectory() as scratch:
+        # As it is now: each row goes into the record, which the pages' tables are compared with.
+        checkout = Path(scratch) / "checkout"
+        shutil.copytree(ROOT, checkout, symlinks=True, ignore=NOT_COPIED)
+        rows = [tried(python, checkout, processes, file) for python in pythons]
     failed = [row["python"] for row in rows if not row["whole"]]
     if failed:
         print(f"failed on {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def tried(python: str, processes: int, file: Optional[Path]) -> dict[str, Any]:
+def tried(python: str, checkout: Path, processes: int, file: Optional[Path]) -> dict[str, Any]:
     """Set up, run the tests, train; the row of the table, which is written into the record."""
     environment = {**os.environ, "DEEPRNN_PYTHON": python, "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as scratch:
         project = Path(scratch) / "deeprnn"
-        shutil.copytree(ROOT, project, symlinks=True, ignore=NOT_COPIED)
+        shutil.copytree(checkout, project, symlinks=True)
 
         def call(*command: str) -> tuple[str, float]:
             """Output and seconds; what is on stderr is passed on."""
@@ -86,8 +90,6 @@ def tried(python: str, processes: int, file: Optional[Path]) -> dict[str, Any]:
         metrics = project / "run" / "metrics.jsonl"
         epochs = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
         row["losses"] = [[epoch["train_loss"], epoch["valid_loss"]] for epoch in epochs]
-        if file:
-            write(file, row)
         output, row["test_seconds"] = call(inside, "-m", "pytest", "-n", str(processes))
     last = output.splitlines()[-1] if output.strip() else ""
     row.update((kind, int(count)) for count, kind in re.findall(r"(\d+) (passed|failed|errors?|skipped)", last))
