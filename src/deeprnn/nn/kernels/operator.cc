@@ -8,6 +8,9 @@
 //
 // with the attributes cell (tanh, relu, gru, lstm), hidden_size, projection_size, reverse, lengths, save, clip_min,
 // clip_max, clip_nan. A backward pass is handed the gradients of all outputs, all inputs and all outputs.
+//
+// Everything that MXNet asks of an operator is in this one file, so that no other knows of MXNet: attributes, memory,
+// shapes, types, calls. That makes it long.
 
 #include <cstdio>
 #include <cstdlib>
