@@ -269,7 +269,7 @@ def _counts(codes: np.ndarray, symbols: Sequence[str]) -> dict[str, int]:
     counts = np.zeros(len(symbols), dtype=np.int64)
     for chunk in _chunks(codes):
         counts += np.bincount(chunk, minlength=len(symbols))
-    return {symbols[code]: int(counts[code]) for code in counts.nonzero()[0]}
+    return {symbol: count for symbol, count in zip(symbols, counts.tolist()) if count}
 
 
 def _sha256(text: str) -> str:
