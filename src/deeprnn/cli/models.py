@@ -78,7 +78,7 @@ def open_model(source: Path, runtime: Optional[str] = None, plugin: Optional[str
 
 
 def _of_folder(path: Path, runtime: str) -> Opened:
-    from ..export import from_pretrained
+    from ..export.folder import network_of
     from ..export.manifest import read_folder
 
     folder = read_folder(path)
@@ -93,7 +93,7 @@ def _of_folder(path: Path, runtime: str) -> Opened:
     elif runtime == "torch":
         model = TorchModel(path, _threads())
     else:
-        net, _ = from_pretrained(path)
+        net = network_of(folder)
         net.hybridize(static_alloc=True, static_shape=True)
         model = MXNetModel(net)
     training: Mapping[str, Any] = folder.card.get("training", {})

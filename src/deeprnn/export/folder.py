@@ -12,13 +12,13 @@ from . import onnx, symbol
 from .architecture import Network, as_deeprnn, build, describe, is_language_model
 from .card import card
 from .extras import extra
-from .manifest import CARD, CONFIG, PARAMETERS, VOCABULARY, as_json, read_folder, whole_folder, write_manifest
+from .manifest import CARD, CONFIG, PARAMETERS, VOCABULARY, Folder, as_json, read_folder, whole_folder, write_manifest
 from .torch import load_parameters, parameters_of, read_safetensors
 
 if TYPE_CHECKING:
     import gluonnlp
 
-__all__ = ["FORMATS", "export", "from_pretrained", "to_onnx", "to_symbol", "to_torch"]
+__all__ = ["FORMATS", "export", "from_pretrained", "network_of", "to_onnx", "to_symbol", "to_torch"]
 
 FORMATS = ("symbol", "onnx", "torch")
 
@@ -133,14 +133,20 @@ def from_pretrained(path: PathLike) -> tuple[Network, Optional[gluonnlp.Vocab]]:
     >>> net, vocabulary = deeprnn.from_pretrained("models/ducks")
     """
     folder = read_folder(Path(path))
+    net = network_of(folder)
+    if "unit" not in folder.card:
+        return net, None
+    from ..data.text import vocabulary
+
+    return net, vocabulary(folder.tokens, folder.card["unk_token"])
+
+
+def network_of(folder: Folder) -> Network:
+    """The network of a folder whose files have been checked; raises ValueError if they do not fit together."""
     try:
         net = build(folder.config)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder.path / CONFIG} describes no network of this package: {error}") from error
     file = folder.path / PARAMETERS
     load_parameters(net, read_safetensors(file), str(file))
-    if "unit" not in folder.card:
-        return net, None
-    from ..data.text import vocabulary
-
-    return net, vocabulary(folder.tokens, folder.card["unk_token"])
+    return net
