@@ -25,15 +25,6 @@ TEXT = "the cat sat on the mat\nand the dog sat on the log\n" * 20
 SOURCES = str(Path(deeprnn.__file__).parents[1])
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(name: str, data: bytes) -> str:
-        (tmp_path / name).write_bytes(data)
-        return str(tmp_path / name)
-
-    return write
-
-
 def zipped(*members, **options) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

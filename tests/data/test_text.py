@@ -46,17 +46,6 @@ def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
     return message
 
 
-@pytest.fixture
-def write(tmp_path):
-    """Write bytes to a file of that name; gives its path as a string."""
-
-    def write(name: str, data: bytes) -> str:
-        (tmp_path / name).write_bytes(data)
-        return str(tmp_path / name)
-
-    return write
-
-
 def zipped(**members: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
