@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, TypeVar, Union
 
+import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
@@ -16,6 +18,10 @@ __all__ = ["FORMAT", "Folder", "read_folder"]
 
 FORMAT = 1
 """The latest layout of a folder that is known here."""
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16}
+
+Module = TypeVar("Module", bound=nn.Module)
 
 NOT_ARGUMENTS = ("model_type", "architectures", "unit", "unk_token", "training")
 """What ``config.json`` has besides the arguments of a class."""
@@ -43,17 +49,36 @@ class Folder:
     unit: Optional[str]
     unknown: Optional[str]
 
-    def load_into(self, module: nn.Module) -> None:
-        """Give a module the parameters; raises ValueError in one line where they do not fit."""
-        own, file = module.state_dict(), self.path / "model.safetensors"
-        for what, names in (("lacks", own.keys() - self.values.keys()), ("also has", self.values.keys() - own.keys())):
+    def network(self, make: Callable[..., Module], **options: Any) -> Module:
+        """The module that `make` makes of the options, with the parameters.
+
+        Raises
+        ------
+        ValueError
+            Where they do not fit. No memory is taken for a module that the parameters do not fill.
+        """
+        file = self.path / "model.safetensors"
+        layers = options.get("num_layers", 1)
+        if isinstance(layers, int) and layers > len(self.values):
+            raise ValueError(f"{file} has {len(self.values):,} parameters, too few for num_layers={layers}")
+        try:
+            options["dtype"] = DTYPES[options["dtype"]]
+            with torch.device("meta"):
+                expected = make(**options).state_dict()
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{self.path / 'config.json'} describes no network of this package: {reason}") from error
+        found = self.values
+        for what, names in (("lacks", expected.keys() - found.keys()), ("also has", found.keys() - expected.keys())):
             if names:
                 raise ValueError(f"{file} {what} {', '.join(sorted(names))}")
-        for name, value in own.items():
-            wanted, came = tuple(value.shape), tuple(self.values[name].shape)
+        for name, value in expected.items():
+            wanted, came = tuple(value.shape), tuple(found[name].shape)
             if wanted != came:
                 raise ValueError(f"{file}: {name} must have shape {wanted}, got {came}")
-        module.load_state_dict(self.values)
+        module = make(**options)
+        module.load_state_dict(found)
+        return module
 
 
 def read_folder(path: Union[str, PathLike[str]], architecture: str) -> Folder:
@@ -73,32 +98,31 @@ def read_folder(path: Union[str, PathLike[str]], architecture: str) -> Folder:
     """
     path = Path(path)
     manifest = _plain(path, "manifest.json", _content(path, "manifest.json"))
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+    version, files = manifest.get("format"), manifest.get("files")
+    if type(version) is not int or version < 1 or not isinstance(files, dict):
         raise ValueError(f"{path / 'manifest.json'} is not the manifest of an exported folder")
-    if manifest["format"] > FORMAT:
+    if version > FORMAT:
         raise ValueError(
-            f"{path / 'manifest.json'} has format {manifest['format']}, and this deeprnn-torch reads {FORMAT}: "
-            "install a later one"
+            f"{path / 'manifest.json'} has format {version}, and this deeprnn-torch reads {FORMAT}: install a later one"
         )
 
     def checked(name: str) -> bytes:
         content = _content(path, name)
-        wanted, found = manifest["files"].get(name, {}).get("sha256"), hashlib.sha256(content).hexdigest()
+        entry, found = files.get(name), hashlib.sha256(content).hexdigest()
+        wanted = entry.get("sha256") if isinstance(entry, dict) else None
         if found != wanted:
             raise ValueError(f"{path / name} is damaged: its SHA-256 should be {wanted} and is {found}")
         return content
 
     about = _plain(path, "config.json", checked("config.json"))
-    if about["architectures"] != [architecture]:
-        raise ValueError(f"{path} holds a {', '.join(about['architectures'])}, not a {architecture}")
+    if about.get("architectures") != [architecture]:
+        raise ValueError(f"{path} holds {str(about.get('architectures'))[:100]}, not ['{architecture}']")
     vocabulary = None
     if "unit" in about:
-        ids = _plain(path, "vocab.json", checked("vocab.json"))
+        ids, size = _plain(path, "vocab.json", checked("vocab.json")), about.get("vocab_size")
+        if len(ids) != size or not all(type(each) is int for each in ids.values()) or {*ids.values()} != {*range(size)}:
+            raise ValueError(f"{path / 'vocab.json'} does not fit the network: {len(ids):,} symbols for {size} ids")
         vocabulary = sorted(ids, key=ids.__getitem__)
-        if sorted(ids.values()) != list(range(about["vocab_size"])):
-            raise ValueError(
-                f"{path / 'vocab.json'} does not fit the network: {len(ids):,} symbols for {about['vocab_size']:,} ids"
-            )
     try:
         values = load(checked("model.safetensors"))
     except Exception as error:
@@ -115,8 +139,18 @@ def _content(path: Path, name: str) -> bytes:
     return (path / name).read_bytes()
 
 
-def _plain(path: Path, name: str, content: bytes) -> Any:
+def _plain(path: Path, name: str, content: bytes) -> dict[str, Any]:
     try:
-        return json.loads(content)
-    except ValueError as error:
-        raise ValueError(f"{path / name} is not JSON: {error}") from error
+        value = json.loads(content, parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path / name} is not JSON of an exported folder: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path / name} is not JSON of an exported folder: it holds no object")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number of JSON")
+    return value

@@ -30,14 +30,12 @@ class _Pretrained:
         """
         folder = read_folder(path, cls.__name__)
         options = dict(folder.config)
-        options["batch_first"] = options.pop("layout") == "NTC"
+        options["batch_first"] = options.pop("layout", "TNC") == "NTC"
         if "projection_size" in options:
             options["proj_size"] = options.pop("projection_size") or 0
         if "activation" in options:
             options["nonlinearity"] = options.pop("activation")
-        layer = cls(**{**options, "dtype": getattr(torch, options["dtype"])})
-        folder.load_into(layer)
-        return layer
+        return folder.network(cls, **options)
 
 
 class DeepRNN(_Pretrained, DeepStack, nn.RNN):

@@ -121,8 +121,7 @@ class LanguageModel(nn.Module):
             If the folder is damaged, of a later format, or holds another class: with the file.
         """
         folder = read_folder(path, "LanguageModel")
-        net = cls(**{**folder.config, "dtype": getattr(torch, folder.config["dtype"])})
-        folder.load_into(net)
+        net = folder.network(cls, **folder.config)
         net.vocabulary, net.unit, net.unknown = folder.vocabulary, folder.unit, folder.unknown
         return net
 

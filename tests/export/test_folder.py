@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 
 import numpy as np
 import pytest
@@ -107,14 +108,14 @@ def resealed(name, change):
         ),
         (damage("model-0000.params", lambda b: b + b"?"), "model-0000.params is damaged: its SHA-256 should be"),
         (damage("manifest.json", lambda b: b[:-3]), "manifest.json is not JSON"),
-        (damage("manifest.json", lambda b: b"[]"), "manifest.json is not the manifest of an exported folder"),
+        (damage("manifest.json", lambda b: b"[]"), "manifest.json is not JSON of an exported folder: expected an"),
         (
             damage("manifest.json", lambda b: b.replace(b'"format": 1', b'"format": 2')),
             r"manifest.json has format 2, written by deeprnn [\d.]+; .* reads format 1: install a later one",
         ),
         (
             damage("manifest.json", lambda b: b.replace(b'"vocab.json": {', b'"../vocab.json": {')),
-            "vocab.json is missing, and manifest.json names it",
+            r"manifest.json is damaged: '../vocab.json' is not the name of a file in the folder",
         ),
         (
             resealed("vocab.json", lambda b: b.replace(b',\n "f": 6', b"")),
@@ -140,6 +141,64 @@ def test_a_folder_that_is_not_as_it_was(written, change, message):
     with pytest.raises(ValueError, match=message) as refused:
         deeprnn.from_pretrained(written)
     assert "\n" not in str(refused.value)
+
+
+def manifest_with(**changes):
+    def changed(folder):
+        manifest = {**content(folder, "manifest.json"), **changes}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    return changed
+
+
+def config_with(**changes):
+    return resealed("config.json", lambda b: json.dumps({**json.loads(b), **changes}).encode())
+
+
+SEALED = {"sha256": "0" * 64, "size": 1}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (manifest_with(format=0), "is not the manifest of an exported folder"),
+        (manifest_with(format=float("nan")), "NaN is no number of JSON"),
+        (manifest_with(files={}, formats={}), "is damaged: it does not name (config.json|model.safetensors)"),
+        (manifest_with(files=[]), "is damaged: it must have files and formats"),
+        (manifest_with(files={"config.json": "?"}), "is damaged: 'config.json' has no SHA-256"),
+        (manifest_with(files={"/etc/passwd": SEALED}), "is damaged: '/etc/passwd' is not the name of a file in the"),
+        (manifest_with(formats={"onnx": {"files": ["../../x"]}}), "is damaged: the format 'onnx' names a file that is"),
+        (manifest_with(formats={"onnx": {}}), "is damaged: the format 'onnx' names no files"),
+        (damage("manifest.json", lambda b: b"[" * 100_000), "nested too deeply"),
+        (config_with(architectures=[]), "architectures must name one class"),
+        (config_with(unit="byte"), "config.json is damaged: unit and unk_token"),
+        (config_with(unk_token=3), "config.json is damaged: unit and unk_token"),
+        (config_with(num_layers=10**9), r"model.safetensors has \d+ parameters, too few for num_layers=1000000000"),
+        (config_with(hidden_size=10**6), r"must have shape \(4000000, 3\)"),
+        (config_with(hidden_size=1e400), "config.json is not JSON of an exported folder"),
+        (resealed("config.json", lambda b: b.replace(b'"dropout": 0.0', b'"dropout": 1e999')), "1e999 is no number of"),
+        (config_with(cell=None), "config.json describes no network of this package"),
+        (resealed("vocab.json", lambda b: b.replace(b"6", b'"6"')), "vocab.json does not fit the network"),
+        (resealed("vocab.json", lambda b: b"[]"), "vocab.json is not JSON of an exported folder"),
+    ],
+)
+def test_a_folder_that_somebody_wrote_by_hand(written, change, message):
+    change(written)
+    with pytest.raises(ValueError, match=message) as refused:
+        deeprnn.from_pretrained(written)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_folder_of_links_as_in_the_cache_of_the_hub(written, tmp_path):
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    for path in written.iterdir():
+        (snapshot / path.name).symlink_to(path)
+    assert deeprnn.from_pretrained(snapshot)[1].idx_to_token == TOKENS
+    (snapshot / "manifest.json").unlink()
+    os.mkfifo(snapshot / "manifest.json")
+    with pytest.raises(ValueError, match=r"manifest\.json is not a file"):
+        deeprnn.from_pretrained(snapshot)
 
 
 def test_a_folder_that_exists_is_left_alone(written, tmp_path):

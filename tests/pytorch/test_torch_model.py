@@ -160,7 +160,7 @@ def sealed(name, change):
         (changed("config.json", lambda b: b + b" "), "config.json is damaged"),
         (changed("manifest.json", lambda b: b.replace(b'"format": 1', b'"format": 9')), "has format 9"),
         (changed("manifest.json", lambda b: b[:9]), "manifest.json is not JSON"),
-        (sealed("config.json", lambda b: b.replace(b"LanguageModel", b"DeepLSTM")), "holds a DeepLSTM, not a Language"),
+        (sealed("config.json", lambda b: b.replace(b"LanguageModel", b"DeepLSTM")), r"holds \['DeepLSTM'\], not"),
         (sealed("vocab.json", lambda b: b.replace(b', "f": 6', b"")), "does not fit the network: 6 symbols for 7 ids"),
         (
             sealed("config.json", lambda b: b.replace(b'"num_layers": 2', b'"num_layers": 3')),
@@ -171,6 +171,23 @@ def sealed(name, change):
             r"stack.weight_ih_l0 must have shape \(20, 7\), got \(16, 7\)",
         ),
         (sealed("model.safetensors", lambda b: b[:40]), "is not a safetensors file"),
+        (changed("manifest.json", lambda b: b"[" * 100_000), "manifest.json is not JSON of an exported folder"),
+        (changed("manifest.json", lambda b: b.replace(b'"format": 1', b'"format": NaN')), "NaN is no number of JSON"),
+        (changed("manifest.json", lambda b: b'{"format": 1}'), "is not the manifest of an exported folder"),
+        (changed("manifest.json", lambda b: b'{"format": 1, "files": {"config.json": 3}}'), "config.json is damaged"),
+        (sealed("vocab.json", lambda b: b.replace(b'"f": 6', b'"f": "g"')), "vocab.json does not fit the network"),
+        (
+            sealed("config.json", lambda b: b.replace(b'"num_layers": 2', b'"num_layers": 1000000000')),
+            "too few for num_layers=1000000000",
+        ),
+        (
+            sealed("config.json", lambda b: b.replace(b'"hidden_size": 4', b'"hidden_size": 1000000')),
+            r"must have shape \(4000000, 7\)",  # and not a try to fill it
+        ),
+        (
+            sealed("config.json", lambda b: b.replace(b'"hidden_size": 4', b'"hidden_size": "4"')),
+            "config.json describes no network of this package",
+        ),
     ],
 )
 def test_a_folder_that_is_not_as_it_was(change, message, tmp_path):

@@ -1,22 +1,28 @@
 """A coverage-guided fuzzer (atheris) on what reads files that are not trusted.
 
-    python -m tools.faults.fuzz {manifest,arrays,corpus,gzip,zip,options} [SECONDS]
+    python -m tools.faults.fuzz TARGET [SECONDS]
 
-Whatever the bytes, a reader may raise ValueError or OSError, in one line, and nothing else.
+TARGET is manifest or arrays (of a checkpoint), corpus, gzip, zip, options, export-manifest, export-config,
+export-vocabulary or safetensors. Whatever the bytes, a reader may raise ValueError or OSError, in one line, and nothing
+else.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any, Callable
 
 import atheris
 
 with atheris.instrument_imports(include=["deeprnn", "zipfile"]):
+    from deeprnn import LanguageModel
     from deeprnn.config import read_options
     from deeprnn.data.reading import load_text
+    from deeprnn.export import from_pretrained, from_torch, to_torch
     from deeprnn.train import storage
 
 from .calls import write
@@ -52,6 +58,41 @@ def corpus(path: Path, data: bytes) -> None:
     load_text(str(path))
 
 
+def exported(path: Path, data: bytes) -> None:
+    """A file of an exported folder; the manifest has its hash."""
+    folder = path.parent / "exported"
+    manifest = _export(folder)
+    (folder / path.name).write_bytes(data)
+    if path.name != "manifest.json":
+        manifest["files"][path.name]["sha256"] = storage.sha256(data)
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    from_pretrained(folder)
+
+
+def _export(folder: Path) -> dict[str, Any]:
+    """Write the folder as it was before anything was changed in it; its manifest."""
+    folder.mkdir(exist_ok=True)
+    for name, content in _files().items():
+        (folder / name).write_bytes(content)
+    manifest: dict[str, Any] = json.loads(_files()["manifest.json"])
+    return manifest
+
+
+@cache
+def _files() -> dict[str, bytes]:
+    net = LanguageModel(4, 2, 2, cell="lstm", embedding_size=3)
+    net.initialize()
+    with tempfile.TemporaryDirectory() as folder:
+        out = to_torch(net, Path(folder) / "model", vocabulary=["<unk>", "a", "b", "c"])
+        return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def safetensors(path: Path, data: bytes) -> None:
+    """A state dict of PyTorch."""
+    path.write_bytes(data)
+    from_torch(path)
+
+
 def options(path: Path, data: bytes) -> None:
     """A file of options."""
     path.write_bytes(data)
@@ -71,6 +112,10 @@ TARGETS: dict[str, tuple[Callable[[Path, bytes], None], str, Callable[[], list[b
     "corpus": (corpus, "text.txt", lambda: [b"a text\n", "分开".encode("utf-16"), "é".encode("latin-1")]),
     "gzip": (corpus, "text.gz", lambda: [PACKED["text.gz"]()]),
     "zip": (corpus, "text.zip", lambda: [make() for name, make in PACKED.items() if name.endswith(".zip")]),
+    "export-manifest": (exported, "manifest.json", lambda: [_files()["manifest.json"]]),
+    "export-config": (exported, "config.json", lambda: [_files()["config.json"]]),
+    "export-vocabulary": (exported, "vocab.json", lambda: [_files()["vocab.json"]]),
+    "safetensors": (safetensors, "model.safetensors", lambda: [_files()["model.safetensors"]]),
     "options": (options, "options.yaml", lambda: [b"layers: 2\nsplit: [0.8, 0.1, 0.1]\n"]),
 }
 

@@ -1,15 +1,20 @@
-"""Atomic writing of files: a temporary file in the same folder is renamed into place."""
+"""Files: written beside and renamed into place, and read without trust in what is there."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import stat
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, BinaryIO, Optional, Union
 
 __all__ = [
     "check_folders",
+    "open_regular",
+    "read_json",
+    "read_regular",
     "remove_temporary",
     "sync_folder",
     "write_bytes_atomic",
@@ -67,6 +72,83 @@ def write_json_atomic(path: PathLike, content: Any) -> None:
         If `content` has NaN or infinity, which JSON cannot represent; use None.
     """
     write_text_atomic(path, json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def open_regular(path: Path, size: Optional[int] = None, largest: float = math.inf, follow: bool = False) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Parameters
+    ----------
+    path
+    size : int, optional
+        Bytes that it must have.
+    largest
+        Bytes that it may have.
+    follow : bool
+        Whether it may be a symbolic link.
+
+    Raises
+    ------
+    ValueError
+        Otherwise, and if it is missing or cannot be read.
+    """
+    if not path.is_symlink() and not path.exists():
+        raise ValueError(f"{path} is missing")
+    # Not to wait for the writer of a pipe, and not to follow a link out of the folder.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    try:
+        handle = os.open(path, flags)
+    except OSError as error:
+        if path.is_symlink() and not follow:
+            raise ValueError(f"{path} is a symbolic link, which is not followed") from error
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    status = os.fstat(handle)
+    problem = ""
+    if not stat.S_ISREG(status.st_mode):
+        problem = "is not a file"
+    elif size is not None and status.st_size != size:
+        problem = f"is damaged: it should have {size:,} bytes and has {status.st_size:,}"
+    elif status.st_size > largest:
+        problem = f"has {status.st_size:,} bytes, and at most {largest:,} are read"
+    if problem:
+        os.close(handle)
+        raise ValueError(f"{path} {problem}")
+    return open(handle, "rb")
+
+
+def read_regular(path: Path, size: Optional[int] = None, largest: float = math.inf, follow: bool = False) -> bytes:
+    """The content of a regular file; see `open_regular`. ValueError, too, if it does not fit in memory."""
+    with open_regular(path, size, largest, follow) as file:
+        try:
+            return file.read()
+        except MemoryError:
+            raise ValueError(f"{path} does not fit in memory") from None
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def read_json(content: bytes) -> dict[str, Any]:
+    """An object of JSON, in UTF-8, that somebody else wrote.
+
+    Raises
+    ------
+    ValueError
+        For anything else: NaN and infinity, an integer of thousands of digits, brackets nested beyond the stack.
+    """
+
+    def finite(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError(f"{text} is no number of JSON")
+        return value
+
+    try:
+        value = json.loads(content, parse_float=finite, parse_constant=finite)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, got {type(value).__name__}")
+    return value
 
 
 def remove_temporary(folder: Path) -> None:

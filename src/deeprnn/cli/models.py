@@ -73,13 +73,16 @@ def open_model(source: Path, runtime: Optional[str] = None, plugin: Optional[str
     if runtime not in (None, "onnx"):
         raise ValueError(f"runtime={runtime!r} cannot run the file {source}: give its whole exported folder")
     model = ONNXModel(source, _threads())
-    about = {name: json.loads(model.metadata[name]) for name in ("vocab", "unit", "unk_token")}
-    return Opened(model, _vocabulary(about["vocab"], about["unk_token"]), about["unit"], "onnx")
+    try:
+        tokens, unit, unknown = (json.loads(model.metadata[name]) for name in ("vocab", "unit", "unk_token"))
+        return Opened(model, _vocabulary(tokens, unknown), unit, "onnx")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{source} has no vocabulary that can be read in its metadata: {error}") from error
 
 
 def _of_folder(path: Path, runtime: str) -> Opened:
     from ..export.folder import network_of
-    from ..export.manifest import read_folder
+    from ..export.manifest import CONFIG, read_folder
 
     folder = read_folder(path)
     if "unit" not in folder.card:
@@ -97,7 +100,10 @@ def _of_folder(path: Path, runtime: str) -> Opened:
         net.hybridize(static_alloc=True, static_shape=True)
         model = MXNetModel(net)
     training: Mapping[str, Any] = folder.card.get("training", {})
-    data = select(DataConfig, training["data"]) if "data" in training else None
+    try:
+        data = select(DataConfig, training["data"]) if "data" in training else None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path / CONFIG} has no training that can be read: {error}") from error
     return Opened(model, vocab, folder.card["unit"], runtime, data, training)
 
 

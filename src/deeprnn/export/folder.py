@@ -13,7 +13,7 @@ from .architecture import Network, as_deeprnn, build, describe, is_language_mode
 from .card import card
 from .extras import extra
 from .manifest import CARD, CONFIG, PARAMETERS, VOCABULARY, Folder, as_json, read_folder, whole_folder, write_manifest
-from .torch import load_parameters, parameters_of, read_safetensors
+from .torch import check_layers, load_parameters, parameters_of, read_safetensors
 
 if TYPE_CHECKING:
     import gluonnlp
@@ -143,10 +143,12 @@ def from_pretrained(path: PathLike) -> tuple[Network, Optional[gluonnlp.Vocab]]:
 
 def network_of(folder: Folder) -> Network:
     """The network of a folder whose files have been checked; raises ValueError if they do not fit together."""
+    file = folder.path / PARAMETERS
+    values = read_safetensors(file)
+    check_layers(folder.config, values, str(file))
     try:
         net = build(folder.config)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder.path / CONFIG} describes no network of this package: {error}") from error
-    file = folder.path / PARAMETERS
-    load_parameters(net, read_safetensors(file), str(file))
+    load_parameters(net, values, str(file))
     return net

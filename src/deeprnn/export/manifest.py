@@ -26,13 +26,16 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from .._util.files import sync_folder
+from .._util.files import open_regular, read_json, read_regular, sync_folder
 from .architecture import Config, is_language_model, state_shapes
 
 __all__ = ["FORMAT", "MANIFEST", "Folder", "interface", "read_folder", "whole_folder", "write_manifest"]
 
 FORMAT = 1
 """Version of the layout of a folder."""
+
+LARGEST = 64 << 20
+"""Bytes of JSON that are read; the vocabulary is the largest."""
 
 MANIFEST = "manifest.json"
 CONFIG, VOCABULARY, PARAMETERS, CARD = "config.json", "vocab.json", "model.safetensors", "README.md"
@@ -145,11 +148,10 @@ class Folder:
         ValueError
             If they do not fit the network.
         """
-        ids = _json(self.path / VOCABULARY)
-        if sorted(ids.values()) != list(range(self.config["vocab_size"])):
+        ids, size = _json(self.path, VOCABULARY), self.config.get("vocab_size")
+        if len(ids) != size or not all(type(each) is int for each in ids.values()) or {*ids.values()} != {*range(size)}:
             raise ValueError(
-                f"{self.path / VOCABULARY} does not fit the network: {len(ids):,} symbols, and the embedding has "
-                f"{self.config['vocab_size']:,}"
+                f"{self.path / VOCABULARY} does not fit the network: {len(ids):,} symbols, and the embedding has {size}"
             )
         return sorted(ids, key=ids.__getitem__)
 
@@ -162,23 +164,32 @@ def read_folder(path: Path) -> Folder:
     ValueError
         If it is none, if a file is missing or has changed since it was written, and for a later format.
     """
-    manifest = _json(path / MANIFEST)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+    manifest = _json(path, MANIFEST)
+    version = manifest.get("format")
+    if type(version) is not int or version < 1:
         raise ValueError(f"{path / MANIFEST} is not the manifest of an exported folder")
-    if manifest["format"] > FORMAT:
+    if version > FORMAT:
         raise ValueError(
-            f"{path / MANIFEST} has format {manifest['format']}, written by deeprnn {manifest.get('version')}; this "
+            f"{path / MANIFEST} has format {version}, written by deeprnn {manifest.get('version')}; this "
             f"version, {__version__}, reads format {FORMAT}: install a later one"
         )
+    problem = _problem(manifest)
+    if problem:
+        raise ValueError(f"{path / MANIFEST} is damaged: {problem}")
     for name, entry in manifest["files"].items():
         file = path / name
-        if Path(name).name != name or not file.is_file():
+        if not file.is_file():
             raise ValueError(f"{file} is missing, and {MANIFEST} names it")
         found = _sha256(file)
         if found != entry["sha256"]:
             raise ValueError(f"{file} is damaged: its SHA-256 should be {entry['sha256']} and is {found}")
-    config = _json(path / CONFIG)
+    config = _json(path, CONFIG)
     own = {name: config.pop(name) for name in ("model_type", *OF_THE_CARD) if name in config}
+    architectures = config.get("architectures")
+    if not (isinstance(architectures, list) and len(architectures) == 1 and isinstance(architectures[0], str)):
+        raise ValueError(f"{path / CONFIG} describes no network of this package: architectures must name one class")
+    if "unit" in own and not (own["unit"] in ("char", "word") and isinstance(own.get("unk_token"), (str, type(None)))):
+        raise ValueError(f"{path / CONFIG} is damaged: unit and unk_token do not describe a vocabulary")
     return Folder(path, config, own, manifest["formats"])
 
 
@@ -186,18 +197,40 @@ OF_THE_CARD = ("unit", "unk_token", "training")
 """What ``config.json`` has besides the network."""
 
 
-def _json(path: Path) -> Any:
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: is {path.parent} an exported folder?")
+def _problem(manifest: Mapping[str, Any]) -> str:
+    """What is wrong with the entries of a manifest, which anybody may have written; empty if nothing is."""
+    files, formats = manifest.get("files"), manifest.get("formats")
+    if not isinstance(files, dict) or not isinstance(formats, dict):
+        return "it must have files and formats"
+    for name, entry in files.items():
+        if Path(name).name != name:
+            return f"{name!r} is not the name of a file in the folder"
+        if not (isinstance(entry, dict) and isinstance(entry.get("sha256"), str)):
+            return f"{name!r} has no SHA-256"
+    for name, entry in formats.items():
+        names = entry.get("files") if isinstance(entry, dict) else None
+        if not isinstance(names, list) or not names or not all(isinstance(each, str) for each in names):
+            return f"the format {name!r} names no files"
+        if not files.keys() >= set(names):
+            return f"the format {name!r} names a file that is not among its files"
+    lacking = {CONFIG, PARAMETERS} - files.keys()
+    return f"it does not name {lacking.pop()}" if lacking else ""
+
+
+def _json(path: Path, name: str) -> dict[str, Any]:
+    file = path / name
+    if not file.exists():
+        raise ValueError(f"{file} is missing: is {path} an exported folder?")
+    content = read_regular(file, largest=LARGEST, follow=True)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(content)
     except ValueError as error:  # not UTF-8, or not JSON
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        raise ValueError(f"{file} is not JSON of an exported folder: {error}") from error
 
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path, follow=True) as file:  # a folder of the hub's cache has links
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()

@@ -23,13 +23,15 @@ import mxnet as mx
 import numpy as np
 
 from .._util.checks import check_choice
+from .._util.files import read_regular
 from ..models.language_model import LanguageModel
 from ..nn.stack import RecurrentStack
-from .architecture import LAYERS, Network, build
+from .architecture import LAYERS, Config, Network, build
 from .extras import extra
 
 __all__ = [
     "Parameters",
+    "check_layers",
     "from_torch",
     "load_parameters",
     "named_parameters",
@@ -98,6 +100,13 @@ def load_parameters(net: Network, values: Mapping[str, Any], source: str = "the 
         parameter.set_data(mx.nd.array(_array(values[name]), dtype=parameter.dtype))
 
 
+def check_layers(config: Config, values: Mapping[str, Any], source: str) -> None:
+    """Raise ValueError if there are fewer parameters than layers: a number in a file must not take all memory."""
+    layers = config.get("num_layers", 1)
+    if isinstance(layers, int) and layers > len(values):
+        raise ValueError(f"{source} has {len(values):,} parameters, too few for num_layers={layers}")
+
+
 def from_torch(source: Union[Mapping[str, Any], str, os.PathLike[str]], **options: Any) -> Network:
     """A `DeepRNN`, `DeepGRU` or `DeepLSTM` with the parameters of a `torch.nn.RNN`, `GRU` or `LSTM`.
 
@@ -125,6 +134,7 @@ def from_torch(source: Union[Mapping[str, Any], str, os.PathLike[str]], **option
     if not isinstance(source, Mapping):
         name, source = str(source), read_safetensors(Path(source))
     config = {**_shown_by(source, name), **options}
+    check_layers(config, source, name)
     net = build(config)
     load_parameters(net, source, name)
     return net
@@ -139,7 +149,7 @@ def read_safetensors(path: Path) -> Parameters:
         If it is not one, as a pickle of PyTorch is not, or safetensors is not installed.
     """
     library = extra("safetensors.numpy", "hub")
-    content = path.read_bytes()
+    content = read_regular(path, follow=True)
     try:
         return library.load(content)
     except Exception as error:  # safetensors has an exception of its own for each version

@@ -20,9 +20,7 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
-import stat
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +28,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from .._util.files import remove_temporary, write_bytes_atomic
+from .._util.files import read_json, read_regular, remove_temporary, write_bytes_atomic
 
 __all__ = [
     "FORMAT",
@@ -173,7 +171,7 @@ def read_arrays(folder: Path, entry: Mapping[str, Any]) -> Arrays:
         anything but finite numbers.
     """
     path = folder / entry["file"]
-    content = _read_regular(path, entry.get("size"))
+    content = read_regular(path, entry.get("size"))
     _check_hash(path, entry["sha256"], sha256(content))
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -208,34 +206,6 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[str, np.n
     return member.filename[: -len(".npy")], array
 
 
-def _read_regular(path: Path, size: Any, largest: float = math.inf) -> bytes:
-    """The content of a regular file, of `size` bytes if that is known; raises ValueError otherwise."""
-    if not path.is_symlink() and not path.exists():
-        raise ValueError(f"{path} is missing, so the checkpoint cannot be read")
-    # Not to wait for the writer of a pipe, and not to follow a link out of the folder.
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if path.is_symlink():
-            raise ValueError(f"{path} is a symbolic link, and checkpoints have none") from error
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    status = os.fstat(handle)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(handle)
-        raise ValueError(f"{path} is not a file")
-    with open(handle, "rb") as file:
-        if size is not None and status.st_size != size:
-            raise ValueError(f"{path} is damaged: it should have {size:,} bytes and has {status.st_size:,}")
-        if status.st_size > largest:
-            raise ValueError(f"{path} has {status.st_size:,} bytes, and at most {largest:,} are read")
-        try:
-            return file.read()
-        except MemoryError:
-            raise ValueError(f"{path} does not fit in memory: it has {status.st_size:,} bytes") from None
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-
-
 def _check_hash(path: Path, expected: str, found: str) -> None:
     if found != expected:
         raise ValueError(f"{path} is damaged: its SHA-256 should be {expected} and is {found}")
@@ -251,15 +221,13 @@ def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read and verify a manifest; raises ValueError if it is missing, damaged or of another format."""
-    before, mark, rest = _read_regular(path, None, LARGEST_MANIFEST).rpartition(_SEAL)
+    before, mark, rest = read_regular(path, None, LARGEST_MANIFEST).rpartition(_SEAL)
     digits, after = rest[:_DIGITS], rest[_DIGITS:]
     seal = digits.decode("ascii", "backslashreplace")
     _check_hash(path, seal if seal.isalnum() else repr(seal), sha256(before + mark + after))
     try:
-        manifest = json.loads(before + mark + rest, parse_constant=_refused)
-        if not isinstance(manifest, dict):
-            raise ValueError(f"expected an object, got {type(manifest).__name__}")
-    except (ValueError, RecursionError) as error:
+        manifest = read_json(before + mark + rest)
+    except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if manifest.get("format") not in (1, FORMAT):
         raise ValueError(
@@ -288,7 +256,3 @@ def _remove_unnamed(folder: Path, kept: list[Path]) -> None:
         if _ARRAY_FILE.fullmatch(path.name) and path.name not in named:
             path.unlink()
     remove_temporary(folder)
-
-
-def _refused(constant: str) -> float:
-    raise ValueError(f"{constant} is no number of JSON")
