@@ -108,7 +108,7 @@ def write_checkpoint(
     content
         The manifest, without format and files.
     best
-        Epoch, step and array file of the best network; with an empty file that is this one.
+        Epoch, step and array file of the best network; without a file it is the network of this checkpoint.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def check_entry(path: Path, entry: Any) -> None:
         and type(entry.get("size")) in (int, type(None))  # format 1 has no sizes
     )
     if not fine:
-        raise ValueError(f"{path} is damaged: it names no file of arrays, but {str(entry)[:100]}")
+        raise ValueError(f"{path} is damaged: expected the entry of an array file, got {str(entry)[:100]}")
 
 
 def read_arrays(folder: Path, entry: Mapping[str, Any]) -> Arrays:
@@ -212,12 +212,12 @@ def _read_regular(path: Path, size: Any, largest: float = math.inf) -> bytes:
     """The content of a regular file, of `size` bytes if that is known; raises ValueError otherwise."""
     if not path.is_symlink() and not path.exists():
         raise ValueError(f"{path} is missing, so the checkpoint cannot be read")
-    # Not to wait for the writer of a pipe, and not to follow a link out of the folder.
+    # O_NONBLOCK: a pipe would wait for a writer. O_NOFOLLOW: a link may lead out of the folder.
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if path.is_symlink():
-            raise ValueError(f"{path} is a symbolic link, and checkpoints have none") from error
+            raise ValueError(f"{path} is a symbolic link, which checkpoints do not contain") from error
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode):
@@ -291,4 +291,4 @@ def _remove_unnamed(folder: Path, kept: list[Path]) -> None:
 
 
 def _refused(constant: str) -> float:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a JSON number")
