@@ -1,6 +1,6 @@
-"""The deep recurrent network for Apache MXNet Gluon, written by hand.
+"""Deep recurrent networks for Apache MXNet Gluon.
 
-The layers, which need mxnet and numpy alone:
+The layers need only mxnet and numpy:
 
 >>> layer = deeprnn.DeepRNN(256, num_layers=2, activation="tanh")     # instead of gluon.rnn.RNN; also DeepGRU, DeepLSTM
 
@@ -47,7 +47,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-# Before mxnet is imported: it needs an older numpy than people have.
+# Before mxnet is imported, which needs names that current versions of numpy no longer have.
 old_numpy.install()
 
 _MODULES = {"export": ".export", "native": ".nn.native"}
@@ -64,8 +64,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # A name is fetched when it is asked for: the command line settles the number of threads before mxnet is loaded,
-    # and reports invalid arguments without loading it at all.
+    # Names are imported on first use: the command line sets the number of threads before mxnet is loaded, and reports
+    # invalid arguments without loading it at all.
     if name in _MODULES:
         return import_module(_MODULES[name], __name__)
     for home, names in _HOMES.items():

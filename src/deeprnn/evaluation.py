@@ -1,4 +1,4 @@
-"""Evaluation: how well a model predicts a text, and where it is surprised most."""
+"""Evaluation: how well a model predicts a text, and which symbols surprise it most."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Surprise:
     Attributes
     ----------
     loss : float
-        In nats.
+        Of the symbol, in nats.
     position : int
         Of the symbol in the text, from 0.
     expected : int
-        The id of the symbol that was the most probable one.
+        Id of the most probable symbol.
     probability : float
-        Of that symbol.
+        Probability of that symbol.
     """
 
     loss: float
@@ -49,10 +49,10 @@ def evaluate(
         In any runtime.
     batches
         At least one pair of ids and targets, ``(T, N)`` arrays of MXNet; each pair continues the one before. Where N
-        changes, states are zeros again.
+        changes, states start from zeros again.
     positions, places
-        Batches of the positions of the symbols, cut as the text was, and how many of the most surprising symbols to
-        return, the worst first. By default none.
+        Batches of the positions of the symbols, made in the same way as `batches`, and how many of the most surprising
+        symbols to return, the worst first. By default none.
     """
     states, size, total, count = None, 0, 0.0, 0
     worst: list[Surprise] = []

@@ -1,8 +1,8 @@
 """Generation: the loop that feeds the chosen symbols back into the model, and the search for the most probable text.
 
-Logits are rounded to `DECIMALS` before a symbol is chosen. They differ in the sixth digit from runtime to runtime and
-from one batch size to another, and so the texts of one seed are the same wherever the model runs, but for the rare step
-where a logit lies on the border between two rounded values.
+Logits are rounded to `DECIMALS` before a symbol is chosen. Their sixth digit depends on runtime and batch size; after
+rounding, a seed gives the same text in all of them, except in the rare step in which a logit lies on the border between
+two rounded values.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from .sampling import Sampler
 __all__ = ["DECIMALS", "Sampler", "beam_search", "generate", "samples"]
 
 DECIMALS = 4
-"""Of the logits: a twenty-thousandth in the probability of a symbol."""
+"""Decimals of rounded logits: the probability of a symbol changes by at most a ten-thousandth of itself."""
 
 NEVER = -1e18
-"""The logarithm of a probability of 0, for gluonnlp's search, whose own number for it this is."""
+"""The logarithm of a probability of 0, in gluonnlp's search too."""
 
 
 def samples(
@@ -49,7 +49,7 @@ def samples(
     sampler
         Chooses each symbol.
     rngs
-        Random numbers, a generator for each text; one in the same state gives the same text. (MXNet's state cannot be
+        One random generator for each text; the same state gives the same text. (NumPy's, as MXNet's state cannot be
         saved.)
     banned
         Ids that are never generated, such as that of the unknown token.
@@ -116,7 +116,7 @@ def generate(
 def beam_search(
     model: Model, prefix: Sequence[int], length: int, *, beam: int, vocab_size: int, banned: Sequence[int] = ()
 ) -> list[tuple[list[int], float]]:
-    """The `beam` most probable continuations that a search of that width finds, the best first.
+    """The `beam` most probable continuations that a beam search of that width finds, the best first.
 
     At each step every text is continued by every symbol, and the `beam` most probable texts are kept.
 
@@ -125,7 +125,7 @@ def beam_search(
     model, prefix, length, banned
         As for `samples`.
     beam : int
-        Texts that are kept.
+        Texts kept at each step.
     vocab_size : int
         Number of symbols V.
 
@@ -158,7 +158,7 @@ def beam_search(
     states, steps = model.begin(1), check_size("length", length)
     if _checked(prefix) > 1:
         _, states = model(np.asarray(prefix[:-1])[:, np.newaxis], states)
-    # No symbol ends a text, so the one after the last has that part; all texts are of one length, so none is favoured.
+    # No symbol ends a text, so the id after the last one serves as its end. All texts have one length: no length penalty.
     search = BeamSearchSampler(
         check_size("beam", beam), decoder, eos_id=vocab_size, scorer=BeamSearchScorer(alpha=0), max_length=steps
     )

@@ -1,7 +1,7 @@
-"""What a language model runs in: MXNet, onnxruntime or PyTorch, all with one face, which NumPy sees.
+"""Language models in MXNet, onnxruntime or PyTorch, behind one interface of NumPy arrays.
 
-A `Model` is called with ids ``(T, N)`` and states, and returns logits ``(T, N, V)`` and the next states. What states
-are is the runtime's own business: they are handed on as they come. `generation` and `evaluation` know nothing else.
+A `Model` is called with ids ``(T, N)`` and states, and returns logits ``(T, N, V)`` and the next states. States are
+objects of the runtime, which callers pass on unseen. `generation` and `evaluation` use nothing else.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Model(Protocol):
         """The states as arrays ``(layers, N, units)``."""
 
     def states(self, arrays: Sequence[np.ndarray]) -> States:
-        """The states of which these are the `arrays`."""
+        """States from arrays: the inverse of `arrays`."""
 
 
 class MXNetModel:
@@ -56,7 +56,7 @@ class MXNetModel:
     def __call__(self, ids: np.ndarray, states: States) -> tuple[np.ndarray, States]:
         if self._ids.shape != ids.shape:
             self._ids = self._mx.nd.zeros(ids.shape, self._ctx, dtype="int32")
-        # A new array for each symbol would take as long as the network does for it.
+        # Allocating a new array for each symbol would take as long as the network.
         self._ids._sync_copyfrom(ids.astype(np.int32))
         logits, states = self._net(self._ids, states)
         return logits.asnumpy(), states
@@ -81,7 +81,7 @@ class ONNXModel:
     Raises
     ------
     ValueError
-        If onnxruntime is not installed or cannot load the file, and for one that is not an exported language model.
+        If onnxruntime is not installed or cannot load the file, or if the file is not an exported language model.
     """
 
     def __init__(self, path: Path, threads: Optional[int] = None) -> None:

@@ -146,7 +146,7 @@ class Sampler:
         banned: Sequence[int] = (),
         text: Ids = (),
     ) -> np.ndarray:
-        """The ids of N symbols, each drawn from its row of `probabilities` with one number of its own generator."""
+        """The ids of N symbols, each drawn from its row of `probabilities` with one random number of its generator."""
         shares = np.cumsum(self._weights(logits, banned, text), axis=-1)  # (N, V)
         drawn = np.array([rng.random() for rng in rngs])
         return (shares <= (drawn * shares[:, -1])[:, np.newaxis]).sum(axis=-1)

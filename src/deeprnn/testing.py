@@ -3,8 +3,8 @@ r"""Same weights, two implementations, everything compared.
 `run` takes a layer through one recorded pass and some steps of a Trainer; `compare` measures how far two such runs are
 apart in everything that a caller can see: outputs, last states, the gradients of inputs, initial states and every
 parameter, and the parameters after the Trainer's steps. Distance is relative, by norm over one whole tensor,
-:math:`\|a - b\| / \|b\|`: element by element two right float32 implementations differ by 1e-3 where a small number
-comes out of a large sum.
+:math:`\|a - b\| / \|b\|`: element by element, two correct float32 implementations differ by up to 1e-3 where a small
+number is the sum of large ones.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def distance(a: Any, b: Any) -> float:
 
 
 def randomize(layer: gluon.Block, seed: int = 0, scale: float = 0.3) -> None:
-    """Draw every parameter of a layer, biases too, from N(0, scale): with zeros a missing bias would not be seen."""
+    """Draw every parameter of a layer, biases too, from N(0, scale): with zeros a missing bias would go unnoticed."""
     draw = np.random.default_rng(seed)
     for parameter in layer.collect_params().values():
         parameter.set_data(mx.nd.array(draw.normal(0, scale, parameter.shape), dtype=parameter.dtype))
@@ -91,21 +91,21 @@ def run(
 ) -> Run:
     """One recorded pass of `layer`, its gradients, and `trainer_steps` steps of a Trainer after it.
 
-    The loss weighs every element of outputs and states with a number of its own, so that no two of them can be swapped
-    unseen; the numbers are the same each time.
+    In the loss every element of outputs and states has a weight of its own, so that no two of them can be swapped
+    unnoticed; the weights are the same in each run.
 
     Parameters
     ----------
     layer : Block
-        Holds the parameters.
+        Has the parameters.
     inputs, states : numpy arrays
         In the layer's dtype.
     *arguments
         Further arguments of the call, such as a `sequence_length`.
     call : callable, optional
-        What is called with ``(inputs, states, *arguments)``, if not the layer itself.
+        Called with ``(inputs, states, *arguments)`` instead of the layer.
     trainer_steps, optimizer, learning_rate
-        Of the steps; 0 leaves the parameters as they were.
+        Number of steps, and their optimizer; 0 steps leave the parameters as they were.
     """
     call = call or layer
     dtype = inputs.dtype
@@ -209,19 +209,19 @@ def compare_networks(
 ) -> Parity:
     """Whether two networks with the same parameters are the same function of these inputs.
 
-    For a network of one's own in which a built-in layer is replaced by one of this package, and its file.
+    For your own network, in which a layer of this package replaces a built-in one, and for its file of parameters.
 
     Parameters
     ----------
     ours, theirs : Block
-        Initialised, with parameters of the same structural names, as in a ``.params`` file.
+        Initialized, with parameters of the same structural names, as in a ``.params`` file.
     *inputs
-        What both are called with: arrays, lists of arrays, or None.
+        Arguments of both: arrays, lists of arrays, or None.
     parameters : str, optional
         A ``.params`` file, which both load. By default `ours` gets the values of `theirs`.
     gradients : bool
-        Compare the gradients of the inputs and of all parameters besides the outputs. Outputs are weighed by numbers of
-        their own each, the same for both.
+        Compare the gradients of the inputs and of all parameters besides the outputs. In the loss every element of the
+        outputs has a weight of its own, the same for both.
     tolerance : float, optional
         By default that of the dtype, see `TOLERANCE`.
 
@@ -233,7 +233,7 @@ def compare_networks(
     Raises
     ------
     ValueError
-        Where the two differ in parameters.
+        If the two differ in the names of their parameters.
 
     Examples
     --------

@@ -105,7 +105,7 @@ def test_an_exported_model_finds_its_text_again(exported, text, capsys, monkeypa
     monkeypatch.chdir(os.path.dirname(text))
     assert said(capsys, "evaluate", str(exported)).startswith("test loss ")
     assert main(["evaluate", str(exported / "model.onnx")]) == 2
-    assert "does not say what it was trained on: give a text, --corpus PATH" in capsys.readouterr().err
+    assert "has no record of the text it was trained on: give a text, --corpus PATH" in capsys.readouterr().err
 
 
 def test_several_texts(trained, capsys):
@@ -206,8 +206,8 @@ def test_words_have_spaces_between_them():
         ("generate ducks/model.onnx --runtime mxnet", "--runtime mxnet cannot run the file ducks/model.onnx"),
         ("generate file", "file is not an ONNX file that onnxruntime can load: "),
         ("generate foreign.onnx", "foreign.onnx is not a language model that deeprnn exported with its vocabulary"),
-        ("generate layer", "layer is no language model with a vocabulary, but DeepRNN"),
-        ("generate ducks --plugin mgu.py", "--plugin mgu.py is not needed: ducks is no run, and holds no code"),
+        ("generate layer", "layer is not a language model with a vocabulary but a DeepRNN"),
+        ("generate ducks --plugin mgu.py", "--plugin mgu.py is not needed: ducks is not a run, and needs no code"),
         ("generate ducks --samples 0", "--samples must be at least 1, got 0"),
         ("generate ducks --beam -1", "--beam must be at least 0, got -1"),
         ("generate ducks --beam 2 --samples 3", "--beam 2 finds no more than 2 texts, got --samples 3"),

@@ -46,7 +46,7 @@ def refused(path, message):
 def test_what_is_behind_the_end_of_a_gz_file_is_left_out_and_said(write, behind, size):
     text, _, notes = load_text(write("a.gz", gzip.compress(TEXT.encode()) + behind))
     assert text == TEXT
-    assert notes == [f"a.gz: {size:,} byte{'s'[: size > 1]} behind the end of the text left out"]
+    assert notes == [f"a.gz: {size:,} byte{'s'[: size > 1]} after the end of the text ignored"]
 
 
 def test_a_gz_file_of_several_members_is_one_text(write):

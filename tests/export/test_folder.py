@@ -162,7 +162,7 @@ SEALED = {"sha256": "0" * 64, "size": 1}
     "change, message",
     [
         (manifest_with(format=0), "is not the manifest of an exported folder"),
-        (manifest_with(format=float("nan")), "NaN is no number of JSON"),
+        (manifest_with(format=float("nan")), "NaN is not a JSON number"),
         (manifest_with(files={}, formats={}), "is damaged: it does not name (config.json|model.safetensors)"),
         (manifest_with(files=[]), "is damaged: it must have files and formats"),
         (manifest_with(files={"config.json": "?"}), "is damaged: 'config.json' has no SHA-256"),
@@ -176,7 +176,7 @@ SEALED = {"sha256": "0" * 64, "size": 1}
         (config_with(num_layers=10**9), r"model.safetensors has \d+ parameters, too few for num_layers=1000000000"),
         (config_with(hidden_size=10**6), r"must have shape \(4000000, 3\)"),
         (config_with(hidden_size=1e400), "config.json is not JSON of an exported folder"),
-        (resealed("config.json", lambda b: b.replace(b'"dropout": 0.0', b'"dropout": 1e999')), "1e999 is no number of"),
+        (resealed("config.json", lambda b: b.replace(b'"dropout": 0.0', b'"dropout": 1e999')), "1e999 is not a JSON"),
         (config_with(cell=None), "config.json describes no network of this package"),
         (resealed("vocab.json", lambda b: b.replace(b"6", b'"6"')), "vocab.json does not fit the network"),
         (resealed("vocab.json", lambda b: b"[]"), "vocab.json is not JSON of an exported folder"),

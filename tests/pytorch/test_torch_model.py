@@ -172,7 +172,7 @@ def sealed(name, change):
         ),
         (sealed("model.safetensors", lambda b: b[:40]), "is not a safetensors file"),
         (changed("manifest.json", lambda b: b"[" * 100_000), "manifest.json is not JSON of an exported folder"),
-        (changed("manifest.json", lambda b: b.replace(b'"format": 1', b'"format": NaN')), "NaN is no number of JSON"),
+        (changed("manifest.json", lambda b: b.replace(b'"format": 1', b'"format": NaN')), "NaN is not a JSON number"),
         (changed("manifest.json", lambda b: b'{"format": 1}'), "is not the manifest of an exported folder"),
         (changed("manifest.json", lambda b: b'{"format": 1, "files": {"config.json": 3}}'), "config.json is damaged"),
         (sealed("vocab.json", lambda b: b.replace(b'"f": 6', b'"f": "g"')), "vocab.json does not fit the network"),

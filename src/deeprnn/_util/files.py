@@ -94,7 +94,7 @@ def open_regular(path: Path, size: Optional[int] = None, largest: float = math.i
     """
     if not path.is_symlink() and not path.exists():
         raise ValueError(f"{path} is missing")
-    # Not to wait for the writer of a pipe, and not to follow a link out of the folder.
+    # O_NONBLOCK: a pipe would wait for a writer. O_NOFOLLOW: a link may lead out of the folder.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
         handle = os.open(path, flags)
@@ -139,7 +139,7 @@ def read_json(content: bytes) -> dict[str, Any]:
     def finite(text: str) -> float:
         value = float(text)
         if not math.isfinite(value):
-            raise ValueError(f"{text} is no number of JSON")
+            raise ValueError(f"{text} is not a JSON number")
         return value
 
     try:

@@ -25,7 +25,7 @@ def machine() -> dict[str, Any]:
     dict
         ``processor``, ``cores``, ``instruction_set``, ``threads`` (what ``OMP_NUM_THREADS`` allows; None: all cores),
         ``python``, ``mxnet``, ``numpy``, ``deeprnn`` (versions), and ``code``, a digest of this package's sources,
-        which differ within one version during development. A value that cannot be determined is None.
+        which change within one version during development. A value that cannot be determined is None.
     """
     name, flags = _processor()
     return {

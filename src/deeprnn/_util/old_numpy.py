@@ -1,18 +1,19 @@
-"""Lets mxnet 1.9.1 be imported under today's numpy and Python: it gets the numpy of its time, and nobody else does.
+"""Makes mxnet 1.9.1 work under current versions of numpy and Python, without changing numpy for anybody else.
 
-mxnet 1.9.1 reads names that numpy has removed since (`np.bool` went with 1.24), and `distutils`, which Python 3.12
-removed. `install`, which ``import deeprnn`` calls, sets a finder before Python's own. It gives the modules of mxnet an
-import statement of their own: to them, ``import numpy`` is a module with numpy's names and the removed ones. The numpy
-of the user is neither changed nor replaced, not even for a moment. Where this package is installed, deeprnn-mxnet.pth
-(setup.py) has Python do the same when mxnet is imported first.
+mxnet 1.9.1 reads names that numpy has since removed (`np.bool`, for example, in 1.24), and `distutils`, which Python
+3.12 removed. `install`, which ``import deeprnn`` calls, puts a finder before Python's own. It gives the modules of
+mxnet an import statement of their own, for which ``import numpy`` is a module with numpy's names and the removed ones.
+The user's numpy is never changed or replaced. Where this package is installed, deeprnn-mxnet.pth (setup.py) has Python
+do the same when mxnet is imported first.
 
-Three more things are mended that numpy 2 changes in silence:
+Three changes that numpy 2 makes without an error are compensated, too:
 
-- mxnet hands the parameters of an operator over as text, and the text of ``(np.int64(2), 3)`` was ``(2, 3)``;
+- mxnet passes the parameters of an operator as text, and ``str((np.int64(2), 3))`` is no longer ``(2, 3)``;
 - a Python number plus an `np.float32` is an `np.float32`, so `mx.metric` would sum and count in float32;
-- `float` and `int` take no array with an axis any more, and `NDArray.asscalar` returns one for more than one axis.
+- `float` and `int` no longer take an array with an axis, which `NDArray.asscalar` returns for more than one axis.
 
-With numpy below 1.24 and Python below 3.12, mxnet is left as it is. What is known of mxnet here is all in this file.
+With numpy below 1.24 and Python below 3.12, mxnet is left as it is. All knowledge of mxnet's internals for this is in
+this file.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ if TYPE_CHECKING:
 
 __all__ = ["find_spec", "install"]
 
-# The modules that hand parameters to the engine as text.
+# The modules that pass parameters to the engine as text.
 TEXT = {"mxnet._ctypes.ndarray", "mxnet._ctypes.symbol", "mxnet.io.io", "mxnet.kvstore.base", "mxnet.symbol.symbol"}
-# The functions that numpy 1.20 moved to numpy_financial; mxnet.numpy passes them on.
+# The functions that numpy 1.20 moved to numpy_financial; mxnet.numpy re-exports them.
 FINANCIAL = ("mirr", "npv", "pmt", "ppmt", "pv", "rate")
 
-# The types of which nearly all parameters are; only to be quick.
+# Types whose text has not changed, which nearly all parameters have: a shortcut, for speed.
 SAME_TEXT = {int, float, bool, str, type(None)}
 
-# What the modules of mxnet have as their built-in names; empty until mxnet is imported.
+# The built-in names of mxnet's modules; empty until mxnet is imported.
 _builtins: dict[str, Any] = {}
 
 
 def install() -> None:
-    """Have mxnet imported with the numpy of its time from now on.
+    """From now on, import mxnet with the names of numpy that it needs.
 
     Raises
     ------
@@ -59,7 +60,7 @@ def install() -> None:
 
 
 def find_spec(name: str, path: Optional[Sequence[str]] = None) -> Optional[ModuleSpec]:
-    """The spec of a module of mxnet, with a loader that gives it the numpy of its time where that is needed."""
+    """The spec of a module of mxnet, with a loader that gives it the old names of numpy where they are needed."""
     spec = PathFinder.find_spec(name, path)
     if spec and spec.loader:
         execute = spec.loader.exec_module
@@ -75,24 +76,24 @@ def find_spec(name: str, path: Optional[Sequence[str]] = None) -> Optional[Modul
             if _builtins and name in _MENDED:
                 _MENDED[name](module)
 
-        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]  # wrapped for this module alone
     return spec
 
 
 def _make_ready() -> None:
-    """Before mxnet is executed: see whether it needs an old numpy."""
+    """Before mxnet is executed: prepare its import statement if it needs the old names."""
     import numpy
 
     if sys.version_info < (3, 12) and tuple(map(int, numpy.__version__.split(".")[:2])) < (1, 24):
         return
-    # What an import that failed before this was installed has left behind has the wrong numpy.
+    # Modules that an earlier, failed import left behind have the wrong numpy.
     for left in [name for name in sys.modules if name.startswith("mxnet.")]:
         del sys.modules[left]
     _builtins.update(vars(builtins), __import__=_importer(numpy))
 
 
 class _Finder:
-    """Finds mxnet, and nothing else."""
+    """Finds the modules of mxnet only."""
 
     @staticmethod
     def find_spec(
@@ -101,13 +102,13 @@ class _Finder:
         return find_spec(name, path) if name == "mxnet" or name.startswith("mxnet.") else None
 
 
-# --- the names of its time
+# --- the names that are gone
 
 
 def _importer(numpy: ModuleType) -> Callable[..., ModuleType]:
-    """What the import statement does in mxnet: as ever, but for numpy itself and for `distutils.version`."""
+    """The import statement of mxnet's modules: Python's, except for numpy itself and `distutils.version`."""
     old = ModuleType("numpy")
-    vars(old).update(vars(numpy), **_removed(numpy))  # among them `__getattr__`, which loads numpy's parts when asked
+    vars(old).update(vars(numpy), **_removed(numpy))  # with `__getattr__`, which loads numpy's submodules
     versions = SimpleNamespace(LooseVersion=_Version, StrictVersion=_Version)
 
     def import_(name: str, *arguments: Any, **named: Any) -> Any:
@@ -120,8 +121,8 @@ def _importer(numpy: ModuleType) -> Callable[..., ModuleType]:
 
 
 def _removed(numpy: Any) -> dict[str, Any]:
-    """The names that mxnet reads and some numpy has removed. Each function is one of its own, and no second name of
-    another: by them mxnet.numpy registers what it has for numpy's functions."""
+    """The names that mxnet reads and some version of numpy has removed. Each function is an object of its own and not an
+    alias: mxnet.numpy uses them as keys of its registry."""
     names: dict[str, Any] = dict(bool=bool, int=int, NAN=numpy.nan, NaN=numpy.nan, Inf=numpy.inf, PINF=numpy.inf)
     names.update(NINF=-numpy.inf, PZERO=0.0, NZERO=-0.0, compat=SimpleNamespace(basestring=str))
     if hasattr(numpy.lib, "array_utils"):  # from 2.0 on, where `core` warns
@@ -158,7 +159,7 @@ class _Version:
         return self.numbers >= other.numbers
 
 
-# --- what numpy 2 changes in silence
+# --- what numpy 2 changes without an error
 
 
 class _AnyStr(type):
@@ -167,16 +168,16 @@ class _AnyStr(type):
 
 
 class _Text(metaclass=_AnyStr):
-    """What `str` is to the modules that hand parameters over as text."""
+    """Replaces `str` in the modules that pass parameters as text."""
 
-    def __new__(cls, value: object) -> str:  # type: ignore[misc]
+    def __new__(cls, value: object) -> str:  # type: ignore[misc]  # it returns a str, as str() does
         if isinstance(value, (tuple, list)) and not SAME_TEXT.issuperset(map(type, value)):
             value = _plain(value)
         return str(value)
 
 
 def _plain(value: Any) -> Any:
-    """A value with the scalars of numpy in tuples and lists as Python's, which print as numpy 1 printed its own."""
+    """A value with Python's scalars in place of numpy's, which numpy 1 printed in the same way."""
     if isinstance(value, (tuple, list)):
         return (tuple if isinstance(value, tuple) else list)(map(_plain, value))
     numpy = sys.modules["numpy"]
@@ -186,7 +187,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Double:
-    """An attribute that keeps a float in double precision, so that what is added to it is summed there."""
+    """An attribute that keeps floats in double precision, so that sums are in double precision."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -26,7 +26,7 @@ def show(text: str) -> None:
 
 
 def log(text: str) -> None:
-    """Print lines above the progress line of a training, which goes on where they cannot be written."""
+    """Print lines above the progress line of a training, which goes on even if they cannot be written."""
     try:
         show(text)
     except (OSError, ValueError) as error:  # the terminal or the reader is gone, the disk is full, the stream is closed
@@ -36,7 +36,7 @@ def log(text: str) -> None:
 
 
 def silence() -> None:
-    """Send standard output nowhere, as a stream that cannot be written would fail again when the process ends."""
+    """Discard standard output: a stream that cannot be written would fail again when the process ends."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -68,7 +68,7 @@ def command(*arguments: str) -> str:
 
 
 class Nowhere(io.TextIOBase):
-    """A stream that forgets what is written to it."""
+    """A stream that discards what is written to it."""
 
     def write(self, text: str) -> int:
         return len(text)

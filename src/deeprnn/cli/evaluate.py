@@ -1,4 +1,4 @@
-"""`deeprnn evaluate`: loss and perplexity of a trained model on a text, and where it is surprised most."""
+"""`deeprnn evaluate`: loss and perplexity of a trained model on a text, and its most surprising symbols."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def build_evaluate(given: Mapping[str, Any]) -> Callable[[], int]:
         ids, title = corpus.test, corpus.name
     else:
         if data is None:
-            raise ValueError(f"{given['model']} does not say what it was trained on: give a text, corpus=PATH")
+            raise ValueError(f"{given['model']} has no record of the text it was trained on: give a text, corpus=PATH")
         part = config.part or "test"
         corpus = saved_corpus(Path(given["model"]), data, opened.state, vocab)
         ids, title = getattr(corpus, part), part
@@ -93,7 +93,7 @@ def table(places: Sequence[Surprise], ids: np.ndarray, vocab: gluonnlp.Vocab, un
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows)]
-    number = 3  # columns that are numbers, which end in line
+    number = 3  # columns of numbers, aligned right
     return "\n".join(
         "  ".join(
             cell.rjust(width) if i < number else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths))

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["build_export"]
 
 FIGURES = ("train_loss", "valid_loss", "test_loss", "epochs", "seconds")
-"""What the card tells of a run's summary."""
+"""The values of a run's summary that the card shows."""
 
 
 def build_export(given: Mapping[str, Any]) -> Callable[[], int]:
-    """Check the arguments and load the network; the result writes the folder and says what is in it."""
+    """Check the arguments, load the network and write the folder; the result lists its files."""
     config = select(ExportConfig, given)
     folder = Path(given["run"])
     use_threads(0)
@@ -30,7 +30,7 @@ def build_export(given: Mapping[str, Any]) -> Callable[[], int]:
 
     net, vocab, run, best = open_run(folder, given.get("plugin"))
     assert config.out is not None
-    # What is wrong with the network or the folder is found before anything is written, and so is the user's to correct.
+    # Here, not in the result: errors in the network or the folder are the user's to correct (exit code 2).
     out = export(
         net,
         config.out,
@@ -50,8 +50,8 @@ def build_export(given: Mapping[str, Any]) -> Callable[[], int]:
 
 
 def trained_on(folder: Path, run: RunConfig, best: Checkpoint) -> dict[str, Any]:
-    """What the card of a run tells: its command, its text, its losses in nats per symbol."""
-    name = Path(run.data.corpus).name  # where it is on this machine is nobody else's business
+    """What the card of a run shows: its command, its text, its losses in nats per symbol."""
+    name = Path(run.data.corpus).name  # without the path, which would name folders of this machine
     defaults, options = RunConfig().to_mapping(), {**run.to_mapping(), "corpus": name}
     changed = {option: value for option, value in options.items() if option != "out" and value != defaults[option]}
     place = best.position.to_mapping()

@@ -1,4 +1,4 @@
-"""What `generate` and `evaluate` work with: a run, an exported folder or an ONNX file, opened in a runtime."""
+"""The models of `generate` and `evaluate`: a run, an exported folder or an ONNX file, opened in a runtime."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Opened:
     runtime
         mxnet, onnx or torch.
     data, state
-        The text that it was trained on, where that is recorded, and what is known of it: see `runs.saved_corpus`.
+        The text that it was trained on, if that is recorded, and its hash and path: see `runs.saved_corpus`.
     """
 
     model: Model
@@ -50,7 +50,7 @@ def open_model(source: Path, runtime: Optional[str] = None, plugin: Optional[str
     source
         Folder of a run, exported folder, or .onnx file.
     runtime : {'mxnet', 'onnx', 'torch'}, optional
-        What computes.
+        Library that runs the model.
     plugin
         As for `open_run`.
 
@@ -65,7 +65,7 @@ def open_model(source: Path, runtime: Optional[str] = None, plugin: Optional[str
         net, vocab, run, best = open_run(source, plugin)
         return Opened(MXNetModel(net), vocab, run.data.unit, "mxnet", run.data, best.state)
     if plugin:
-        raise ValueError(f"plugin {plugin} is not needed: {source} is no run, and holds no code")
+        raise ValueError(f"plugin {plugin} is not needed: {source} is not a run, and needs no code")
     if source.is_dir():
         return _of_folder(source, runtime or "mxnet")
     if not source.exists():
@@ -86,7 +86,7 @@ def _of_folder(path: Path, runtime: str) -> Opened:
 
     folder = read_folder(path)
     if "unit" not in folder.card:
-        raise ValueError(f"{path} is no language model with a vocabulary, but {folder.config['architectures'][0]}")
+        raise ValueError(f"{path} is not a language model with a vocabulary but a {folder.config['architectures'][0]}")
     vocab = _vocabulary(folder.tokens, folder.card["unk_token"])
     model: Model
     if runtime == "onnx":
@@ -114,5 +114,5 @@ def _vocabulary(tokens: list[str], unknown: Optional[str]) -> gluonnlp.Vocab:
 
 
 def _threads() -> int:
-    """As many as MXNet has; the other runtimes do not ask the environment."""
+    """As many as MXNet uses; the other runtimes do not read the environment."""
     return int(os.environ["OMP_NUM_THREADS"])

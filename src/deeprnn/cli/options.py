@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[type, ...]] = {
 """The dataclasses whose fields are the flags of each command."""
 
 NOT_FLAGS = {"data", "model", "train"}
-"""Fields of `RunConfig` that are no option but a part."""
+"""Fields of `RunConfig` that hold options and are none themselves."""
 
 OTHERS = {"train": ACTIONS, "generate": ("plugin",), "evaluate": ("plugin",), "export": ("plugin",)}
 """Flags that are not made from a dataclass."""
@@ -131,7 +131,7 @@ def command_line() -> FlagParser:
         train.add_options(options)
     commands.add_subcommand("train", train, help=train.description)
 
-    anything = "Folder of a run, folder that was exported, or .onnx file."
+    anything = "Folder of a run, exported folder, or .onnx file."
     for name, description, source, sources in (
         ("generate", "Generate text with a trained model.", "MODEL", anything),
         ("evaluate", "Evaluate a trained model on a text.", "MODEL", anything),
@@ -157,7 +157,7 @@ def parse(argv: Optional[Sequence[str]] = None) -> Namespace:
     Raises
     ------
     ValueError
-        For arguments that cannot be parsed: with the flag, and with one that may have been meant.
+        For arguments that cannot be parsed; the message names the flag, and may suggest another.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
@@ -169,7 +169,7 @@ def parse(argv: Optional[Sequence[str]] = None) -> Namespace:
 
 
 def train_config(flags: Sequence[str]) -> RunConfig:
-    """The run that ``deeprnn train`` with these flags would be.
+    """The configuration of ``deeprnn train`` with these flags.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def in_flags(message: str) -> str:
 
 
 def advice_in_flags(sentence: str) -> str:
-    """A sentence of a diagnosis, in which only ``name=value`` is an option: "layers 1 to 3" is not."""
+    """A sentence of a diagnosis with flags in place of ``name=value``; "layers 1 to 3" is not an option."""
     return as_flags(sentence, ("init", "residual", "cell", "activation"))
 
 

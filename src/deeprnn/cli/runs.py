@@ -45,7 +45,7 @@ __all__ = [
 
 
 COPY = "corpus.txt"
-"""In the folder of a run: its text, where that came from a stream, which cannot be read again."""
+"""In the folder of a run: its text, if that came from a stream, which cannot be read again."""
 
 
 def holds_a_run(folder: Union[str, Path]) -> bool:
@@ -61,10 +61,10 @@ def open_run(folder: Path, plugin: Optional[str] = None) -> tuple[LanguageModel,
     Parameters
     ----------
     folder
-        Of the run.
+        Folder of the run.
     plugin
         Code that registers the run's cell; must be given if the run was trained with a plugin, as code is never loaded
-        because a file says so.
+        just because a file names it.
 
     Raises
     ------
@@ -98,7 +98,10 @@ def open_run(folder: Path, plugin: Optional[str] = None) -> tuple[LanguageModel,
 
 
 def check_size_of(config: ModelConfig, checkpoint: Checkpoint) -> None:
-    """Raise ValueError if a checkpoint does not have the arrays of so many layers of this size; none is made for it."""
+    """Raise ValueError if a checkpoint has too few or too small arrays for a network of this size.
+
+    Called before the network is made: a damaged configuration could ask for more memory than there is.
+    """
     largest = max((size for array in checkpoint.parameters.values() for size in array.shape), default=0)
     for name, value, limit in (
         ("layers", config.layers, len(checkpoint.parameters)),
@@ -123,9 +126,9 @@ def saved_corpus(folder: Path, data: DataConfig, state: Mapping[str, Any], vocab
     Raises
     ------
     ValueError
-        If it is another text by now, with the difference.
+        If the text has changed; the message names the difference.
     FileNotFoundError
-        If it is not where it was.
+        If it is no longer where it was.
     """
     from ..data.reading import is_stream, is_there
 
@@ -171,7 +174,7 @@ def device(name: str) -> mx.Context:
 
 
 def language_model(config: ModelConfig, vocab_size: int, plugin: Optional[str] = None) -> LanguageModel:
-    """The network of a configuration, not initialized; `plugin` is loaded if it is given.
+    """The network of a configuration, not initialized; `plugin` is loaded if given.
 
     Raises
     ------
@@ -270,7 +273,7 @@ def prefix_ids(vocab: gluonnlp.Vocab, unit: str, prefix: str, option: Optional[s
 
 
 def unknown_ids(vocab: gluonnlp.Vocab) -> list[int]:
-    """The ids that are never generated: that of the unknown token, which is no text."""
+    """The ids that are never generated: that of the unknown token, which is not text."""
     return [] if vocab.unknown_token is None else [vocab[vocab.unknown_token]]
 
 
@@ -293,7 +296,7 @@ def generated(
 
 
 def _terminal() -> str:
-    """What to say about a prefix with strange symbols where the terminal's encoding is not UTF-8."""
+    """A hint for a prefix with unknown symbols if the terminal's encoding is not UTF-8."""
     encoding = locale.getpreferredencoding(False)
     if encoding.lower().replace("-", "") == "utf8":
         return ""

@@ -66,7 +66,7 @@ def build_train(given: Mapping[str, Any]) -> Callable[[], int]:
         if not resume:
             taken_over = locked(folder, held)
             if holds_a_run(folder):
-                raise ValueError(f"out {folder} holds a run by now: choose another folder")
+                raise ValueError(f"out {folder} now holds a run of another process: choose another folder")
         begin(training)
         training.held.push(held.pop_all())
     log(as_yaml(training.run.to_mapping(), flow=True).strip())
@@ -127,7 +127,7 @@ def prepared(run: RunConfig, given: Mapping[str, Any]) -> tuple[Training, list[s
 
 
 def saved_facts(run: RunConfig, corpus: Corpus) -> dict[str, Any]:
-    """What a checkpoint holds beside weights and position."""
+    """What a checkpoint holds besides weights and position."""
     from ..nn import native
 
     machine_now = machine()
@@ -147,7 +147,7 @@ def saved_facts(run: RunConfig, corpus: Corpus) -> dict[str, Any]:
 
 
 def saved_rollbacks(start: Checkpoint) -> list[dict[str, Any]]:
-    """The times that a run went back to a checkpoint; raises ValueError if they are none."""
+    """The rollbacks of a run; raises ValueError if the checkpoint has malformed ones."""
     rollbacks = start.state.get("rollbacks", [])
     fine = isinstance(rollbacks, list) and all(
         isinstance(each, dict) and type(each.get("lr")) is float and each["lr"] > 0 for each in rollbacks
@@ -158,7 +158,7 @@ def saved_rollbacks(start: Checkpoint) -> list[dict[str, Any]]:
 
 
 def differences(start: Checkpoint, facts: Mapping[str, Any]) -> list[str]:
-    """Notes for who resumes a run: where it goes on, and what may make it go on otherwise than before."""
+    """Notes for the user who resumes a run: where it continues, and what may change its results."""
     position = start.position
     notes = [f"{damaged}; the checkpoint before it is used" for damaged in start.damaged]
     notes.append(f"continuing after step {position.step:,} ({counted(position.epoch, 'epoch')} done)")
@@ -180,7 +180,7 @@ def differences(start: Checkpoint, facts: Mapping[str, Any]) -> list[str]:
 
 
 def locked(folder: Path, held: contextlib.ExitStack) -> list[str]:
-    """Make the folder of a run and hold its lock until `held` is left; gives a note where its last owner died."""
+    """Make the folder of a run and hold its lock until `held` is closed; returns a note if its last owner died."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = held.enter_context(RunLock(folder))
@@ -190,7 +190,7 @@ def locked(folder: Path, held: contextlib.ExitStack) -> list[str]:
 
 
 def begin(training: Training) -> None:
-    """Write what a run begins with to its folder, whose lock is held."""
+    """Write the first files of a run to its folder, whose lock is held."""
     folder = training.folder
     try:
         if training.run.train.tensorboard:

@@ -1,4 +1,4 @@
-"""A run of `deeprnn train` that is ready to start: its course, its checkpoints, its results."""
+"""The work of `deeprnn train`: training, checkpoints, rollbacks, results."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ STATE = "state.json"
 """In the folder of a run that diverged: ``{"state": "diverged", "reason": ...}``, for programs that start trainings."""
 
 ROLLBACKS = 3
-"""How often a run goes back to a checkpoint because its loss is not finite."""
+"""How often a run may go back to a checkpoint because its loss is not finite."""
 
 
 @dataclass(eq=False)
 class Training:
     """A run that is ready to start; saves and shows its results.
 
-    `facts` are saved with each checkpoint: seed, configuration, vocabulary, text, versions. `held` is left at the end,
-    and the lock of the run with it.
+    `facts` are saved with each checkpoint: seed, configuration, vocabulary, text, versions. `held` holds the lock of the
+    run and is closed at the end.
     """
 
     run: RunConfig
@@ -155,7 +155,7 @@ class Training:
         self.write(Position(), None)
 
     def roll_back(self, error: Diverged) -> Position:
-        """Go back to the last checkpoint, with half the learning rate; raises `error` where that is not to be done."""
+        """Go back to the last checkpoint, with half the learning rate; raises `error` if no rollback is left or wanted."""
         from ..train import checkpoint
         from ..train.schedule import learning_rate_schedule
 
@@ -259,7 +259,7 @@ class Training:
 
 @contextlib.contextmanager
 def extra(what: str) -> Iterator[None]:
-    """What a run can do without: an error is shown, and the run goes on."""
+    """A context for what a run can do without: an error is shown, and the run goes on."""
     try:
         yield
     except Exception as error:  # whatever the drawing library raises

@@ -26,18 +26,18 @@ class GenerateConfig:
     length
         Number of symbols to generate.
     stop
-        End a text after these characters, if it comes to have them.
+        End a text where these characters first occur in its generated part.
     samples
         Number of texts; they are generated together.
     beam
-        Instead of sampling, search for the most probable text, keeping so many texts at each step; 0: sample.
+        Width of a beam search for the most probable text, instead of sampling; 0: sample.
     seed
         Seed of the random numbers. By default every call gives another text. Several texts have seeds of their own, of
         which this one is the first.
     json
         Write one JSON object with all texts instead of the text.
     runtime
-        What computes (default: mxnet, or onnx for an .onnx file).
+        Library that runs the model (default: mxnet, or onnx for an .onnx file).
     """
 
     prefix: str = ""
@@ -74,9 +74,9 @@ class EvaluateConfig:
     encoding
         Encoding of that text's file.
     per_symbol
-        Also show the most surprising places of the text: where, what came, what was expected.
+        Also show the most surprising symbols of the text: where they are, and what was expected.
     runtime
-        What computes (default: mxnet, or onnx for an .onnx file).
+        Library that runs the model (default: mxnet, or onnx for an .onnx file).
     """
 
     part: Optional[Literal["train", "valid", "test"]] = None

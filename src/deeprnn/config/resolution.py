@@ -30,7 +30,7 @@ __all__ = [
 PRESETS = Path(__file__).parent.parent / "configs"
 
 ACTIONS = ("preset", "config", "resume", "init_from")
-"""Arguments that say where options and weights come from. They are not options, so they are not saved with the run."""
+"""Arguments that name sources of options and weights. They are not options, so they are not saved with the run."""
 
 MAY_CHANGE = (
     *("out", "corpus", "plugin", "epochs", "patience", "threads", "ctx", "tensorboard"),
@@ -44,7 +44,7 @@ LARGEST = 1 << 16
 """Bytes of a file of options."""
 
 DEEPEST = 10
-"""Lists in lists of a file of options; a right one has two levels."""
+"""Deepest nesting in a file of options; a valid one has two levels."""
 
 OPENING = (
     yaml.FlowSequenceStartToken,
@@ -98,10 +98,10 @@ def read_options(path: Path) -> dict[str, Any]:
 
 
 def _check_tokens(text: str) -> None:
-    """Raise ValueError for what could make a small file large or slow when it is read."""
+    """Raise ValueError for syntax with which a small file could take much memory or time."""
     depth = 0
     for token in yaml.scan(text):
-        # An alias can stand for a tree that is larger than memory when it is written out.
+        # An alias can expand to a tree that is larger than memory.
         if isinstance(token, (yaml.AnchorToken, yaml.AliasToken, yaml.TagToken)):
             raise ValueError("anchors (&), aliases (*) and tags (!) are not read")
         depth += isinstance(token, OPENING) - isinstance(token, CLOSING)
@@ -124,7 +124,7 @@ def resolve(arguments: Mapping[str, Any]) -> RunConfig:
     ------
     ValueError, TypeError, OSError
         For invalid options and files; for a resumed run with an option that must not change; and for a plugin that only
-        a file names, as no code is loaded unless the caller asks for it.
+        a file names, as code is loaded only if the caller names it.
 
     Examples
     --------

@@ -130,8 +130,8 @@ class ModelConfig:
     tied
         Share one weight between embedding and decoder; embedding_size must equal hidden_size.
     init
-        Initialization of the weights. deep: recurrent weights orthogonal, input weights scaled by depth; orthogonal or
-        identity: recurrent weights so, the others xavier; normal: all N(0, 0.01); xavier: all xavier.
+        Initialization of the weights. deep: recurrent weights orthogonal, input weights scaled by depth; orthogonal,
+        identity: recurrent weights as named, the others xavier; normal: all N(0, 0.01); xavier: all xavier.
     backend
         Implementation of the recurrent layers: this package, or the fused layers of gluon.rnn.
     """

@@ -58,7 +58,7 @@ class Batches:
     carries_state : bool
         Whether a batch continues the one before.
     scored, unscored : int
-        How many of the symbols that follow another one are targets in an epoch, and how many are not.
+        Of all symbols but the first, how many are targets in an epoch, and how many are not.
 
     Raises
     ------

@@ -131,7 +131,7 @@ def fetch(name: str, cache: Optional[Union[str, Path]] = None) -> tuple[Path, li
                 return path, notes
             part.unlink()
             notes.append(f"{address}: wrong checksum, deleted")
-            if not resumed:  # otherwise the older bytes may be wrong: once more, from the beginning
+            if not resumed:  # otherwise the bytes of before may be wrong: download all of it again
                 break
     raise OSError(
         f"corpus {name}: not downloaded ({'; '.join(notes)}); "

@@ -4,8 +4,8 @@ A leading byte-order mark is removed and CR LF (or CR) becomes a newline; both a
 changes: case, punctuation and spacing stay, also in `timemachine` (which the English book reduces to a-z) and
 `tinyshakespeare`. Only `jaychou` follows its book: newlines become spaces.
 
-A text is read in chunks and no further than is needed, as it may be large, endless or made to harm; `unpacking` is for
-the archives.
+A text may be large, endless or malicious, so it is read in chunks and no further than needed; `unpacking` handles the
+archives.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MULTI_BYTE = ("gb18030", "big5", "cp932", "euc_jp", "euc_kr", "utf_16", "utf_16_
 """Encodings that can be recognized by the bytes. (Those with one byte per character fit almost any bytes.)"""
 
 SAMPLE = 1 << 16
-"""Bytes that the encoding is guessed from."""
+"""Bytes from which the encoding is guessed."""
 
 EVIDENCE = 20
 """Bytes above 0x7F without which no encoding is guessed."""
@@ -68,11 +68,11 @@ def load_text(
     corpus : str
         'pydoc', CPython's own documentation (`pydoc_data.topics` in key order, which differs a little between
         releases); a name in `DOWNLOADS`; a path to a text: plain, .gz, or .zip with one member; or '-', standard input.
-        Names take precedence: write ./name for a file that is called like a corpus. A copy of a named download is
+        Names take precedence: write ./name for a file with the name of a corpus. A copy of a named download is
         recognized by its checksum, wherever it is, and read in the same way.
     encoding : str
         Of the file, by Python's name. Named texts are always UTF-8; a file with the byte-order mark of UTF-16 or UTF-32
-        is read so instead of as UTF-8.
+        is read as that instead of UTF-8.
     max_chars : int, optional
         Number of characters to keep, from the beginning; no more of the text is decoded.
     cache : path, optional
@@ -115,7 +115,7 @@ def load_text(
     if known and DOWNLOADS[known].newlines_to_spaces:
         text = text.replace("\n", " ")
         notes.append(f"newlines of {known} read as spaces")
-    # A file that is called like a known text is another one, unless its checksum is that text's.
+    # A file with the name of a known text is another text, unless it has that text's checksum.
     name = f"./{path.name}" if path.name in (BUILT_IN, *DOWNLOADS) else path.name
     return text, known or name, notes
 
@@ -201,7 +201,7 @@ def _opened(corpus: str, path: Path) -> Iterator[BinaryIO]:
             raise OSError("corpus -: standard input is closed")
         yield sys.stdin.buffer
         return
-    # A pipe that nobody writes to would be waited for.
+    # O_NONBLOCK: opening a pipe would wait for a writer.
     handle = os.open(corpus if is_stream(corpus) else path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(handle, "rb") as file:
         if is_stream(corpus):
@@ -225,7 +225,7 @@ def _known(file: BinaryIO) -> Optional[str]:
 
 
 def _bounded(chunks: Iterable[bytes], path: Path, max_chars: Optional[int]) -> Iterator[bytes]:
-    """The chunks of a text, up to `LARGEST` bytes; raises ValueError behind them."""
+    """The chunks of a text, up to `LARGEST` bytes; raises ValueError if there are more."""
     read = 0
     for chunk in chunks:
         read += len(chunk)
@@ -255,7 +255,7 @@ def _decoded(chunks: Iterator[bytes], path: Path, encoding: str, max_chars: Opti
             raise ValueError(
                 f"corpus {path}: not {_title(encoding)} ({where}); {_advice(_lines(data, read), encoding)}"
             ) from error
-        if "\0" in part:  # UTF-16 of plain English and tar archives are valid UTF-8
+        if "\0" in part:  # English in UTF-16, and tar archives, are valid UTF-8
             where = f"byte 0x00 at offset {read + chunk.find(0):,}"
             advice = _advice(_lines(chunk, read), encoding)
             raise ValueError(f"corpus {path}: not a text in {_title(encoding)} ({where}); {advice}")

@@ -1,4 +1,4 @@
-"""Text to ids: splitting into symbols, train, valid and test part, vocabulary.
+"""Text to ids: symbols, vocabulary, and the parts for training, validation and test.
 
 corpus  ->  text  ->  symbols  ->  train, valid, test  ->  int32 ids
 """
@@ -59,9 +59,9 @@ class Corpus:
     notes : list of str
         What was changed in the text, and which symbols are unknown; for the user.
     path : Path, optional
-        Absolute path of the file; None if it was none.
+        Absolute path of the file; None if the text is not from a file.
     text : str, optional
-        The text as used if it came from a stream, which cannot be read again; None otherwise.
+        The text as used if it is from a stream, which cannot be read again; None otherwise.
     """
 
     name: str
@@ -100,7 +100,7 @@ def load_corpus(
     unknown : bool
         Whether the vocabulary has a token for unknown symbols besides the symbols of the training part.
     vocab : gluonnlp.Vocab, optional
-        That of an earlier run, to be used instead of one made from the training part.
+        Vocabulary of an earlier run, used instead of one made from the training part.
 
     Raises
     ------
@@ -226,7 +226,7 @@ def split_sizes(symbols: int, shares: Sequence[float]) -> tuple[int, int, int]:
 def count_vocabulary(
     counts: Mapping[str, int], unknown_token: Optional[str], **options: Mapping[str, int]
 ) -> gluonnlp.Vocab:
-    """The vocabulary of counted symbols, by falling count and then by code point, so that a text has the same ids
+    """The vocabulary of counted symbols, by descending count and then by code point, so that a text has the same ids
     everywhere.
 
     `options` are further ones of `gluonnlp.Vocab`.
@@ -242,11 +242,11 @@ def count_vocabulary(
 
 
 CHUNK = 1 << 20
-"""Symbols that are looked at at a time: a list of them takes many times the memory of the text."""
+"""Symbols that are processed at a time: as a list, symbols take many times the memory of the text."""
 
 
 def _coded(text: str, unit: str) -> tuple[np.ndarray, Sequence[str]]:
-    """A text as int32 codes, shape (symbols,), and the symbol of each code: of characters their code points."""
+    """A text as int32 codes, shape (symbols,), and the symbol of each code. The code of a character is its code point."""
     check_choice("unit", unit, UNITS)
     if unit == "word":
         code_of: dict[str, int] = {}

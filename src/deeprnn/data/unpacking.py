@@ -1,7 +1,7 @@
-"""Unpacking of .gz and .zip files chunk by chunk: never more at a time than a chunk, never into files.
+"""Unpacking of .gz and .zip files in chunks: in memory, and never more than a chunk at a time.
 
-An archive is checked before it is unpacked: one member, which is a text by its name, of a size and a ratio that a text
-has. Sizes that it claims are not believed: what comes out is counted.
+An archive is checked before it is unpacked: it must have one member, not itself an archive by its name, with a
+compression ratio that a text can have. The sizes that it states are not trusted: the bytes that come out are counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LARGEST = 1 << 30
 """Bytes of text that are read at most."""
 
 RATIO, MODEST = 200, 16 << 20
-"""A text is not packed to less than one part in so many; up to so many bytes it does no harm."""
+"""The largest compression ratio of a text, and the size in bytes up to which any ratio is harmless."""
 
 ARCHIVES = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst")
 
@@ -35,7 +35,7 @@ def unpacked(file: BinaryIO, path: Path, notes: list[str]) -> Iterator[bytes]:
     Raises
     ------
     ValueError
-        For an archive that is damaged, that does not hold one text, or that is made to fill the memory.
+        For an archive that is damaged, does not hold exactly one text, or is a decompression bomb.
     """
     kinds = {".gz": _gunzipped, ".zip": _unzipped}
     kind = kinds.get(path.suffix.lower())
@@ -47,10 +47,10 @@ def unpacked(file: BinaryIO, path: Path, notes: list[str]) -> Iterator[bytes]:
     except Refused as error:
         raise ValueError(f"corpus {path}: {error}") from error.__cause__
     except MemoryError:
-        raise ValueError(f"corpus {path}: unpacking it takes more memory than there is") from None
-    except Exception as error:  # whatever the libraries make of damaged bytes
+        raise ValueError(f"corpus {path}: not enough memory to unpack it") from None
+    except Exception as error:  # whatever the libraries raise for damaged bytes
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"corpus {path}: damaged, or no {path.suffix} archive: {reason}") from error
+        raise ValueError(f"corpus {path}: damaged, or not a {path.suffix} archive: {reason}") from error
 
 
 class Refused(Exception):
@@ -64,7 +64,7 @@ def chunks_of(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _gunzipped(file: BinaryIO, path: Path, notes: list[str]) -> Iterator[bytes]:
-    """The members of a .gz file, one after the other; the gzip module refuses a whole text with other bytes behind."""
+    """The members of a .gz file, one after the other; the gzip module would refuse a text with other bytes after it."""
     taken = given = 0
     member, rest = zlib.decompressobj(wbits=31), file.read(CHUNK)
     while True:
@@ -85,7 +85,7 @@ def _gunzipped(file: BinaryIO, path: Path, notes: list[str]) -> Iterator[bytes]:
         member = zlib.decompressobj(wbits=31)
     behind = len(rest) + sum(map(len, chunks_of(file)))
     if behind:
-        notes.append(f"{path.name}: {counted(behind, 'byte')} behind the end of the text left out")
+        notes.append(f"{path.name}: {counted(behind, 'byte')} after the end of the text ignored")
 
 
 def _unzipped(file: BinaryIO, path: Path, notes: list[str]) -> Iterator[bytes]:
@@ -119,4 +119,4 @@ def _unzipped(file: BinaryIO, path: Path, notes: list[str]) -> Iterator[bytes]:
 
 def _check_ratio(given: int, taken: int) -> None:
     if given > MODEST and given > RATIO * taken:
-        raise Refused(f"it unpacks to more than {RATIO} times its size, as no text does")
+        raise Refused(f"it unpacks to more than {RATIO} times its size, which no text does")

@@ -1,4 +1,4 @@
-"""Models that leave: to MXNet without this package, to ONNX, to PyTorch, to a folder that can be shared, and back."""
+"""Export of models to folders that can be shared, for MXNet without this package, ONNX and PyTorch; and import."""
 
 from .folder import FORMATS, export, from_pretrained, to_onnx, to_symbol, to_torch
 from .torch import from_torch

@@ -1,7 +1,6 @@
-"""What a network is, in plain values: `describe` reads them off a network, `build` makes the network of them.
+"""The architecture of a network in plain values: `describe` derives them from a network, `build` makes it from them.
 
-These values are the ``config.json`` of an exported folder, and all that the exporters know of a network besides its
-parameters.
+They are the ``config.json`` of an exported folder, and all that the exporters know of a network besides its parameters.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ Config = Mapping[str, Any]
 LAYERS: dict[str, type[RecurrentStack]] = {"rnn": DeepRNN, "gru": DeepGRU, "lstm": DeepLSTM}
 
 DEEP = ("residual", "layer_norm", "zoneout")
-"""Options of a language model that are its layers'."""
+"""Options of a language model that it passes on to its layers."""
 
 
 def describe(net: Network) -> dict[str, Any]:
@@ -42,9 +41,9 @@ def describe(net: Network) -> dict[str, Any]:
     Raises
     ------
     TypeError
-        For another block than a layer or a language model of this package.
+        For a block that is neither a layer nor a language model of this package.
     ValueError
-        For layers of a cell of one's own, and a network that has not been called and so does not know its inputs.
+        For layers of a custom cell, and for a network that has not been called yet and so has no input size.
     """
     if isinstance(net, LanguageModel):
         layers = _of_layers(net.stack)
@@ -68,8 +67,8 @@ def _of_layers(stack: RecurrentStack) -> dict[str, Any]:
     kind = cell._alias()
     if LAYERS.get(kind) is not type(stack):
         raise ValueError(
-            f"layers of {type(cell).__name__}, a cell of your own, cannot be exported to a folder, which holds no "
-            "code; net.export(path) writes them as an MXNet symbol"
+            f"layers of {type(cell).__name__}, a cell of your own, cannot be exported to a folder, which contains "
+            "no code; net.export(path) writes them as an MXNet symbol"
         )
     if stack.input_size <= 0:
         raise ValueError("net does not know its input_size yet: give it, or call net once before the export")
@@ -114,7 +113,7 @@ def build(config: Config) -> Network:
 
 
 def as_deeprnn(net: Network) -> Network:
-    """The same network with the layers of this package, where it has MXNet's built-in ones."""
+    """The same network with this package's layers in place of MXNet's built-in ones."""
     if not isinstance(net, LanguageModel) or isinstance(net.stack, RecurrentStack):
         return net
     built_in = net.stack

@@ -1,4 +1,4 @@
-"""The card of an exported folder: its README.md, in the form of the Hugging Face hub."""
+"""The card of an exported folder: its README.md, as the Hugging Face hub expects it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def card(
     rows = [f"- {key.replace('_', ' ')}: {value}" for key, value in config.items() if value not in (None, False, 0)]
     lines = [
         "---",
-        "# Yours to fill in: the licence under which you pass this model on.",
+        "# Fill in the licence under which you share this model.",
         "license:",
         "library_name: deeprnn",
         *(["pipeline_tag: text-generation"] if is_language_model(config) else []),
@@ -48,7 +48,7 @@ def card(
         "",
         "## Training",
         "",
-        *([f"- {key.replace('_', ' ')}: {_shown(value)}" for key, value in _told(training)] or ["Not recorded."]),
+        *([f"- {key.replace('_', ' ')}: {_shown(value)}" for key, value in _recorded(training)] or ["Not recorded."]),
         "",
         "## Loading",
         "",
@@ -62,7 +62,7 @@ def card(
     return "\n".join(lines) + "\n"
 
 
-def _told(training: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _recorded(training: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(key, value) for key, value in training.items() if value is not None and not isinstance(value, Mapping)]
 
 

@@ -9,12 +9,12 @@ __all__ = ["extra"]
 
 
 def extra(module: str, name: str) -> Any:
-    """A module of an optional package; `name` is the extra of this package that brings it.
+    """A module of an optional package; `name` is the extra of this package that installs it.
 
     Raises
     ------
     ValueError
-        If the package is not installed: with what to install.
+        If the package is not installed; the message says how to install it.
     """
     try:
         return import_module(module)

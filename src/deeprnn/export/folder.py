@@ -1,4 +1,4 @@
-"""A network to an exported folder, and back."""
+"""Writing a network to an exported folder, and reading it back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def export(
     unit: str = "char",
     training: Optional[Mapping[str, Any]] = None,
 ) -> Path:
-    """Write a network to a folder, which is there as a whole or not at all.
+    """Write a network to a folder. After an error there is no folder.
 
     Parameters
     ----------
@@ -44,8 +44,8 @@ def export(
     out
         The folder; must not exist.
     formats
-        Any of 'symbol' (MXNet), 'onnx' and 'torch' (PyTorch). The last is ``model.safetensors``, which every folder
-        has.
+        Any of 'symbol' (MXNet), 'onnx' and 'torch' (PyTorch). The last needs no more than ``model.safetensors``, which
+        every folder has.
     vocabulary
         Of a language model: its symbols, by their ids.
     unit : {'char', 'word'}
@@ -62,7 +62,7 @@ def export(
     ------
     ValueError, TypeError
         For a network that a format cannot express, a vocabulary that does not fit, a folder that exists, and a package
-        that is not installed. Nothing is written then.
+        that is not installed.
     """
     net = as_deeprnn(net)
     config = describe(net)
@@ -104,29 +104,29 @@ def export(
 
 
 def to_symbol(net: Network, out: PathLike, **about: Any) -> Path:
-    """Write a network to a folder with MXNet's symbols in it; the arguments are those of `export`."""
+    """`export` in MXNet's format only; the other arguments are those of `export`."""
     return export(net, out, ["symbol"], **about)
 
 
 def to_onnx(net: Network, out: PathLike, **about: Any) -> Path:
-    """Write a network to a folder with an ONNX file in it; the arguments are those of `export`."""
+    """`export` in ONNX's format only; the other arguments are those of `export`."""
     return export(net, out, ["onnx"], **about)
 
 
 def to_torch(net: Network, out: PathLike, **about: Any) -> Path:
-    """Write a network to a folder for `deeprnn_torch`; the arguments are those of `export`."""
+    """`export` in PyTorch's format only; the other arguments are those of `export`."""
     return export(net, out, ["torch"], **about)
 
 
 def from_pretrained(path: PathLike) -> tuple[Network, Optional[gluonnlp.Vocab]]:
     """The network of an exported folder, and its vocabulary; None for layers alone.
 
-    Every file is checked against the manifest before anything is read, and none of them holds code.
+    Every file is checked against the manifest before anything is read, and none contains code.
 
     Raises
     ------
     ValueError
-        If the folder is incomplete, damaged, of a later format or in itself inconsistent: with the file.
+        If the folder is incomplete, damaged, inconsistent or of a later format; the message names the file.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""An exported folder: what is in it, written whole or not at all, and checked before anything of it is read.
+"""An exported folder: its files, written as a whole or not at all, and checked before any of them is read.
 
 ::
 
@@ -10,7 +10,7 @@
     model-symbol.json, model-0000.params, step-symbol.json      with the format symbol
     model.onnx           with the format onnx
 
-Nothing in it is code, and nothing in it is unpickled.
+It contains no code, and nothing in it is unpickled.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CONFIG, VOCABULARY, PARAMETERS, CARD = "config.json", "vocab.json", "model.safet
 def interface(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Inputs and outputs of a network in every format, in order: name, shape, layout and dtype of each.
 
-    A size that may differ from call to call is a name.
+    A size that may differ from call to call is given as a name.
     """
     steps, batch, dtype = "sequence_length", "batch_size", config["dtype"]
     shapes = state_shapes(config)
@@ -70,7 +70,7 @@ def tensor(name: str, shape: tuple[Any, ...], layout: str, dtype: str) -> dict[s
 
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `out` at the end; after an error there is nothing.
+    """A folder to write to, which is renamed to `out` at the end, or removed after an error.
 
     Raises
     ------
@@ -157,12 +157,12 @@ class Folder:
 
 
 def read_folder(path: Path) -> Folder:
-    """Check an exported folder and read what it says about itself.
+    """Check the files of an exported folder and read its configuration.
 
     Raises
     ------
     ValueError
-        If it is none, if a file is missing or has changed since it was written, and for a later format.
+        If it is not an exported folder, if a file is missing or has changed since the export, and for a later format.
     """
     manifest = _json(path, MANIFEST)
     version = manifest.get("format")
@@ -194,7 +194,7 @@ def read_folder(path: Path) -> Folder:
 
 
 OF_THE_CARD = ("unit", "unk_token", "training")
-"""What ``config.json`` has besides the network."""
+"""Keys of ``config.json`` besides those of the network."""
 
 
 def _problem(manifest: Mapping[str, Any]) -> str:

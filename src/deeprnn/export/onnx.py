@@ -1,13 +1,13 @@
-"""ONNX: ``model.onnx`` with the standard operators RNN, GRU and LSTM, one a layer, for any length and batch size.
+"""ONNX: ``model.onnx`` with the standard operators RNN, GRU and LSTM, one per layer, for any length and batch size.
 
-What these operators cannot express is one `Scan` a layer and direction, with the formula of the cell inside:
-``layer_norm``, ``zoneout`` (in inference an expectation), ``projection_size``, ``state_clip_min`` and ``max`` (the
-``clip`` of ONNX's operators is another thing: it acts on the gates' inputs), and float64, which onnxruntime has not
-implemented for them. float16 is refused.
+Options that these operators lack are written as one `Scan` per layer and direction, with the formula of the cell
+inside: ``layer_norm``, ``zoneout`` (in inference an expectation), ``projection_size``, ``state_clip_min`` and ``max``
+(the ``clip`` of ONNX's operators is something else: it acts on the inputs of the gates), and float64, which onnxruntime
+does not implement for them. float16 is refused.
 
 Opset 18, IR version 8: for onnxruntime 1.14 and later.
 
-The graph is made of the configuration and the arrays alone. Shapes: T steps, N sequences, C inputs, H units, G = gates
+The graph is made from the configuration and the arrays only. Shapes: T steps, N sequences, C inputs, H units, G = gates
 * H, D directions.
 """
 
@@ -32,24 +32,24 @@ __all__ = ["FILES", "IR_VERSION", "OPSET", "write_onnx"]
 
 FILES = ("model.onnx",)
 OPSET, IR_VERSION = 18, 8
-"""The oldest that have `Split` by number, `Scan` and `LayerNormalization`, so that older runtimes read the file."""
+"""The oldest versions with `Split` by number, `Scan` and `LayerNormalization`, so that older runtimes read the file."""
 
 EXTERNAL_ABOVE = 2**31 - 2**24
-"""Bytes of parameters above which they go into a file of their own: protobuf ends at 2 GB."""
+"""Bytes of parameters above which they are written to a separate file: protobuf is limited to 2 GB."""
 
 ORDER = {"rnn": [0], "gru": [1, 0, 2], "lstm": [0, 3, 1, 2]}
 """ONNX's order of the gates, in terms of ours: r, z, h and i, f, c, o there are z, r, h and i, o, f, c."""
 
 
 def write_onnx(config: Config, parameters: Parameters, vocab: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Write the file of this format into `folder`; returns what the manifest tells of it.
+    """Write the file of this format into `folder`; returns its entry in the manifest.
 
     Parameters
     ----------
     config, parameters
         From `describe` and `parameters_of`.
     vocab
-        What generation needs besides, as plain values; it travels in the file's metadata, with the configuration.
+        What generation needs besides, as plain values; stored in the file's metadata, with the configuration.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def write_onnx(config: Config, parameters: Parameters, vocab: Mapping[str, Any],
 
 
 def model(graph: Graph, config: Config, parameters: Parameters, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """All nodes from `inputs` to `outputs`."""
+    """Add all nodes from `inputs` to `outputs`."""
     first, *states = inputs
     lengths = states.pop() if config.get("use_sequence_length") else None
     if is_language_model(config):

@@ -13,7 +13,7 @@ __all__ = ["Graph"]
 class Graph:
     """A graph under construction: its nodes, and the arrays that they use.
 
-    `body` is that of a loop: its nodes are its own, its arrays those of the graph around it.
+    With `outer` it is the body of a loop: it has its own nodes, and shares the arrays of the graph around it.
     """
 
     def __init__(self, onnx: Any, dtype: str, outer: Optional[Graph] = None) -> None:
@@ -23,7 +23,7 @@ class Graph:
         self._names: dict[str, int] = outer._names if outer else {}
 
     def add(self, operator: str, *inputs: str, name: Optional[str] = None, outputs: int = 1, **attributes: Any) -> Any:
-        """A node; returns the name of its output, or the list of them."""
+        """Add a node; returns the name of its output, or the list of names of several."""
         name = name or self.fresh(operator.lower())
         names = [name] if outputs == 1 else [f"{name}.{i}" for i in range(outputs)]
         self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), names, name=name, **attributes))
@@ -35,7 +35,7 @@ class Graph:
         return f"{stem}_{self._names[stem]}"
 
     def array(self, value: Any, name: Optional[str] = None, dtype: Optional[str] = None) -> str:
-        """An array among the initializers; numbers have the dtype of the network unless another is given."""
+        """Add an array to the initializers, by default in the dtype of the network; returns its name."""
         name = name or self.fresh("constant")
         self.initializers.append(self.onnx.numpy_helper.from_array(np.asarray(value, dtype or self.dtype), name))
         return name

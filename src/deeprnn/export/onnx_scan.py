@@ -1,4 +1,4 @@
-"""Recurrent layers as ONNX's `Scan` over the formula of their cell, for what the standard operators lack.
+"""Recurrent layers as ONNX's `Scan` over the formula of their cell, for options that the standard operators lack.
 
 Shapes: T steps, N sequences, H units, G = gates * H, D directions.
 """
@@ -19,17 +19,17 @@ __all__ = ["Ends", "needs_scan", "scanned"]
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 
 EPSILON = float(np.float32(1e-5))
-"""Of layer normalisation, as MXNet keeps it."""
+"""Of layer normalization, in float32 as in MXNet."""
 
 
 def needs_scan(config: Config) -> bool:
-    """Whether ONNX's recurrent operators lack something that the layers have."""
+    """Whether the layers have an option that ONNX's recurrent operators lack."""
     lacking = config["layer_norm"] or config["zoneout"] or config.get("projection_size")
     return bool(lacking) or config.get("state_clip_min") is not None or config["dtype"] != "float32"
 
 
 class Ends:
-    """Where sequences end: their lengths, at most T; which have a step at all; and which are alive at each step."""
+    """Masks of the ends of sequences: lengths, at most T; which have any step; and which are alive at each step."""
 
     def __init__(self, graph: Graph, x: str, lengths: str) -> None:
         constant = {n: graph.array(n, dtype="int64") for n in (0, 1)}
@@ -46,7 +46,7 @@ class Ends:
 def scanned(
     graph: Graph, config: Config, of_layer: Mapping[str, Parameters], x: str, begin: Sequence[str], ends: Optional[Ends]
 ) -> tuple[str, list[str]]:
-    """A layer as a loop over the formula of its cell, one a direction."""
+    """A layer as a loop over the formula of its cell, one per direction."""
     outputs, last = [], []
     states = [graph.parts(state, len(of_layer)) for state in begin]
     first = graph.array([0], dtype="int64")
@@ -104,7 +104,7 @@ def _scan(
 def step(
     graph: Graph, config: Config, names: Mapping[str, str], slices: Sequence[str], old: Sequence[str]
 ) -> list[str]:
-    """One step: the states that go on, and the output."""
+    """One step: the new states, and the output."""
     new = STEPS[kind_of(config)](graph, config, names, slices[0], old)
     if config["zoneout"]:  # in inference every unit takes the expectation
         kept = graph.array(1 - config["zoneout"])
@@ -147,7 +147,7 @@ def _lstm(graph: Graph, config: Config, names: Mapping[str, str], projected: str
 
 
 def dense(graph: Graph, x: str, part: str, names: Mapping[str, str]) -> str:
-    """The product with a weight, and its bias; with layer normalisation the bias is the shift."""
+    """The product with a weight, and its bias; with layer normalization the bias is the shift."""
     product = graph.add("MatMul", x, names[f"weight_{part}"])
     if f"gamma_{part}" not in names:
         return graph.add("Add", product, names[f"bias_{part}"])
@@ -155,7 +155,7 @@ def dense(graph: Graph, x: str, part: str, names: Mapping[str, str]) -> str:
 
 
 def normalised(graph: Graph, x: str, gamma: str, beta: str) -> str:
-    """Layer normalisation over the units."""
+    """Layer normalization over the units."""
     return graph.add("LayerNormalization", x, gamma, beta, axis=-1, epsilon=EPSILON)
 
 

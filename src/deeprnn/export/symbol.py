@@ -1,6 +1,6 @@
 """MXNet's own format: ``model-symbol.json``, ``model-0000.params``, and ``step-symbol.json`` that shares them.
 
-The graphs hold MXNet's own operators alone, so `SymbolBlock.imports` and `mx.mod.Module` run them without this package.
+The graphs have MXNet's own operators only, so `SymbolBlock.imports` and `mx.mod.Module` run them without this package.
 ``model`` takes any number of steps and sequences, ``step`` one step of any number of sequences. Inputs are called as
 in PyTorch, and so are the parameters; MXNet adds ``_output`` to the names of outputs.
 """
@@ -24,7 +24,7 @@ FILES = ("model-symbol.json", "model-0000.params", "step-symbol.json")
 
 
 def write_symbol(net: Network, config: Config, parameters: Parameters, folder: Path) -> dict[str, Any]:
-    """Write the files of this format into `folder`; returns what the manifest tells of them."""
+    """Write the files of this format into `folder`; returns their entry in the manifest."""
     names = {parameter.name: name for name, parameter in named_parameters(net).items()}
     for file, length in ((FILES[0], None), (FILES[2], 1)):
         graph = json.loads(_traced(net, config, length).tojson())
@@ -45,9 +45,9 @@ def _traced(net: Network, config: Config, length: Optional[int]) -> mx.sym.Symbo
 
 
 def _renamed(graph: Any, names: dict[str, str], prefix: str) -> Any:
-    """A graph with its variables renamed, and without what counts the networks and loops of this process."""
+    """A graph with its variables renamed, and without the counters of this process in its names."""
     for node in graph["nodes"]:
-        node.get("attrs", {}).pop("__subgraph_name__", None)  # a mark for the tracing alone
+        node.get("attrs", {}).pop("__subgraph_name__", None)  # used while tracing only
         node["name"] = names.get(node["name"], node["name"].removeprefix(prefix))
         for inner in node.get("subgraphs", []):  # a loop's
             _renamed(inner, names, prefix)

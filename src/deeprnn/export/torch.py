@@ -69,7 +69,7 @@ def parameters_of(net: Network) -> Parameters:
 
 
 def load_parameters(net: Network, values: Mapping[str, Any], source: str = "the state dict") -> None:
-    """Give a network the values of a state dict. All are compared first, so an error leaves the network as it was.
+    """Load the values of a state dict. All are compared first, so an error leaves the network as it was.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def load_parameters(net: Network, values: Mapping[str, Any], source: str = "the 
     values
         Tensors of PyTorch, or arrays, by PyTorch's names.
     source
-        What the values come from, for the message of an error.
+        Where the values are from, for error messages.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def check_layers(config: Config, values: Mapping[str, Any], source: str) -> None
 def from_torch(source: Union[Mapping[str, Any], str, os.PathLike[str]], **options: Any) -> Network:
     """A `DeepRNN`, `DeepGRU` or `DeepLSTM` with the parameters of a `torch.nn.RNN`, `GRU` or `LSTM`.
 
-    Sizes, layers, directions, projection and layer normalisation are read off the names and shapes. A state dict of
+    Sizes, layers, directions, projection and layer normalization follow from names and shapes. A state dict of
     `deeprnn_torch.LanguageModel` gives a `LanguageModel`.
 
     Parameters
@@ -118,8 +118,8 @@ def from_torch(source: Union[Mapping[str, Any], str, os.PathLike[str]], **option
     source
         A state dict, or the path of a ``.safetensors`` file with one.
     **options
-        What the parameters do not show: for `DeepRNN` ``activation``, by default tanh as in PyTorch; ``layout``,
-        ``residual``, ``zoneout``, ``state_clip_min``, ...
+        Options that the parameters do not show: ``activation`` of a `DeepRNN`, by default tanh as in PyTorch;
+        ``layout``, ``residual``, ``zoneout``, ``state_clip_min``, ...
 
     Raises
     ------

@@ -47,8 +47,8 @@ def register_cell(name: str, cell: Stack) -> None:
     name
         An identifier; not that of a built-in cell. Registering a name again replaces its cell.
     cell
-        A subclass of `RecurrentCell`, of which layers are made. Or, for layers of another kind, a class or function
-        that makes them. It is called as ``cell(hidden_size, num_layers, dropout=..., input_size=..., dtype=...)``, and
+        A subclass of `RecurrentCell`, of which a stack is made. Or, for layers of another kind, a class or function
+        that returns them. It is called as ``cell(hidden_size, num_layers, dropout=..., input_size=..., dtype=...)``, and
         with ``residual``, ``layer_norm`` and ``zoneout`` if they are used. The result is a block with the interface of
         `DeepRNN`: called with inputs ``(T, N, C)`` and states, it returns ``(T, N, H)`` and states; it has `state_info`
         and `begin_state`.
@@ -79,7 +79,7 @@ def _layers_of(cell: type[RecurrentCell], hidden_size: int, num_layers: int, **o
 
 
 class Dense(nn.Dense):
-    """Gluon's, with the right gradient of the bias where the weight is frozen, see `affine`."""
+    """Gluon's, with the correct gradient of the bias if the weight is frozen, see `affine`."""
 
     def hybrid_forward(self, F: Operators, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         frozen = may_be_frozen(self.weight, x)

@@ -1,4 +1,4 @@
-"""Plugins: cells in the user's own code, registered by name when that code is loaded."""
+"""Plugins: cells in the user's own code, which registers them by name when it is loaded."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Checkpoint:
     parameters
         Arrays of the network by structural name.
     position
-        Where the training was.
+        How far the training had come.
     optimizer
         Name and update counts of the optimizer; None if it was not saved.
     optimizer_arrays
@@ -86,9 +86,9 @@ class Checkpoint:
         ctx: Optional[mx.Context] = None,
         vocabulary: Optional[Sequence[str]] = None,
     ) -> None:
-        """Restore `net`, and with a `trainer` also that and the random numbers of Python and NumPy.
+        """Restore `net`. With a `trainer`, restore that too, and the state of the random numbers of Python and NumPy.
 
-        Everything is compared first, so an error leaves both unchanged.
+        Everything is compared before anything is changed, so an error leaves both as they were.
 
         Parameters
         ----------
@@ -167,10 +167,10 @@ def load(folder: PathLike, name: str = "last") -> Checkpoint:
     Parameters
     ----------
     folder
-        Of checkpoints.
+        Folder of checkpoints.
     name
-        last: as training continues from it; best: the best network so far, which is the last one before the end of the
-        first epoch, without optimizer.
+        last: the one from which training continues; best: the best network so far, without optimizer (before the end of
+        the first epoch that is the last one).
 
     Raises
     ------
@@ -191,7 +191,7 @@ def load(folder: PathLike, name: str = "last") -> Checkpoint:
 
 
 def _read(path: Path, name: str, damaged: tuple[str, ...]) -> Checkpoint:
-    """Read the checkpoint of a manifest and verify all of it, as `load` takes the one before if anything is wrong."""
+    """Read the checkpoint of a manifest and verify all its files: `load` falls back to the one before on any error."""
     content, folder = _content(path), path.parent
     state, files, best = content["state"], content["files"], content["best"]
     if name == "best":
@@ -227,7 +227,7 @@ def _content(path: Path) -> dict[str, Any]:
         if not isinstance(state.get(key), kind):
             raise ValueError(f"{path} is damaged: its {key} is {str(state.get(key))[:100]}")
     if not all(isinstance(symbol, str) for symbol in state["vocabulary"]):
-        raise ValueError(f"{path} is damaged: its vocabulary has symbols that are no text")
+        raise ValueError(f"{path} is damaged: its vocabulary has symbols that are not text")
     if content["format"] == 1:
         content["files"] = {"training": files.get("optimizer", files.get("parameters")), **files}
         best = path.with_name("best.json")

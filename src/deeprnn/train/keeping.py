@@ -22,16 +22,16 @@ class Keeper:
     write
         Writes a checkpoint of a position; with the report of the epoch at its end.
     minutes
-        Between two checkpoints; 0: the clock does not matter.
+        Minutes between two checkpoints; 0: none by the clock.
     steps
-        Updates between two checkpoints; 0: their number does not matter.
+        Updates between two checkpoints; 0: none by the number of updates.
     signals
-        That may end training.
+        Signals that may end training.
 
     Attributes
     ----------
     seconds : float
-        What training has waited for checkpoints.
+        Time spent on writing checkpoints so far.
     """
 
     def __init__(self, write: Save, *, minutes: float, steps: int, signals: Signals) -> None:
@@ -39,7 +39,7 @@ class Keeper:
         self.seconds = 0.0
         self._write = write
         self._every_seconds, self._every_steps = 60 * minutes, steps
-        self._last = time.monotonic()  # the time of day may jump
+        self._last = time.monotonic()  # unlike the time of day, it never jumps
 
     def is_due(self, step: int) -> bool:
         """Whether a checkpoint is to be saved after this step."""

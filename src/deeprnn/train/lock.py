@@ -16,14 +16,14 @@ __all__ = ["RunLock"]
 class RunLock:
     """Held while a process writes to the folder of a run. A context manager.
 
-    The system's lock on the file goes when its process does, however that ends. The file says who has it: where it was
-    left by a process of this machine, that one died, and the lock is taken over. A folder may be shared with other
-    machines, whose locks this system does not always see, so a file of another machine is obeyed.
+    The operating system releases its lock on the file when the process ends, however it ends. The file names the owner.
+    If a process of this machine left the file behind, it has died, and the lock is taken over. If the folder is shared
+    with other machines, this system may not see their locks, so a file that names another machine is always respected.
 
     Parameters
     ----------
     folder : Path
-        Of the run; it exists.
+        Folder of the run; must exist.
 
     Attributes
     ----------
@@ -33,9 +33,9 @@ class RunLock:
     Raises
     ------
     ValueError
-        If another process has it, or may have it on another machine.
+        If another process holds the lock, or one of another machine may hold it.
     OSError
-        If there can be no such file.
+        If the file cannot be created.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,7 +80,7 @@ class RunLock:
         self.died = process
 
     def _owner(self) -> tuple[Optional[str], Optional[int]]:
-        """Machine and process that the file names; None if it is empty, or no such file."""
+        """Machine and process that the file names; None for both if it names none."""
         try:
             owner = json.loads(os.pread(self._handle, 1000, 0))
             return str(owner["host"]), int(owner["process"])

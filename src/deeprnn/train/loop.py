@@ -59,14 +59,14 @@ class BatchSource(Protocol):
 
 
 class Checked(Protocol):
-    """What the loop asks between two batches; `signals.Signals` is one."""
+    """What the loop calls between two batches; `signals.Signals` is one."""
 
     def check(self) -> None:
         """Raise `Stopped` if training is to end."""
 
 
 class Keeper(Checked, Protocol):
-    """What the loop asks between two steps; `keeping.Keeper` is one."""
+    """What the loop calls between two steps; `keeping.Keeper` is one."""
 
     def is_due(self, step: int) -> bool:
         """Whether a checkpoint is to be saved now."""
@@ -113,10 +113,10 @@ def fit(
     trainer
         From `make_trainer`, if its state is to be saved or was restored; by default a new one.
     start
-        Continue from here: `net` and `trainer` have been restored to what was saved at this position. The run then
-        takes the same course as it would have without the interruption.
+        Continue from this position, at which `net` and `trainer` were saved and to which they have been restored. The
+        result is that of a run without the interruption.
     keeper
-        Is asked between two steps whether to save a checkpoint or to stop, and saves one at the end of each epoch.
+        Decides between two steps whether to save a checkpoint or to stop, and saves one at the end of each epoch.
     on_step
         Called between two steps, within the first two seconds and then every `report_every` seconds.
     on_epoch
@@ -130,10 +130,10 @@ def fit(
         If a loss or gradient norm is NaN or infinite; a few steps later, and with the number of its own step. Or if an
         epoch ends with a loss so large that its perplexity is infinite.
     Stopped
-        If `keeper` says so, after a checkpoint has been saved.
+        If `keeper` ends the training, after a checkpoint has been saved.
     ValueError
-        If `trainer` has not made as many updates as `start`, no epoch is left after `start`, or there is no such place
-        in `train`.
+        If `trainer` has not made as many updates as `start`, no epoch is left after `start`, or an epoch of `train` has
+        fewer batches than `start` has done.
 
     Examples
     --------
@@ -144,7 +144,7 @@ def fit(
     if position.epoch >= config.epochs:
         raise ValueError(f"nothing is left to train: epoch {position.epoch} is done, of epochs={config.epochs}")
     if position.batch > len(train):
-        raise ValueError(f"start: {position.batch} batches of an epoch are done, and it has {len(train)}")
+        raise ValueError(f"start is after batch {position.batch} of an epoch, and an epoch of train has {len(train)}")
     steps = position.step - position.batch + (config.epochs - position.epoch) * len(train)
     trainer = trainer or make_trainer(net, config, steps)
     if trainer.optimizer.num_update != position.step:

@@ -26,7 +26,7 @@ def named_parameters(net: gluon.Block) -> dict[str, gluon.Parameter]:
 def optimizer_state(
     parameters: Mapping[str, gluon.Parameter], trainer: gluon.Trainer
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Name and update counts, and the arrays of the first device, as all have the same."""
+    """Name and update counts, and the arrays of the first device; all devices have the same."""
     optimizer, updater = trainer.optimizer, trainer._updaters[0]
     optimizer._set_current_context(trainer._contexts[0].device_id)
     counts: dict[str, int] = {}
@@ -65,7 +65,7 @@ def check_optimizer(
         if name not in needed or name not in arrays or shapes.get(name) != arrays[name].shape:
             raise ValueError(f"{path} has another state of the optimizer than {own} needs for {name!r}")
     if not set(plain["update_counts"]) <= set(parameters):
-        raise ValueError(f"{path} has a state of the optimizer for what is no parameter")
+        raise ValueError(f"{path} has optimizer state for something that is not a parameter")
 
 
 def restore_optimizer(

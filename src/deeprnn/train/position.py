@@ -1,4 +1,4 @@
-"""Where a training is: its place in the data, and the sums of the epoch so far."""
+"""How far a training has come: its place in the data, and the sums of the epoch so far."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Position"]
 
 @dataclass
 class Position:
-    """Where a training is, between two steps. It is all that a run needs besides weights, optimizer and random state.
+    """How far a training has come, between two steps: all that a run needs besides weights, optimizer and random state.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Position:
         """
         values: dict[str, Any] = {}
         for each in fields(cls):
-            if each.name == "states" or each.name not in plain:  # the end of an epoch needs no sums
+            if each.name == "states" or each.name not in plain:  # a checkpoint at the end of an epoch has no sums
                 continue
             value = math.inf if each.name == "best_loss" and plain[each.name] is None else plain[each.name]
             kinds = (int,) if each.type == "int" else (int, float)

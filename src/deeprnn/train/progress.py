@@ -112,8 +112,8 @@ class Diverged(RuntimeError):
 class Progress:
     """Losses and gradient norms of the steps, and their timing.
 
-    Reading an array waits for the device. Therefore the loss of a step is read a few steps later. The sums are those of
-    `position`, so that a checkpoint has them.
+    Reading an array waits for the device, so the loss of a step is read a few steps later. The sums are kept in
+    `position`, and so in each checkpoint.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Progress:
         self._reported_tokens, self._reported_loss = self._position.tokens, self._position.loss_sum
 
     def add(self, tokens: int, loss: NDArray, norm: NDArray) -> None:
-        """Count a step of so many tokens with its loss and gradient norm; report if it is time to."""
+        """Count a step of so many tokens with its loss and gradient norm; report if a report is due."""
         self._position.step += 1
         self._position.batch += 1
         self._unread.append((self._position.step, tokens, loss, norm))

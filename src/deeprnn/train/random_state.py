@@ -1,6 +1,6 @@
 """The state of the random numbers of Python and NumPy as plain arrays.
 
-That of MXNet cannot be read: the loop reseeds MXNet at each step of a network that draws.
+That of MXNet cannot be read: the loop reseeds MXNet at each step if the network draws random numbers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def random_arrays() -> dict[str, np.ndarray]:
 
 
 def restore_random(arrays: Mapping[str, np.ndarray]) -> None:
-    """Restore what `random_arrays` gave; raises ValueError if `arrays` is nothing of the kind."""
+    """Restore what `random_arrays` gave; raises ValueError if `arrays` do not hold such states."""
     try:
         gauss = arrays["python_gauss"].tolist()
         *keys, position, has_gauss = arrays["numpy"].tolist()

@@ -41,7 +41,7 @@ def append_row(path: PathLike, row: Mapping[str, Any]) -> None:
 
 
 def trim_metrics(path: PathLike, epochs: int) -> None:
-    """Keep the rows of the first `epochs` epochs: a resumed run makes the others again, perhaps in another way."""
+    """Keep the rows of the first `epochs` epochs: a resumed run trains the later ones again, perhaps with other results."""
     rows = _rows(Path(path))
     kept = [row for row in rows if row["epoch"] <= epochs]
     if kept != rows:
@@ -84,7 +84,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], path: PathLike, title: str = ""
     from matplotlib.ticker import MaxNLocator
 
     if not metrics:
-        raise ValueError("metrics must have at least one epoch, got none before the first epoch is over")
+        raise ValueError("metrics must have at least one epoch, got none")
     epochs = [row["epoch"] for row in metrics]
     figure = Figure(figsize=(8, 5.4), dpi=150, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
@@ -108,7 +108,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], path: PathLike, title: str = ""
     _scale_perplexity(upper)
     upper.set_ylabel("perplexity per token")
     upper.legend(frameon=False, loc="best")
-    # Names of files are in the title: a dollar sign would begin a formula, and no name is a mistake.
+    # Names of files are in the title: a dollar sign must not begin a formula, nor any character be an error.
     shown = "".join(character if character.isprintable() else "?" for character in title)
     upper.set_title(shown, loc="left", fontsize=11, pad=10, parse_math=False)
 

@@ -30,8 +30,7 @@ class Checkpoints:
     folder
         Created with the first checkpoint.
     start
-        The checkpoint that training continues from, if it does. Later ones are of a course that was left, and are
-        removed.
+        The checkpoint that training continues from, if any; those of later steps will be removed.
     """
 
     def __init__(self, folder: PathLike, start: Optional[Checkpoint] = None) -> None:
@@ -54,9 +53,9 @@ class Checkpoints:
         net
             The network; all devices have the same parameters.
         trainer
-            Of which the optimizer's state is saved.
+            Its optimizer's state is saved.
         position
-            Where the training is.
+            How far the training has come.
         state
             Plain values that JSON can represent; `STATE` lists the required keys.
         is_best
@@ -69,7 +68,7 @@ class Checkpoints:
         Diverged
             If a value is not finite; nothing is written then.
         OSError
-            If a file cannot be written. The checkpoint before then is still valid.
+            If a file cannot be written. The previous checkpoint stays valid.
         """
         missing = [key for key in STATE if key not in state]
         if missing:

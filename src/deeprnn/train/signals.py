@@ -1,4 +1,4 @@
-"""Signals that end a training in order: SIGINT (Ctrl-C), SIGTERM, SIGHUP."""
+"""Signals that end a training cleanly: SIGINT (Ctrl-C), SIGTERM, SIGHUP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Stopped(Exception):
     Parameters
     ----------
     number : int
-        Of the signal.
+        Number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -58,4 +58,4 @@ class Signals:
     def _remember(self, number: int, frame: Optional[FrameType]) -> None:
         self._received = number
         for each in self._before:
-            signal.signal(each, signal.SIG_DFL)  # the system itself, as Python may be waiting for the engine
+            signal.signal(each, signal.SIG_DFL)  # not by Python, which may be waiting for MXNet's engine

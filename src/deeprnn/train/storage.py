@@ -106,7 +106,7 @@ def write_checkpoint(
     content
         The manifest, without format and files.
     best
-        Epoch, step and array file of the best network; with an empty file that is this one.
+        Epoch, step and array file of the best network; without a file it is the network of this checkpoint.
 
     Returns
     -------
@@ -158,7 +158,7 @@ def check_entry(path: Path, entry: Any) -> None:
         and type(entry.get("size")) in (int, type(None))  # format 1 has no sizes
     )
     if not fine:
-        raise ValueError(f"{path} is damaged: it names no file of arrays, but {str(entry)[:100]}")
+        raise ValueError(f"{path} is damaged: expected the entry of an array file, got {str(entry)[:100]}")
 
 
 def read_arrays(folder: Path, entry: Mapping[str, Any]) -> Arrays:
