@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 FORMAT = 2
-"""Version of the format of the manifest. Format 1, of version 0.1, can be read."""
+"""Version of the format of the manifest. Format 1, of before the first release, can be read."""
 
 KEPT = 3
 """Checkpoints that are kept in a folder, besides the best network."""
