@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How fast the layers are, beside the built-in ones and PyTorch's, and beside the limit of this machine."""
+"""Measure the speed of the layers, of the built-in ones and of PyTorch's, and the limit of this machine."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def begun(args: argparse.Namespace, settings: Mapping[str, Any], parts: str) -> 
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
-    """What two records have to share to be one."""
+    """Settings that must be equal for two records to be merged."""
     return {"machine": machine(), "native": native_status(), "cell": args.cell}
 
 

@@ -210,7 +210,7 @@ def compare_depth(args: argparse.Namespace) -> int:
 
 
 def page_again(args: argparse.Namespace) -> int:
-    """The page of records that `depth --json` has written."""
+    """Make the page of records that `depth --json` has written."""
     target = args.html or args.out
     if target is None:
         raise ValueError("--page needs --out, the file of the page")

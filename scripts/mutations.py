@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Are the parity tests sensitive? Plausible slips, made one at a time in a copy of the package: each must fail a test.
+"""Make plausible mistakes in a copy of the package, one at a time: each must make a parity test fail.
 
     python scripts/mutations.py                     # all, a table
     python scripts/mutations.py --only gru          # those whose name contains 'gru'
     python scripts/mutations.py --json benchmarks/mutations.json
 
-The formulas (cells, unroll) are tested with the native operator switched off; a slip in the operator's C++ is compiled
-in the copy, and tested with it.
+The formulas (cells, unroll) are tested with the native operator switched off; a mistake in the operator's C++ is
+compiled in the copy, and tested there.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def run(mutation: Optional[Mutation], suite: str) -> tuple[Optional[str], float]
     Raises
     ------
     RuntimeError
-        If the tests would see another copy of the package, or do not run.
+        If the tests would import another copy of the package, or do not run.
     """
     with tempfile.TemporaryDirectory() as name:
         source = mutate(mutation, Path(name))

@@ -57,7 +57,7 @@ def found() -> list[str]:
 def try_all(pythons: Sequence[str], processes: int, file: Optional[Path]) -> int:
     """Try each Python; 1 if anything fails on one of them."""
     with tempfile.TemporaryDirectory() as scratch:
-        # As it is now: each row goes into the record, which the pages' tables are compared with.
+        # A copy of it as it is now: each row changes the record, with which tests compare the pages' tables.
         checkout = Path(scratch) / "checkout"
         shutil.copytree(ROOT, checkout, symlinks=True, ignore=NOT_COPIED)
         rows = [tried(python, checkout, processes, file) for python in pythons]

@@ -63,7 +63,7 @@ case "$(uname -s) $(uname -m)" in
     *) fail "mxnet 1.9.1 has no wheel that runs on $(uname -s) $(uname -m): use Linux on x86-64 (on Windows: WSL)" ;;
 esac
 
-# A pyenv shim may stand on the path and fail when it is called: each candidate is run, not just looked for.
+# A shim of pyenv may be on the path and fail when it is called: each candidate is run, not just looked up.
 runs() { "$@" >/dev/null 2>&1; }
 if runs uv --version; then uv=yes; else uv=; fi
 
@@ -183,9 +183,9 @@ else
     "$python" -m venv .venv || fail "Python could not make .venv (above)"
     install() { .venv/bin/python -m pip install -q --use-pep517 --no-build-isolation "$@"; }
 fi
-# gluonnlp comes as source. Its build would fetch whatever setuptools and Cython are newest, without a hash;
-# so these two go first, from the lock, and the build makes do with them. The lock is whole, so nothing else is looked
-# for (--no-deps): what mxnet's own metadata says of numpy would be in the way on Python 3.13.
+# gluonnlp comes as source. Its build would fetch the newest setuptools and Cython, without a hash; so these two are
+# installed first, from the lock, and the build uses them. The lock is complete, so no dependencies are resolved
+# (--no-deps): mxnet's own metadata about numpy would make that fail on Python 3.13.
 awk '/^[a-z]/ { wanted = /^(cython|setuptools)==/ } wanted' requirements.lock |
     install --no-deps --require-hashes -r /dev/stdin &&
     install --no-deps --require-hashes -r requirements.lock &&
@@ -193,7 +193,7 @@ awk '/^[a-z]/ { wanted = /^(cython|setuptools)==/ } wanted' requirements.lock |
     fail "the locked dependencies could not be installed (above): is the network there?"
 .venv/bin/python -W ignore -c 'import mxnet, gluonnlp' || fail "mxnet or gluonnlp is installed, but does not load (above)"
 
-# Installers keep to themselves what setup.py says: once more, then, to hear why there is no library.
+# Installers do not show the output of setup.py: run it once more to show why there is no library.
 [ -e $library ] || [ -n "$unbuilt" ] || .venv/bin/python setup.py -q build_ext --inplace
 kernels_fingerprint >"$kernels_stamp"
 fingerprint >"$stamp"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds into dist what `pip install dist/*.whl` needs on a machine without a compiler: this package's wheel with its
-# native operator, and that of gluonnlp, as locked, which is published as source alone. Called by `make wheel`.
+# Builds the wheels that `pip install dist/*.whl` needs on a machine without a compiler: this package's with its native
+# operator, and that of gluonnlp as locked, which is published as source only. Called by `make wheel`.
 set -eu
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 unset PYTHONHOME PYTHONPATH

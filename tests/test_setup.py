@@ -509,7 +509,7 @@ while [ $# -gt 1 ]; do [ "$1" = -o ] && echo built >"$2"; shift; done
 
 def build(tmp_path: Path, hook: str, compiler: object) -> tuple[str, set[str], str]:
     """Build the package with a C++ compiler, such as it is: name and contents, and what deeprnn prints meanwhile."""
-    pytest.importorskip("setuptools", minversion="70.1")
+    pytest.importorskip("setuptools", minversion="70.1", reason="setuptools 70.1 makes wheels without another package")
     copy_project(tmp_path / "project")
     command = f"import sys; from setuptools import build_meta; build_meta.{hook}(sys.argv[1])"
     done = subprocess.run(
@@ -576,7 +576,7 @@ def test_the_source_distribution_holds_the_kernels(tmp_path: Path) -> None:
 
 
 def test_the_extension_of_gluonnlp_is_built() -> None:
-    pytest.importorskip("gluonnlp")
+    pytest.importorskip("gluonnlp", reason="a dependency of the package: make setup")
     from gluonnlp.data import fast_bert_tokenizer
 
     assert fast_bert_tokenizer.__file__.endswith(sysconfig.get_config_var("EXT_SUFFIX"))

@@ -1,4 +1,4 @@
-r"""How fast: the same layer by several implementations, and the limit of the machine.
+r"""Speed: the same layer by several implementations, and the limit of the machine.
 
 The `contestants` of a case are timed only if their results agree (`measure`), in several new processes, of which the
 fastest counts for each pair (`fastest`): a process may be slow for all of its life, perhaps because of where its memory
@@ -149,8 +149,8 @@ def measure(
     Returns
     -------
     dict
-        ``case`` and its ``name``; ``differences`` of each contestant's results from those of the built-in layer, or of
-        the first where that takes no part; and by work the ``seconds`` and the ``ratios`` of the first contestant to
+        ``case`` and its ``name``; ``differences`` of each contestant's results from those of the built-in layer, or
+        without it of the first contestant; and by work the ``seconds`` and the ``ratios`` of the first contestant to
         each other, as `Spread`, how many ``tries`` that took, the ``rates`` of the machine (``flops``, ``bytes``, a
         second), and the ``limit`` in seconds that follows from them.
 
@@ -180,7 +180,7 @@ def measure(
 def _race(case: Case, work: str, entered: Mapping[str, Contestant], rounds: int) -> dict[str, Any]:
     before = _rates(case)
     samples, tries = steadiest({name: _timer(contestant, work) for name, contestant in entered.items()}, rounds, ASIDES)
-    # Before and after, as the machine may have been slower at one of the two.
+    # Before and after: the machine may be slower at one of the two times.
     flops, rate = map(max, before, _rates(case))
     first = next(iter(entered))
     return {
@@ -198,7 +198,7 @@ def busy(measured: Mapping[str, Any]) -> bool:
 
 
 def _rates(case: Case) -> tuple[float, float]:
-    """Of products, and of reading the recurrent weights of one layer, all that a step needs, again and again."""
+    """Rates of matrix products, and of reading the recurrent weights of one layer again and again, as steps do."""
     return sgemm_rate(), memory_rate(4 * case.weights[1] // case.layers)
 
 

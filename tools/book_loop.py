@@ -1,12 +1,12 @@
-"""Whole training steps of a language model, against the loop of *Dive into Deep Learning* as the book has it."""
+"""Whole training steps of a language model, compared with the training loop of *Dive into Deep Learning*."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Callable, Union
+from functools import partial
+from typing import Any, Union
 
 import mxnet as mx
 import numpy as np
@@ -19,7 +19,7 @@ from deeprnn.models.language_model import STACKS, LanguageModel
 from deeprnn.testing import distance
 from deeprnn.train.loop import Position, Progress, make_trainer, train_epoch
 
-from .clock import ROUNDS, Spread, ratio, sgemm_rate, steadiest
+from .clock import ROUNDS, Spread, ratio, seconds_per_call, sgemm_rate, steadiest
 from .comparison import copy_in_order
 from .contestants import Case
 
@@ -114,10 +114,10 @@ def language_model_speed(
 ) -> dict[str, Any]:
     """Characters a second in training: embedding, stack, decoder, loss, clipping and update.
 
-    By default in the sizes of the book's experiment (8 updates an epoch of 10,000 characters). The characters are drawn
-    by chance: what they are does not matter to the time. Ours takes part twice, with an embedding, as it is by default
-    in training, and with one-hot vectors, which is the book's function to the letter; that one is compared before
-    timing. The limit is that of the first: its matrix products, in which an embedding has no part, over the sgemm rate.
+    By default in the sizes of the book's experiment (8 updates an epoch of 10,000 characters), with random characters,
+    as these do not affect the time. This package's model takes part twice: with an embedding, the default in training,
+    and with one-hot vectors, which make it the same function as the book's; the losses of those two are compared before
+    timing. The limit is that of the first: its matrix products (an embedding has none) over the sgemm rate.
 
     Raises
     ------
@@ -155,18 +155,8 @@ def language_model_speed(
     if distance(*same) > 1e-4:
         raise RuntimeError(f"not the same function: the losses of the first epoch are {same[0]:.6f} and {same[1]:.6f}")
 
-    def timer(loop: Union[OurLoop, BookLoop]) -> Callable[[int], float]:
-        def seconds(calls: int) -> float:
-            mx.nd.waitall()
-            begun = time.perf_counter()
-            for _ in range(calls):
-                loop.epoch(batches)
-                mx.nd.waitall()
-            return (time.perf_counter() - begun) / calls
-
-        return seconds
-
-    samples, tries = steadiest({name: timer(loop) for name, loop in zip(names, loops)}, rounds)
+    timers = {name: partial(seconds_per_call, partial(loop.epoch, batches)) for name, loop in zip(names, loops)}
+    samples, tries = steadiest(timers, rounds)
     characters = len(batches) * seq_len * batch_size
     case = Case(embedding_size, hidden_size, layers, seq_len, batch_size, cell=cell)
     products = case.multiply_adds("training") + 3 * seq_len * batch_size * hidden_size * vocab_size

@@ -235,7 +235,7 @@ def gradient_chart(group: Record, low: int, high: int) -> Figure:
         axes.set_ylabel("layer", color=QUIET, va="center")
         axes.yaxis.set_label_coords(-(left - 8) / (WIDTH - left - right), 0.5)
     axes.tick_params(pad=5)
-    figure.cell_titles = [  # type: ignore[attr-defined]
+    figure.cell_titles = [  # type: ignore[attr-defined]  # for `inline_svg.svg`
         f"epoch {column['epoch']}, layer {number + 1}: {scientific(column['gradient'][number])}"
         for number in range(layers)
         for column in columns

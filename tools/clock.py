@@ -16,22 +16,33 @@ from typing import Any, Callable
 import mxnet as mx
 import numpy as np
 
-__all__ = ["ROUNDS", "SECONDS", "TRIES", "Spread", "memory_rate", "ratio", "sgemm_rate", "steadiest", "take_turns"]
+__all__ = [
+    "ROUNDS",
+    "SECONDS",
+    "TRIES",
+    "Spread",
+    "memory_rate",
+    "ratio",
+    "seconds_per_call",
+    "sgemm_rate",
+    "steadiest",
+    "take_turns",
+]
 
 ROUNDS, LEAST_ROUNDS, SECONDS = 20, 5, 20.0
-"""Rounds of a measurement: the first number, but once they have taken so many seconds no more than the second. A record
-has the number that was taken."""
+"""Rounds of a measurement, the least number of rounds, and the seconds after which no more than these are made. A
+record has the number of rounds that were made."""
 
 SAMPLE_SECONDS = 0.05
-"""A sample is the mean of as many calls as fill this time: short calls are neither lost in the clock's resolution nor
-in the few milliseconds for which a system gives the core to another process."""
+"""A sample is the mean of as many calls as fill this time, so that neither the resolution of the clock matters to short
+calls nor the few milliseconds for which the system gives the core to another process."""
 
 ASIDE_SECONDS = 5.0
-"""An aside pauses once it has used so much time and has had `LEAST_ROUNDS`."""
+"""An aside skips the rounds after it has used this time and had `LEAST_ROUNDS`."""
 
 STEADY = 0.15
-"""The quartiles of a ratio may be this share of its median apart; beyond, the machine was busy. Just within, the
-median of 20 samples is good to 3 %, that of 5 to 6 % (one standard error, were they normal)."""
+"""The largest distance of the quartiles of a ratio, as a share of its median, at which the machine was not busy. At
+this distance the standard error of the median is 3 % with 20 samples and 6 % with 5, if they are normal."""
 
 TRIES = 3
 """How often a measurement is taken if the machine is busy; the steadiest try counts."""
@@ -63,7 +74,7 @@ class Spread:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """Of the times of two contestants, round by round; one that sat out has only its own rounds."""
+    """The ratio of the times of two contestants, round by round; only rounds in which both took part count."""
     return Spread.of([a / b for a, b in zip(ours, theirs)])
 
 
@@ -79,7 +90,7 @@ def take_turns(
     rounds : int
         Samples of each.
     asides
-        Names of those that may sit out once they have used `ASIDE_SECONDS`.
+        Names of those that may skip rounds once they have used `ASIDE_SECONDS`.
 
     Returns
     -------
@@ -126,16 +137,26 @@ def steadiest(
     return min(tried, key=lambda each: each[0])[1], len(tried)
 
 
+def seconds_per_call(function: Callable[[], Any], calls: int) -> float:
+    """The mean time of `calls` calls, each of which MXNet finishes before the next."""
+    mx.nd.waitall()
+    begun = time.perf_counter()
+    for _ in range(calls):
+        function()
+        mx.nd.waitall()
+    return (time.perf_counter() - begun) / calls
+
+
 def sgemm_rate(size: int = 1024) -> float:
-    """Floating-point operations a second of a large float32 matrix product in MXNet, at best."""
+    """Floating-point operations per second of a large float32 matrix product in MXNet, at best."""
     a, b = (mx.nd.random.normal(shape=(size, size)) for _ in range(2))
     return 2 * size**3 / _best(lambda: mx.nd.FullyConnected(a, b, no_bias=True, num_hidden=size).wait_to_read())
 
 
 def memory_rate(size: int) -> float:
-    """Bytes a second, at best, of a matrix-vector product over `size` bytes: from the caches where they fit there."""
+    """Bytes per second, at best, of a matrix-vector product over `size` bytes, which come from a cache if they fit."""
     columns = 256
-    rows = max(size // 4, 2**16) // columns  # of a smaller one the time would be the call's, not the memory's
+    rows = max(size // 4, 2**16) // columns  # a smaller one would measure the call, not the memory
     matrix = np.ones((rows, columns), dtype="float32")
     vector, out = np.ones(columns, dtype="float32"), np.empty(len(matrix), dtype="float32")
     return matrix.nbytes / _best(lambda: np.dot(matrix, vector, out=out))

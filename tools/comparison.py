@@ -66,7 +66,7 @@ def compare_layers(
     seed : int
         Of weights, inputs and the task.
     progress
-        Is called with each of `steps` before it begins.
+        Called with each of `steps` before it begins.
 
     Returns
     -------
@@ -123,7 +123,7 @@ def _parity(problem: Problem, dtype: str, peer: str, trainer_steps: int) -> dict
 
 
 def _fused_is_right_in_float64(case: Case) -> bool:
-    """Gluon's RNN in float64 leaves gradients of middle layers uninitialised, and computes relu in float32 (CPU)."""
+    """Gluon's RNN in float64 leaves gradients of middle layers uninitialized, and computes relu in float32 (CPU)."""
     return case.cell != "rnn" or (case.layers < 3 and case.activation == "tanh")
 
 

@@ -63,7 +63,7 @@ def _times(speed: Optional[Mapping[str, Any]]) -> str:
         cells = [f"{1e3 * measured['seconds'][name]['median']:.3g}" for name in NAMES]
         cells += [f"{spread.median:.2f}" if spread.steady else "busy", f"{spread.low:.2f}-{spread.high:.2f}"]
         rows.append([title, *cells, f"{1e3 * measured['limit']:.3g}"])
-    note = "\nbusy: the machine had other work to do; the ratios are too far apart for a verdict" if busy else ""
+    note = "\nbusy: the machine had other work, so the ratios are too far apart for a verdict" if busy else ""
     return terminal_table(rows) + note
 
 

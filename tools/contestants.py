@@ -10,7 +10,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +28,8 @@ from deeprnn.nn.operators import split
 from deeprnn.nn.stack import LAYOUTS
 from deeprnn.testing import copy_parameters, randomize
 
+from .clock import seconds_per_call
+
 __all__ = [
     "ASIDES",
     "CONTESTANTS",
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 WORKS = ("inference", "training")
-"""What is timed: a forward pass, and a forward and a backward pass with the gradients of inputs and parameters."""
+"""The timed work: a forward pass, or a forward and a backward pass with the gradients of inputs and parameters."""
 
 WORK_TITLES = {"inference": "inference", "training": "forward + backward"}
 
@@ -186,7 +187,7 @@ def build(implementation: str, case: Case, dtype: str = "float32") -> gluon.Hybr
 
 
 class Here:
-    """A Gluon block in this process, hybridized with these flags; without any, not at all."""
+    """A Gluon block in this process, hybridized with these flags; without flags it stays eager."""
 
     def __init__(self, implementation: str, problem: Problem, flags: Mapping[str, bool] = STATIC) -> None:
         self._block = build(implementation, problem.case)
@@ -216,13 +217,7 @@ class Here:
         return {name: array.asnumpy() for name, array in results.items()}
 
     def time(self, work: str, calls: int) -> float:
-        function = getattr(self, work)
-        mx.nd.waitall()
-        begun = time.perf_counter()
-        for _ in range(calls):
-            function()
-            mx.nd.waitall()
-        return (time.perf_counter() - begun) / calls
+        return seconds_per_call(getattr(self, work), calls)
 
     def close(self) -> None:
         pass
@@ -239,7 +234,7 @@ class Torch:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends that one
+            start_new_session=True,  # Ctrl-C reaches only this process, which then ends the other
         )
         ready = self._answer()
         self.version, self.threads = ready["version"], ready["threads"]
@@ -298,7 +293,7 @@ CONTESTANTS: Mapping[str, Callable[[Problem], Contestant]] = {
 """By name; those of Gluon are hybridized with static_alloc and static_shape, all but ``gluon-eager``."""
 
 ASIDES = ("gluon-eager", "gluon-cells")
-"""Contestants for orientation: they may skip rounds of long work."""
+"""Contestants that only give an idea: they may skip rounds of long work."""
 
 
 def installed(names: Iterable[str]) -> list[str]:
@@ -308,7 +303,7 @@ def installed(names: Iterable[str]) -> list[str]:
 
 
 def memory(process: Any, field: str) -> Optional[int]:
-    """Bytes that a process holds (VmRSS) or held at most (VmHWM). Unlike `ru_maxrss`, not those of its parent."""
+    """Bytes of memory of a process, now (VmRSS) or at its peak (VmHWM, without its parent's, unlike `ru_maxrss`)."""
     status = Path(f"/proc/{process}/status")
     if not status.is_file():
         return None

@@ -35,17 +35,17 @@ AXES: Mapping[str, tuple[str, Sequence[int]]] = {
     "hidden_size": ("units", [2**i for i in range(5, 12)]),
     "batch_size": ("sequences N", [2**i for i in range(9)]),
 }
-"""By the field of `Case`: what it is called, and its values. As many inputs as units."""
+"""By field of `Case`: its name in tables, and its values. There are always as many inputs as units."""
 
 LINEAR = ("length", "layers")
 TOLERANCE = 0.2
-"""The share by which a time may be off its line."""
+"""The largest relative distance of a time from its line."""
 
 SAMPLES, SAMPLE_SECONDS = 5, 0.1
 
 PROCESSES = 3
-"""A process may be slow for all of its life, by up to a half, perhaps because of where its memory is: the fastest
-counts."""
+"""New processes, of which the fastest counts: a process may be slow by up to a half from its start to its end, perhaps
+because of where its memory is."""
 
 
 def points(cell: str = "rnn") -> list[Case]:
@@ -106,7 +106,7 @@ def _seconds(measured: Mapping[str, Any], work: str) -> float:
 
 
 def busy(measured: Mapping[str, Any], work: str) -> bool:
-    """Whether the samples of a point are too far apart for a verdict."""
+    """Whether the machine was busy: the samples of a point are too far apart for a verdict."""
     return not Spread(**measured[work]["seconds"]).steady
 
 

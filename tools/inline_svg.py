@@ -38,7 +38,7 @@ _STYLED = ("fill", "stroke")
 
 
 def svg(figure: Figure, label: str) -> str:
-    """A figure as an SVG element for HTML, with a label for those who do not see it."""
+    """A figure as an SVG element for HTML, with a label for screen readers."""
     text = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -56,7 +56,7 @@ def svg(figure: Figure, label: str) -> str:
 
 
 def _clean(root: ElementTree.Element) -> None:
-    """Leave out what a page does not need: metadata, style sheets, clip paths, names, empty groups."""
+    """Remove what a page does not need: metadata, style sheets, clip paths, names, empty groups."""
     used = {value[1:] for element in root.iter() for name, value in element.items() if name == "href"}
     for parent in list(root.iter()):
         for child in list(parent):

@@ -1,4 +1,4 @@
-"""Many different lengths in random order: what they cost the first time and later, beside the built-in layer."""
+"""Many different lengths in random order: the cost of first and later calls, compared with the built-in layer."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _measure(mode: str, case: Case, count: int) -> dict[str, Any]:
         "longest": int(lengths.max()),
     }
     flags = MODES[mode]
-    for work in WORKS:  # each with layers of its own, so that its first round is one
+    for work in WORKS:  # each with new layers, so that its first round has first calls
         layers = {name: build(name, case) for name in NAMES}
         for layer in layers.values():
             layer.initialize()
@@ -81,7 +81,7 @@ def _measure(mode: str, case: Case, count: int) -> dict[str, Any]:
         for name in ROUND_NAMES:
             try:
                 result[work][name] = _round(calls, generator.permutation(lengths).tolist())
-            except Exception as error:  # whatever it raises, this mode does not take these lengths
+            except Exception as error:  # of any kind: this mode does not support these lengths
                 result[work] = {"refused": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"}
                 break
     return result
@@ -105,7 +105,7 @@ def _caller(layer: gluon.Block, work: str, case: Case) -> Callable[[int], None]:
 
 
 def _round(calls: Mapping[str, Callable[[int], None]], lengths: Sequence[int]) -> dict[str, Any]:
-    """All lengths once; the two take turns, each first half of the time."""
+    """All lengths once; the two layers take turns, each first in half of the rounds."""
     seconds = dict.fromkeys(calls, 0.0)
     for number, length in enumerate(lengths):
         for name in sorted(calls, reverse=bool(number % 2)):

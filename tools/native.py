@@ -12,7 +12,7 @@ HOMES = ("deeprnn.native", "deeprnn.nn.native")
 
 
 def native_status() -> dict[str, Any]:
-    """For a record: ``available``, and if not the ``reason``; ``instruction_set`` and ``threads``."""
+    """The operator's status for a record: ``available``, ``reason`` if not, ``instruction_set`` and ``threads``."""
     module = _module()
     if module is None:
         reason = "this version of the package has no native operator"

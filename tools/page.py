@@ -1,7 +1,7 @@
 """Records of studies of depth as one page of HTML: no script, nothing to load, light and dark, desk and phone.
 
-The page is `templates/depth.html.j2`, which holds all its words and marks; here is what it is filled with. Drawings are
-from `charts`, headings and sentences of the verdicts from `verdicts`.
+The template `templates/depth.html.j2` has the words and the mark-up; this module computes the values that fill it.
+Drawings are from `charts`, headings and sentences of the verdicts from `verdicts`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["ALLOWED", "page"]
 Record = Mapping[str, Any]
 
 ALLOWED = 0.05
-"""A text may repeat this much more than the training text does over the same length; what is above is marked."""
+"""A text that repeats more than the training text of the same length, by more than this share, is marked."""
 
 QUOTED = 400
 """Characters of a text that are shown."""

@@ -13,14 +13,14 @@ __all__ = ["alone", "check_threads", "using"]
 
 
 def alone(function: Callable[..., Any], *args: Any, threads: Optional[int] = None) -> Any:
-    """What `function` returns in a new process.
+    """Call `function` in a new process; returns its result.
 
     Parameters
     ----------
     function, *args
-        What is called; it has to be at the top of its module.
+        The function, which must be at the top of its module, and its arguments.
     threads : int, optional
-        The process computes with so many threads, and runs on as many cores. By default as this one does.
+        Threads of the process, on as many cores. By default those of this process.
     """
     # spawn, not fork: a child that inherits MXNet's threads and memory would be measured with them.
     context = multiprocessing.get_context("spawn")
@@ -30,9 +30,9 @@ def alone(function: Callable[..., Any], *args: Any, threads: Optional[int] = Non
 
 @contextmanager
 def using(threads: Optional[int]) -> Iterator[None]:
-    """Within, processes that begin have ``OMP_NUM_THREADS=threads`` and run on the last `threads` of the cores here.
+    """A context in which new processes have ``OMP_NUM_THREADS=threads`` and run on the last `threads` cores.
 
-    Both have to be set before a process begins: OpenMP reads them when it is loaded.
+    Both must be set before a process starts: OpenMP reads them when it is loaded.
     """
     if threads is None:
         yield

@@ -1,4 +1,4 @@
-"""Where the time of a case goes: the operators of one call, by `mx.profiler`, in a new process."""
+"""A profile of a case: the operators of one call and their times, by `mx.profiler`, in a new process."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .processes import alone
 __all__ = ["profile"]
 
 PROFILED_SECONDS = 1.0
-"""A profile is of as many calls as fill this time."""
+"""Time that is profiled: as many calls as fill it."""
 
 
 def profile(case: Case, work: str) -> dict[str, Any]:
-    """What this package's graph of a case spends its time on, by `mx.profiler`, in a new process.
+    """The operators on which this package's graph of a case spends its time, by `mx.profiler`, in a new process.
 
-    Without static_shape, with which MXNet runs its operators in bulk and so times them in bulk.
+    Without static_shape: with it, MXNet runs its operators in bulk, and so times them in bulk.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def _profile(case: Case, work: str) -> dict[str, Any]:
         seconds = contestant.time(work, calls)
         mx.profiler.set_state("stop")
         times = json.loads(mx.profiler.dumps(reset=True, format="json"))["Time"]["operator"]
-        mx.profiler.dump()  # or it would be written at the end of the process, when the folder is gone
+        mx.profiler.dump()  # otherwise written at the end of the process, when the folder is gone
     times.pop("DeleteVariable", None)  # the engine's, not the graph's
     total = sum(of["Total"] for of in times.values())
     operators = [

@@ -28,7 +28,7 @@ class Steps:
         self._bar.close()
 
     def begin(self, name: str) -> None:
-        """The step of this name begins, and the one before is done."""
+        """Report that the step of this name begins, and so that the one before is done."""
         if self._bar.disable:
             print(f"{self._begun + 1} of {self._count}: {name}", file=sys.stderr, flush=True)
         else:

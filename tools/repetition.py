@@ -1,8 +1,8 @@
-"""How much of a text repeats: itself, and another text.
+"""How much a text repeats itself, and copies another text.
 
-A window is `window` symbols in a row. Windows are compared by name: a number for each that two have in common if and
-only if they are equal. Names of long windows are made from names of short ones, twice as long each time (Karp, Miller
-and Rosenberg 1972), so nothing is hashed and nothing is compared symbol by symbol: O(n log n) for each doubling.
+A window is `window` symbols in a row. Windows are compared by their names, numbers that are equal if and only if the
+windows are. Names of long windows are made from names of shorter ones, of twice the length each time (Karp, Miller and
+Rosenberg 1972), so nothing is hashed or compared symbol by symbol: O(n log n) for each doubling.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Text = Union[str, Sequence[int], np.ndarray]
 
 
 class Copied(NamedTuple):
-    """What of a text occurs in its source word for word.
+    """How much of a text occurs in its source word for word.
 
     Attributes
     ----------
     share : float
-        Of its windows, those that occur in the source.
+        Share of its windows that occur in the source.
     longest : int
-        Symbols in its longest run that does.
+        Symbols in its longest run that occurs in the source.
     """
 
     share: float
@@ -35,7 +35,7 @@ class Copied(NamedTuple):
 
 
 def repeated(text: Text, window: int = WINDOW) -> float:
-    """The share of the windows of `text` that began before in it; 0 for a text without windows.
+    """The share of the windows of `text` that occur earlier in it; 0 for a text without windows.
 
     Parameters
     ----------

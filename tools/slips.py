@@ -1,4 +1,4 @@
-"""The slips of `scripts/mutations.py`, in the formulas, in the layers and in the C++ of the native operator.
+"""The mutations of `scripts/mutations.py`, in the formulas, in the layers and in the C++ of the native operator.
 
 Over 350 lines, as it is one list.
 """

@@ -33,13 +33,13 @@ WAYS: dict[str, tuple[str, ...]] = {
     "drawn": (),
     "drawn, with a penalty": ("--repetition-penalty=0.3",),
 }
-"""How texts are written, as flags of `generate`."""
+"""Ways of generating texts, as flags of `deeprnn generate`."""
 
 TEXT_OPTIONS = ("corpus", "encoding", "max_chars", "unit")
-"""Which text is read. It has to be the same for all recipes, or their perplexities could not be compared."""
+"""Options that select the text: the same for all recipes, so that their perplexities can be compared."""
 
 HELD_OUT = {"split": "0.8,0.1,0.1", "unknown": True}
-"""How the text is cut unless the flags ask for another split: a recipe's own may leave nothing to measure on."""
+"""The split unless the flags have another one: that of a recipe may hold nothing out."""
 
 SHOW_ONLY = {"out", "threads", "ctx", "tensorboard", "diagnose"}
 SHOW_ONLY |= {f"sample_{what}" for what in ("every", "length", "prefix", "greedy")}
@@ -151,7 +151,7 @@ class StudyRun:
 
     @property
     def cost(self) -> float:
-        """About proportional to its seconds: an update of one layer costs half of one of three."""
+        """Roughly proportional to the run's time: an update of one layer takes half as long as one of three."""
         return (1 + self.layers) * self.config.train.epochs
 
     def __str__(self) -> str:
@@ -238,9 +238,9 @@ def train_all(runs: Sequence[StudyRun], jobs: int, say: Say = print) -> None:
     Raises
     ------
     ValueError
-        If a training refuses its arguments.
+        If a training reports invalid arguments.
     RuntimeError
-        If a training fails by anything but divergence.
+        If a training fails for any reason but divergence.
     """
     todo = [run for run in runs if not run.over]
     done, cost_left, began = len(runs) - len(todo), sum(run.cost for run in todo), time.monotonic()
@@ -263,7 +263,7 @@ def train_all(runs: Sequence[StudyRun], jobs: int, say: Say = print) -> None:
 
 
 def _ended(run: StudyRun, code: int) -> str:
-    """The exit code, where to read on, and the last line of the log, quoted as it is."""
+    """The last line of the log as it is, the exit code, and the path of the log."""
     lines = run.log.read_text(encoding="utf-8", errors="replace").splitlines()
     return f"{lines[-1] if lines else 'no output'} (exit code {code}; see {run.log})"
 
@@ -308,5 +308,5 @@ def write_all(runs: Sequence[StudyRun], length: int, jobs: int, say: Say = print
 
 
 def text_file(run: StudyRun, way: str, length: int) -> Path:
-    """Where a text of a run is."""
+    """The file of a generated text."""
     return run.folder / f"{re.sub('[^a-z]+', '-', way)}-{length}.txt"

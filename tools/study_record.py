@@ -1,4 +1,4 @@
-"""What the runs of a study of depth measured, as JSON and as text for a terminal."""
+"""Results of a study of depth, as JSON and as text for a terminal."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ SHOWN = (5, 10, 25, 50, 100, 150, 200, 250)
 def record(
     runs: Sequence[StudyRun], perplexity: float, text_length: int, *, samples: bool = True, command: str = ""
 ) -> dict[str, Any]:
-    """What the runs that are over measured.
+    """The record of the runs that are over.
 
     Parameters
     ----------
     runs
-        Of `plan`.
+        From `plan`.
     perplexity
-        Of the training text; how many epochs and seconds it takes to get there is counted.
+        Perplexity of the training text up to which epochs and seconds are counted.
     text_length
-        Of the texts of `write_all`.
+        Length of the texts of `write_all`.
     samples
-        Whether the record holds the texts themselves, besides their measures.
+        Whether the record has the texts themselves, besides their measures.
     command
-        That makes this record again.
+        Command that makes this record again.
 
     Returns
     -------

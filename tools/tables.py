@@ -51,7 +51,7 @@ def _table(rows: Sequence[Sequence[str]], form: object) -> str:
     return tabulate.tabulate(
         body,
         headers=head,
-        tablefmt=form,  # type: ignore[arg-type]
+        tablefmt=form,  # type: ignore[arg-type]  # the stubs lack TableFormat
         colalign=("left", *["right"] * (len(head) - 1)),
         disable_numparse=True,
     )

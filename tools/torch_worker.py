@@ -1,7 +1,7 @@
 """PyTorch's side of a benchmark: a process of its own, so that the two libraries share neither threads nor memory.
 
-`contestants` runs this file by its path, not as a module of the tools, because those import MXNet. Orders come in and
-answers go out as lines of JSON; arrays are in .npz files, which the orders name.
+`contestants` runs this file by its path, not as a module of the tools, because those import MXNet. It reads requests
+from standard input and writes answers to standard output as lines of JSON; arrays are in .npz files that requests name.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def work(kind: str, problem: dict[str, Any]) -> tuple[Any, list[Any]]:
 
 
 def timed(kind: str, problem: dict[str, Any], calls: int) -> float:
-    """Seconds a call."""
+    """Seconds per call."""
     begun = time.perf_counter()
     for _ in range(calls):
         work(kind, problem)
@@ -72,10 +72,10 @@ def write_results(path: str, problem: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Carry out one order after the other."""
+    """Answer one request after the other."""
     problem: dict[str, Any] = {}
     if "OMP_NUM_THREADS" in os.environ:
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # as MXNet does; by default each decides by itself
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # as MXNet does; the defaults of the two differ
     print(json.dumps({"version": torch.__version__, "threads": torch.get_num_threads()}), flush=True)
     for line in sys.stdin:
         order = json.loads(line)

@@ -1,4 +1,4 @@
-"""How it is used: the layer by itself and in a model, eager and hybridized, over the built-in one used the same way.
+"""Ways of use: the layer by itself and in a model, eager and hybridized, compared with the built-in one.
 
 The model is an embedding, the layer and a decoder. It is a `Block`, as most scripts have it, or a `HybridBlock`, which
 is hybridized as a whole. Arrays are ``mx.nd`` or ``mx.np``. Both layers have the same weights and take turns; the
@@ -7,9 +7,9 @@ results are compared before timing.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Callable, Optional
 
 import mxnet as mx
@@ -20,7 +20,7 @@ from mxnet.gluon import nn
 from deeprnn._util.types import Operators, Tensor
 from deeprnn.testing import TOLERANCE, distance
 
-from .clock import ROUNDS, Spread, ratio, steadiest
+from .clock import ROUNDS, Spread, ratio, seconds_per_call, steadiest
 from .comparison import copy_in_order
 from .contestants import WORKS, Case, build
 from .processes import alone
@@ -93,15 +93,20 @@ def groups(cell: str, smallest: bool = False) -> list[list[Use]]:
     return found
 
 
+def _add_parts(model: gluon.Block, implementation: str, case: Case) -> None:
+    """The children of both models."""
+    with model.name_scope():
+        model.embedding = nn.Embedding(VOCABULARY, case.input_size)
+        model.layer = build(implementation, case)
+        model.decoder = nn.Dense(VOCABULARY, flatten=False, in_units=case.hidden_size)
+
+
 class _EagerModel(gluon.Block):
-    """Embedding, layer, decoder; what surrounds the layer is never a part of its graph."""
+    """Embedding, layer, decoder, of which only the layer can be a graph."""
 
     def __init__(self, implementation: str, case: Case) -> None:
         super().__init__()
-        with self.name_scope():
-            self.embedding = nn.Embedding(VOCABULARY, case.input_size)
-            self.layer = build(implementation, case)
-            self.decoder = nn.Dense(VOCABULARY, flatten=False, in_units=case.hidden_size)
+        _add_parts(self, implementation, case)
 
     def forward(self, ids: Any, states: Any) -> tuple[Any, Any]:
         outputs, states = self.layer(self.embedding(ids), states)
@@ -113,10 +118,7 @@ class _HybridModel(gluon.HybridBlock):
 
     def __init__(self, implementation: str, case: Case) -> None:
         super().__init__()
-        with self.name_scope():
-            self.embedding = nn.Embedding(VOCABULARY, case.input_size)
-            self.layer = build(implementation, case)
-            self.decoder = nn.Dense(VOCABULARY, flatten=False, in_units=case.hidden_size)
+        _add_parts(self, implementation, case)
 
     def hybrid_forward(self, F: Operators, ids: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         outputs, states = self.layer(self.embedding(ids), states)
@@ -144,7 +146,7 @@ class _Used:
         self._flags = MODES[use.mode]
 
     def begin(self) -> None:
-        """Hybridize, and call once, so that whatever refuses this use does so now."""
+        """Hybridize, and call once, so that an error of this use is raised here."""
         if self._flags is not None:
             self.block.hybridize(**self._flags)
         for work in WORKS:
@@ -166,17 +168,7 @@ class _Used:
         return [outputs, *(parameter.grad() for parameter in self.block.collect_params().values())]
 
     def timer(self, work: str) -> Callable[[int], float]:
-        function = getattr(self, work)
-
-        def seconds(calls: int) -> float:
-            mx.nd.waitall()
-            begun = time.perf_counter()
-            for _ in range(calls):
-                function()
-                mx.nd.waitall()
-            return (time.perf_counter() - begun) / calls
-
-        return seconds
+        return partial(seconds_per_call, getattr(self, work))
 
 
 def measure_group(
@@ -216,7 +208,7 @@ def _measure(use: Use, rounds: int) -> dict[str, Any]:
                 copy_in_order(used["deeprnn"].block, used["gluon"].block)
                 used[name].inputs[:] = used["deeprnn"].inputs
             used[name].begin()
-        except Exception as error:  # whatever it raises, this use is not possible
+        except Exception as error:  # of any kind: this use is not possible
             refused[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
     if refused:
         return {**record, "refused": refused}

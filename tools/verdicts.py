@@ -1,7 +1,7 @@
-"""What the numbers of a study of depth show, in sentences.
+"""Verdicts of a study of depth, in sentences.
 
-A verdict compares medians with the spread over seeds, so that there is none under `MIN_SEEDS` seeds. Its heading names
-the text that was measured, training or held-out, and whether the networks are of equal size.
+A verdict compares medians with the spread over seeds, so it needs at least `MIN_SEEDS` seeds. Its heading names the
+measured text, training or held-out, and whether the networks are of equal size.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Group = Mapping[str, Any]
 PART_NAMES = {"train": "training", "valid": "validation", "test": "test"}
 
 MIN_SEEDS = 3
-"""With fewer seeds the spread means nothing."""
+"""Seeds below which the spread is not meaningful."""
 
 WORSE = 0.01
-"""A deeper stack whose perplexity is higher than that of one layer by more than this is worse."""
+"""A deeper stack is worse if its perplexity exceeds that of one layer by more than this."""
 
 EQUAL_SIZE = 0.05
 """Networks are of equal size if the numbers of their parameters differ by no more than this share of the smallest."""

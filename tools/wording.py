@@ -1,4 +1,4 @@
-"""Numbers and lists as text, the same way in tables, pages and progress messages."""
+"""Numbers and lists as text, in one way for tables, pages and progress messages."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ import onnxruntime
 
 path, length, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-told = {key: json.loads(session.get_modelmeta().custom_metadata_map[key]) for key in ("vocab", "unit", "unk_token")}
-separator = {"char": "", "word": " "}[told["unit"]]
-unknown = told["vocab"].index(told["unk_token"]) if told["unk_token"] else None
+metadata = {key: json.loads(session.get_modelmeta().custom_metadata_map[key]) for key in ("vocab", "unit", "unk_token")}
+separator = {"char": "", "word": " "}[metadata["unit"]]
+unknown = metadata["vocab"].index(metadata["unk_token"]) if metadata["unk_token"] else None
 
 states = {}
 for state in session.get_inputs()[1:]:  # h0, and for an LSTM c0
@@ -26,5 +26,5 @@ for _ in range(length):
         scores[unknown] = -np.inf
     shares = np.cumsum(np.exp(scores - scores.max()))
     symbol = int((shares <= rng.random() * shares[-1]).sum())
-    text.append(told["vocab"][symbol])
+    text.append(metadata["vocab"][symbol])
 print(separator.join(text))

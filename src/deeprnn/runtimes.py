@@ -125,7 +125,7 @@ class TorchModel:
     Parameters
     ----------
     path
-        The folder.
+        The folder, whose files have been checked by `export.manifest.read_folder`.
     threads
         Threads to compute with, in all of PyTorch.
 
@@ -147,7 +147,7 @@ class TorchModel:
         if threads:
             torch.set_num_threads(threads)
         self._torch = torch
-        self._net = deeprnn_torch.LanguageModel.from_pretrained(path).eval()
+        self._net = deeprnn_torch.LanguageModel.from_pretrained(path, verify=False).eval()
 
     def begin(self, batch_size: int) -> States:
         return self._net.begin_state(batch_size)

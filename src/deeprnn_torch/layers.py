@@ -48,7 +48,7 @@ class DeepRNN(_Pretrained, DeepStack, nn.RNN):
     residual : bool
         Each layer from the second on adds its input to its output.
     layer_norm : bool
-        Both products of each step are normalised; the biases are the shifts.
+        Both products of each step are normalized; the biases are the shifts.
     zoneout : float
         Probability with which a unit keeps its state in a step of training; in inference the expectation.
     dropout_mode : {'standard', 'variational'}

@@ -112,15 +112,22 @@ class LanguageModel(nn.Module):
         return self.decoder(y), list(last) if isinstance(last, tuple) else [last]
 
     @classmethod
-    def from_pretrained(cls, path: Union[str, PathLike[str]]) -> LanguageModel:
+    def from_pretrained(cls, path: Union[str, PathLike[str]], *, verify: bool = True) -> LanguageModel:
         """The model of a folder that `deeprnn export` wrote.
+
+        Parameters
+        ----------
+        path
+            The folder.
+        verify
+            Compare each file with its SHA-256 in the manifest; False if the caller has done that.
 
         Raises
         ------
         ValueError
-            If the folder is damaged, of a later format, or holds another class: with the file.
+            If the folder is damaged, of a later format, or holds another class; the message names the file.
         """
-        folder = read_folder(path, "LanguageModel")
+        folder = read_folder(path, "LanguageModel", verify)
         net = folder.network(cls, **folder.config)
         net.vocabulary, net.unit, net.unknown = folder.vocabulary, folder.unit, folder.unknown
         return net

@@ -1,7 +1,7 @@
 """Layers on layers: what `DeepRNN`, `DeepGRU` and `DeepLSTM` share.
 
 Each is a `torch.nn.RNN`, `GRU` or `LSTM` with options besides, and where these are left alone it is that layer, on a
-GPU cuDNN's. With `residual` it is one of them for each layer. Layer normalisation, zoneout and the clipping of the cell
+GPU cuDNN's. With `residual` it is one of them for each layer. Layer normalization, zoneout and the clipping of the cell
 state change the step itself, which is then written out, and so it is for lengths of zero.
 
 Shapes: T steps, N sequences, C inputs, H units, G gates * H.
@@ -23,7 +23,7 @@ States = Union[Tensor, tuple[Tensor, ...]]
 Weights = Mapping[str, Tensor]
 
 EPSILON = 9.999999747378752e-06
-"""Of layer normalisation: 1e-5 as float32 has it, which is deeprnn's in float64, too."""
+"""Of layer normalization: 1e-5 as float32 has it, which is deeprnn's in float64, too."""
 
 WRITTEN_OUT_WHEN_CAPTURED = ("RNN_TANH", "RNN_RELU")
 """Layers of which one step in a CUDA graph is faster written out than in cuDNN; `benchmarks/gpu.py` measures both."""
@@ -62,7 +62,7 @@ class DeepStack(nn.RNNBase):
         self._share()
 
     def _norms(self, rows: int) -> dict[str, int]:
-        """The parameters of layer normalisation, and their sizes."""
+        """The parameters of layer normalization, and their sizes."""
         return {"gamma_ih": rows, "gamma_hh": rows}
 
     def _reset_norms(self) -> None:
@@ -246,11 +246,11 @@ class DeepStack(nn.RNNBase):
 
 
 def dense(x: Tensor, part: str, own: Weights) -> Tensor:
-    """The product with a weight and its bias, normalised where there is a gamma; the bias then is the shift."""
+    """The product with a weight and its bias, normalized where there is a gamma; the bias then is the shift."""
     weight, bias, gamma = own[f"weight_{part}"], own[f"bias_{part}"], own.get(f"gamma_{part}")
     return F.linear(x, weight, bias) if gamma is None else layer_norm(F.linear(x, weight), gamma, bias)
 
 
 def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-    """Layer normalisation over the last axis."""
+    """Layer normalization over the last axis."""
     return F.layer_norm(x, x.shape[-1:], gamma, beta, EPSILON)

@@ -209,7 +209,7 @@ def test_vocabulary_of_another_run(trained, train, tmp_path):
 
 
 def test_tensorboard(train, tmp_path):
-    pytest.importorskip("tensorboardX")
+    pytest.importorskip("tensorboardX", reason="pip install .[tensorboard]")
     assert train("--tensorboard")[0] == 0
     assert len(list((tmp_path / "run").glob("events.*"))) == 1
 
@@ -283,7 +283,7 @@ def test_diagnose_in_a_resumed_run(train, tmp_path):
 def test_no_gpu(train):
     mx = pytest.importorskip("mxnet")
     if mx.context.num_gpus():
-        pytest.skip("there is one")
+        pytest.skip("this machine has a GPU")
     code, shown = train("--ctx", "gpu")
     assert (code, shown.err) == (2, "deeprnn: error: --ctx gpu: MXNet finds no GPU here; use --ctx cpu\n")
 

@@ -14,7 +14,7 @@ from deeprnn.testing import distance
 
 torch = pytest.importorskip("torch", reason="pip install .[torch]")
 pytest.importorskip("safetensors", reason="pip install .[hub]")
-deeprnn_torch = pytest.importorskip("deeprnn_torch")
+deeprnn_torch = pytest.importorskip("deeprnn_torch", reason="pip install ./src/deeprnn_torch")
 
 WITHIN = {"float32": 1e-6, "float64": 1e-12}
 OPTIONS = {

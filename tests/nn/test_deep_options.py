@@ -90,7 +90,7 @@ def test_a_residual_layer_adds_its_input_to_its_output():
     assert distance(outputs, x) <= 1e-10
 
 
-def normalised(x, gamma, beta):
+def normalized(x, gamma, beta):
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * gamma + beta
 
 
@@ -100,8 +100,8 @@ def test_layer_norm_of_an_elman_layer_is_the_formula():
     p, h, expected = parameters(layer, 0), state[0], []
     for step in inputs:
         h = np.tanh(
-            normalised(step @ p["i2h_weight"].T, p["i2h_gamma"], p["i2h_bias"])
-            + normalised(h @ p["h2h_weight"].T, p["h2h_gamma"], p["h2h_bias"])
+            normalized(step @ p["i2h_weight"].T, p["i2h_gamma"], p["i2h_bias"])
+            + normalized(h @ p["h2h_weight"].T, p["h2h_gamma"], p["h2h_bias"])
         )
         expected.append(h)
     outputs, _ = layer(nd.array(inputs, dtype="float64"), nd.array(state, dtype="float64"))

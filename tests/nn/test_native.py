@@ -110,7 +110,7 @@ def test_lengths_beyond_the_sequence_are_all_of_it_and_below_zero_none() -> None
 @each_direction
 @pytest.mark.parametrize("ragged", [False, True])
 def test_pytorch(kind: str, bidirectional: bool, ragged: bool) -> None:
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="pip install .[torch]")
     config = Config(**KINDS[kind], bidirectional=bidirectional, ragged=ragged, hidden_size=17, input_size=9, length=6)
     hold(TorchOracle(dataclasses.replace(config, batch_size=5, layers=3)))
 

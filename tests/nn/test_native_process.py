@@ -214,7 +214,7 @@ for _ in range(20):
 
 
 def test_a_wrong_shape_or_type_is_an_error_and_not_a_crash(needs_native: str) -> None:
-    call = native._loaded().with_arrays  # type: ignore[union-attr]
+    call = native._loaded().with_arrays  # type: ignore[union-attr]  # loaded: `needs_native`
     good = [(3, 2, 4), (5, 4), (5, 5), (5,), (5,), (2, 5)]
     attributes = {"cell": "tanh", "hidden_size": 5}
     call(*(mx.nd.zeros(shape) for shape in good), **attributes)[0].wait_to_read()

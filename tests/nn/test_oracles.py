@@ -158,12 +158,12 @@ def test_the_built_in_layer_is_wrong_in_float64() -> None:
 @pytest.mark.parametrize("options", CELLS, ids=id_of)
 def test_torch(options: dict[str, Any], bidirectional: bool, layout: str, ragged: bool) -> None:
     """Ragged sequences go into PyTorch packed: what padding there is, it never sees."""
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="pip install .[torch]")
     hold(TorchOracle(Config(layout=layout, bidirectional=bidirectional, ragged=ragged, **options)), trainer_steps=3)
 
 
 @pytest.mark.parametrize("ragged", [False, True])
 def test_torch_long(ragged: bool) -> None:
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="pip install .[torch]")
     config = Config(cell="gru", layers=3, length=20, batch_size=5, hidden_size=6, ragged=ragged)
     hold(TorchOracle(config), trainer_steps=0)

@@ -12,8 +12,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="pip install .[torch]")
 pytest.importorskip("safetensors.torch", reason="pip install .[torch]")
-deeprnn_torch = pytest.importorskip("deeprnn_torch")
-from torch import nn  # noqa: E402
+deeprnn_torch = pytest.importorskip("deeprnn_torch", reason="pip install ./src/deeprnn_torch")
+from torch import nn  # noqa: E402  # torch may be missing
 
 KINDS = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
 C, H = 3, 4

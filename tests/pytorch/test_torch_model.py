@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="pip install .[torch]")
 files = pytest.importorskip("safetensors.torch", reason="pip install .[torch]")
-deeprnn_torch = pytest.importorskip("deeprnn_torch")
+deeprnn_torch = pytest.importorskip("deeprnn_torch", reason="pip install ./src/deeprnn_torch")
 
 TOKENS = ["<unk>", *"abcdef"]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
@@ -196,6 +196,17 @@ def test_a_folder_that_is_not_as_it_was(change, message, tmp_path):
     with pytest.raises(ValueError, match=message) as refused:
         deeprnn_torch.LanguageModel.from_pretrained(folder)
     assert "\n" not in str(refused.value)
+
+
+def test_a_folder_that_the_caller_has_checked_is_not_checked_again(tmp_path):
+    folder = written(tmp_path / "model", model())
+    changed("config.json", lambda b: b + b" ")(folder)
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        deeprnn_torch.LanguageModel.from_pretrained(folder)
+    ids = torch.zeros((3, 2), dtype=torch.long)
+    net = deeprnn_torch.LanguageModel.from_pretrained(folder, verify=False)
+    found, expected = (each.eval()(ids)[0] for each in (net, model()))
+    assert found.equal(expected)
 
 
 def test_it_needs_neither_mxnet_nor_numpy():

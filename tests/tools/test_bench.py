@@ -151,7 +151,7 @@ def test_all_contestants_agree_and_are_timed(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("cell", ["lstm", *(pytest.param(cell, marks=pytest.mark.slow) for cell in ("rnn", "gru"))])
 def test_pytorch_takes_part_in_a_process_of_its_own(cell: str) -> None:
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="pip install .[torch]")
     case = Case(3, 4, 2, 5, 2, cell=cell, bidirectional=True, layout="NTC")
     record = bench.measure(case, ("deeprnn", "pytorch"), rounds=2)
     assert record["differences"]["pytorch"] < 1e-5
@@ -204,7 +204,7 @@ def record_of(*cases: dict[str, Any]) -> dict[str, Any]:
 
 
 def case_of(sizes: tuple[int, ...], ratio: float, high: float = 0.0) -> dict[str, Any]:
-    case = Case(*sizes)  # type: ignore[arg-type]
+    case = Case(*sizes)  # type: ignore[arg-type]  # mypy takes the text for any of them
     ratios = {"gluon": {"median": ratio, "low": ratio, "high": high or ratio, "count": 20}}
     seconds = {"deeprnn": {"median": 0.004, "low": 0.004, "high": 0.004, "count": 20}}
     return {

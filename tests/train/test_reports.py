@@ -148,7 +148,7 @@ def test_no_picture_of_nothing(tmp_path):
 
 
 def test_events(tmp_path):
-    tensorboardx = pytest.importorskip("tensorboardX", reason="an extra")
+    tensorboardx = pytest.importorskip("tensorboardX", reason="pip install .[tensorboard]")
     with reports.EventWriter(tmp_path / "events") as writer:
         writer.add(epoch(1))
         writer.add(epoch(2, valid_loss=None))

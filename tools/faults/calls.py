@@ -1,4 +1,4 @@
-"""Each system call that writes a checkpoint is killed, or fails: what is left must be a whole checkpoint.
+"""Kills each system call that writes a checkpoint, or lets it fail: a whole checkpoint must be left.
 
     python -m tools.faults.calls [FAULT ...]
 
@@ -76,7 +76,7 @@ def state_of(folder: Path) -> dict[str, bytes]:
 
 
 def survey(work: Path, name: str, fault: int) -> dict[str, Any]:
-    """Let each call of writing a checkpoint fail in turn; counts how it ended. Runs below the preloaded wrapper."""
+    """Let each call of writing a checkpoint fail in turn; counts the outcomes. Runs with the wrapper preloaded."""
     library = ctypes.CDLL(None)
     seen = {"calls": 0, "stopped": 0, "went on": 0, "killed": 0}
     before = work / f"{name}-before"

@@ -1,4 +1,4 @@
-"""Files are damaged at random: a checkpoint and packed texts must be refused by name, or be what they were.
+"""Damages files at random: a checkpoint and packed texts must be refused by name, or read as they were.
 
 python -m tools.faults.damage [MUTATIONS]
 """
@@ -44,7 +44,7 @@ PACKED: dict[str, Callable[[], bytes]] = {
 
 
 def damaged(content: bytes, rng: random.Random) -> bytes:
-    """A file in which something is wrong: bits, a block, its end, its beginning, a part twice, nothing left."""
+    """A damaged copy: bits flipped, bytes replaced, removed, repeated or zeroed, or the end cut off."""
     data = bytearray(content)
     place = rng.randrange(len(data))
     length = rng.randint(1, 64)
@@ -66,7 +66,7 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
 
 
 def damaged_texts(name: str, mutations: int, folder: Path) -> Counter[str]:
-    """Read a packed text with each of so many damages; counts the outcomes.
+    """Read a packed text with each of `mutations` damages; counts the outcomes.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def damaged_texts(name: str, mutations: int, folder: Path) -> Counter[str]:
 
 
 def damaged_checkpoints(mutations: int, folder: Path) -> Counter[str]:
-    """Damage one file of a checkpoint in each of so many ways, or let two of them change places; counts the outcomes.
+    """Damage one file of a checkpoint in each of `mutations` ways, or exchange two of them; counts the outcomes.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Many training steps of a tiny model: memory, open files and speed must not change.
+"""Trains a tiny model for many steps: memory, open files and speed must not change.
 
     python -m tools.faults.endurance [STEPS]
 
@@ -59,7 +59,7 @@ def resident() -> int:
 
 
 def endured(steps: int, folder: Path) -> dict[str, Any]:
-    """Train for so many steps; memory, open files and seconds of the second tenth and of the last."""
+    """Train for `steps` steps; measures memory, open files and seconds of the second tenth and of the last."""
     keep_freed_memory()
     net = LanguageModel(VOCABULARY, 8, 2, cell="lstm", embedding_size=8, dropout=0.1)
     net.initialize(mx.init.Xavier(), ctx=mx.cpu())

@@ -1,10 +1,10 @@
-"""A coverage-guided fuzzer (atheris) on what reads files that are not trusted.
+"""A coverage-guided fuzzer (atheris) for the readers of files that are not trusted.
 
     python -m tools.faults.fuzz TARGET [SECONDS]
 
 TARGET is manifest or arrays (of a checkpoint), corpus, gzip, zip, options, export-manifest, export-config,
-export-vocabulary or safetensors. Whatever the bytes, a reader may raise ValueError or OSError, in one line, and nothing
-else.
+export-vocabulary or safetensors. For any bytes, a reader may raise only ValueError or
+OSError, with a message of one line.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["main"]
 
 
 def manifest(path: Path, data: bytes) -> None:
-    """A manifest whose hash is made right where it has one, so that what is behind the hash is reached."""
+    """A manifest, with its hash corrected if it has one, so that the checks after the hash are reached."""
     before, mark, rest = data.rpartition(b'"sha256": "')
     if mark:
         digest = storage.sha256(before + mark + rest[64:]).encode()
@@ -46,7 +46,7 @@ def manifest(path: Path, data: bytes) -> None:
 
 
 def arrays(path: Path, data: bytes) -> None:
-    """An array file whose hash is right."""
+    """An array file with the correct hash."""
     path.write_bytes(data)
     entry = {"file": path.name, "size": len(data), "sha256": storage.sha256(data)}
     storage.read_arrays(path.parent, entry)
@@ -133,7 +133,7 @@ def main() -> None:
         try:
             target(work / name, data)
         except (ValueError, OSError) as error:
-            if "\n" in str(error) and target is not options:  # the parser of YAML has several lines, made one later
+            if "\n" in str(error) and target is not options:  # YAML's have several lines; the command line joins them
                 raise RuntimeError("an error of several lines") from error
 
     arguments: list[Any] = [sys.argv[0], f"-max_total_time={seconds}", f"-artifact_prefix={work}/", str(work / "seeds")]

@@ -1,4 +1,4 @@
-"""A training is killed (SIGKILL) at random moments and resumed each time; its end must be that of an undisturbed one.
+"""Kills a training (SIGKILL) at random moments and resumes it each time; it must end as an undisturbed one.
 
 python -m tools.faults.kill [KILLS]
 """
@@ -43,12 +43,12 @@ def outcome(folder: Path) -> tuple[object, ...]:
 
 
 def killed_and_resumed(work: Path, kills: int, epochs: int, longest: float, seed: int = 0) -> dict[str, int]:
-    """Kill a training of so many epochs so often, each time up to `longest` seconds after it has begun to train.
+    """Kill a training of `epochs` epochs `kills` times, each time up to `longest` seconds after its first step.
 
     Raises
     ------
     RuntimeError
-        If a half file has a final name, a run cannot be resumed, or its end is another one.
+        If a file with a final name is incomplete, a run cannot be resumed, or its results differ.
     """
     rng = random.Random(seed)
     text = work / "text.txt"
@@ -79,7 +79,7 @@ def killed_and_resumed(work: Path, kills: int, epochs: int, longest: float, seed
             whole(folder / "checkpoints")
             seen["before the first checkpoint"] += not storage.holds_checkpoints(folder / "checkpoints")
         if outcome(folder) != outcome(work / "whole"):
-            raise RuntimeError(f"run {seen['runs']} ended otherwise than the undisturbed one")
+            raise RuntimeError(f"run {seen['runs']} has other results than the undisturbed one")
     return seen
 
 

@@ -1,11 +1,11 @@
-"""Power is lost while checkpoints are written: a model of a file system that keeps only what was flushed.
+"""Cuts the power while checkpoints are written, in a model of a file system that keeps only what was flushed.
 
     python -m tools.faults.power [SCHEDULES]
 
-What the writer does is recorded: files written, flushed, renamed, removed, folders flushed. Then the power goes after
-any of these steps. Of a file that was not flushed a part is left, or nothing; of the changes of a folder since it was
-last flushed, any few have reached the disk, in whatever order. A whole checkpoint must be found then, no older than the
-last one that was finished.
+The operations of the writer are recorded: files written, flushed, renamed, removed, folders flushed. Then the power is
+cut after any of them. Of a file that was not flushed, a part is left or nothing; of the changes of a folder since it
+was last flushed, any subset has reached the disk, in any order. Then there must be a whole checkpoint, no older than
+the last one that was finished.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Operation = tuple[str, ...]
 
 @contextmanager
 def recorded(operations: list[Any]) -> Iterator[None]:
-    """Append what is done to files meanwhile, each with the content that it has then."""
+    """A context that appends the operations on files to a list, with their content."""
     opened, replace, unlink, fsync = builtins.open, os.replace, os.unlink, os.fsync
 
     def recorded_open(path: Any, *arguments: Any, **options: Any) -> Any:
@@ -122,7 +122,7 @@ def newest(folder: Path) -> int:
 
 
 def apply(folder: dict[str, str], change: Operation) -> None:
-    """Make a change of a folder, which may come before the one that it follows."""
+    """Make a change of a folder; changes may come in any order."""
     kind, path, *rest = change
     if kind == "create":
         folder[path] = path

@@ -3,8 +3,8 @@
     python -m tools.faults.waiting [SECONDS]
 
 Two measurements: the default (a checkpoint every five minutes and at the end of each epoch) with the default network,
-and a checkpoint every 100 steps with 2 layers of 1,024 units. The share is that of the time between the first step and
-the last.
+and a checkpoint every 100 steps with 2 layers of 1,024 units. The share is of the time between the first step and the
+last.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import mxnet as mx
 import numpy as np
 
 from deeprnn._util.machine import machine
+from deeprnn.cli.runs import language_model
 from deeprnn.config import RunConfig
 from deeprnn.data.batches import Batches
-from deeprnn.models.language_model import LanguageModel
 from deeprnn.nn.initializers import initializer
 from deeprnn.train.keeping import Keeper
 from deeprnn.train.loop import Stopped, fit, make_trainer
@@ -50,19 +50,11 @@ class Clock(Signals):
 
 
 def waited(config: RunConfig, seconds: float, folder: Path) -> dict[str, Any]:
-    """Train for so many seconds on random symbols; the share of the time that went into checkpoints."""
+    """Train for so many seconds on random symbols; measures the share of the time that was spent on checkpoints."""
     model, options = config.model, config.train
     ids = np.random.default_rng(0).integers(VOCABULARY, size=1_000_000).astype("int32")
     batches = Batches(ids, config.data.batch_size, config.data.seq_len)
-    net = LanguageModel(
-        VOCABULARY,
-        model.hidden_size,
-        model.layers,
-        cell=model.cell,
-        embedding_size=model.embedding_size,
-        dropout=model.dropout,
-        residual=model.residual,
-    )
+    net = language_model(model, VOCABULARY)
     net.initialize(initializer(model.init, model.activation, model.residual), ctx=mx.cpu())
     net.hybridize(static_alloc=True, static_shape=True)
     trainer = make_trainer(net, options, options.epochs * len(batches))

@@ -139,7 +139,7 @@ def _lstm(graph: Graph, config: Config, names: Mapping[str, str], projected: str
         if config["state_clip_nan"]:
             cell = graph.add("Where", graph.add("IsNaN", cell), low, cell)
         cell = graph.add("Min", graph.add("Max", cell, low), high)
-    seen = normalised(graph, cell, names["gamma_c"], names["beta_c"]) if "gamma_c" in names else cell
+    seen = normalized(graph, cell, names["gamma_c"], names["beta_c"]) if "gamma_c" in names else cell
     hidden = graph.add("Mul", graph.add("Sigmoid", o), graph.add("Tanh", seen))
     if "weight_hr" in names:
         hidden = graph.add("MatMul", hidden, names["weight_hr"])
@@ -151,10 +151,10 @@ def dense(graph: Graph, x: str, part: str, names: Mapping[str, str]) -> str:
     product = graph.add("MatMul", x, names[f"weight_{part}"])
     if f"gamma_{part}" not in names:
         return graph.add("Add", product, names[f"bias_{part}"])
-    return normalised(graph, product, names[f"gamma_{part}"], names[f"bias_{part}"])
+    return normalized(graph, product, names[f"gamma_{part}"], names[f"bias_{part}"])
 
 
-def normalised(graph: Graph, x: str, gamma: str, beta: str) -> str:
+def normalized(graph: Graph, x: str, gamma: str, beta: str) -> str:
     """Layer normalization over the units."""
     return graph.add("LayerNormalization", x, gamma, beta, axis=-1, epsilon=EPSILON)
 
