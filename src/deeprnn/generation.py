@@ -158,7 +158,7 @@ def beam_search(
     states, steps = model.begin(1), check_size("length", length)
     if _checked(prefix) > 1:
         _, states = model(np.asarray(prefix[:-1])[:, np.newaxis], states)
-    # No symbol ends a text, so the id after the last one serves as its end. All texts have one length: no length penalty.
+    # No symbol ends a text, so the id after the last one serves for that. All texts have one length: no length penalty.
     search = BeamSearchSampler(
         check_size("beam", beam), decoder, eos_id=vocab_size, scorer=BeamSearchScorer(alpha=0), max_length=steps
     )

@@ -211,7 +211,7 @@ def test_words_have_spaces_between_them():
         ("generate ducks --samples 0", "--samples must be at least 1, got 0"),
         ("generate ducks --beam -1", "--beam must be at least 0, got -1"),
         ("generate ducks --beam 2 --samples 3", "--beam 2 finds no more than 2 texts, got --samples 3"),
-        ("generate ducks --beam 2 --top-k 3", "--beam 2 takes the most probable text, so leave out temperature"),
+        ("generate ducks --beam 2 --top-k 3", "--beam 2 does not sample: leave out temperature"),
         ("generate ducks --stop ''", "--stop is empty: give at least one character"),
         ("generate ducks --prefix a --prefix-file file", "--prefix a and --prefix-file file exclude each other"),
         ("generate ducks --prefix-file none", "none: No such file or directory"),

@@ -121,7 +121,7 @@ def _importer(numpy: ModuleType) -> Callable[..., ModuleType]:
 
 
 def _removed(numpy: Any) -> dict[str, Any]:
-    """The names that mxnet reads and some version of numpy has removed. Each function is an object of its own and not an
+    """The names that mxnet reads and some version of numpy has removed. Each function is an object of its own, not an
     alias: mxnet.numpy uses them as keys of its registry."""
     names: dict[str, Any] = dict(bool=bool, int=int, NAN=numpy.nan, NaN=numpy.nan, Inf=numpy.inf, PINF=numpy.inf)
     names.update(NINF=-numpy.inf, PZERO=0.0, NZERO=-0.0, compat=SimpleNamespace(basestring=str))

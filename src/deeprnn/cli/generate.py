@@ -58,7 +58,7 @@ def build_generate(given: Mapping[str, Any]) -> Callable[[], int]:
     """Check the arguments and load the model; the result prints the texts, and nothing else, to standard output."""
     config, sampler = select(GenerateConfig, given), select(Sampler, given)
     if config.beam and sampler != Sampler():
-        raise ValueError(f"beam={config.beam} searches for the most probable text: leave out temperature and the other options of sampling")
+        raise ValueError(f"beam={config.beam} does not sample: leave out temperature and the other options of sampling")
     prefix = config.prefix if config.prefix_file is None else read_prefix(config.prefix_file)
     use_threads(0)
     import numpy as np

@@ -44,7 +44,7 @@ ROLLBACKS = 3
 class Training:
     """A run that is ready to start; saves and shows its results.
 
-    `facts` are saved with each checkpoint: seed, configuration, vocabulary, text, versions. `held` holds the lock of the
+    `facts` are saved with each checkpoint: seed, configuration, vocabulary, text, versions. `held` has the lock of the
     run and is closed at the end.
     """
 
@@ -155,7 +155,7 @@ class Training:
         self.write(Position(), None)
 
     def roll_back(self, error: Diverged) -> Position:
-        """Go back to the last checkpoint, with half the learning rate; raises `error` if no rollback is left or wanted."""
+        """Go back to the last checkpoint, with half the learning rate; raises `error` if no rollback is allowed."""
         from ..train import checkpoint
         from ..train.schedule import learning_rate_schedule
 

@@ -246,7 +246,7 @@ CHUNK = 1 << 20
 
 
 def _coded(text: str, unit: str) -> tuple[np.ndarray, Sequence[str]]:
-    """A text as int32 codes, shape (symbols,), and the symbol of each code. The code of a character is its code point."""
+    """A text as int32 codes, shape (symbols,), and the symbol of each code. A character's code is its code point."""
     check_choice("unit", unit, UNITS)
     if unit == "word":
         code_of: dict[str, int] = {}

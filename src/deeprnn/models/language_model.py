@@ -48,10 +48,10 @@ def register_cell(name: str, cell: Stack) -> None:
         An identifier; not that of a built-in cell. Registering a name again replaces its cell.
     cell
         A subclass of `RecurrentCell`, of which a stack is made. Or, for layers of another kind, a class or function
-        that returns them. It is called as ``cell(hidden_size, num_layers, dropout=..., input_size=..., dtype=...)``, and
-        with ``residual``, ``layer_norm`` and ``zoneout`` if they are used. The result is a block with the interface of
-        `DeepRNN`: called with inputs ``(T, N, C)`` and states, it returns ``(T, N, H)`` and states; it has `state_info`
-        and `begin_state`.
+        that returns them. It is called as ``cell(hidden_size, num_layers, dropout=..., input_size=..., dtype=...)``,
+        and with ``residual``, ``layer_norm`` and ``zoneout`` if they are used. The result is a block with the interface
+        of `DeepRNN`: called with inputs ``(T, N, C)`` and states, it returns ``(T, N, H)`` and states; it has
+        `state_info` and `begin_state`.
 
     Raises
     ------

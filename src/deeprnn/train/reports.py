@@ -41,7 +41,7 @@ def append_row(path: PathLike, row: Mapping[str, Any]) -> None:
 
 
 def trim_metrics(path: PathLike, epochs: int) -> None:
-    """Keep the rows of the first `epochs` epochs: a resumed run trains the later ones again, perhaps with other results."""
+    """Keep the rows of the first `epochs` epochs: a resumed run trains the later ones again, perhaps differently."""
     rows = _rows(Path(path))
     kept = [row for row in rows if row["epoch"] <= epochs]
     if kept != rows:
