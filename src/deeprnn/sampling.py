@@ -149,11 +149,11 @@ class Samplers:
 
     def __init__(self, samplers: Sequence[Sampler]) -> None:
         def column(name: str) -> np.ndarray:
-            return np.array([[getattr(sampler, name)] for sampler in samplers])
+            return np.array([getattr(sampler, name) for sampler in samplers]).reshape(-1, 1)
 
         self._samplers = samplers
         self._temperature, self._top_k, self._top_p = map(column, ("temperature", "top_k", "top_p"))
-        self._greedy = column("greedy")[:, 0]
+        self._greedy = column("greedy")[:, 0].astype(bool)
         self._penalized = [sampler.repetition_penalty > 0 for sampler in samplers]
 
     def weights(self, logits: np.ndarray, banned: Sequence[int] = (), texts: Sequence[Ids] = ()) -> np.ndarray:
@@ -185,7 +185,8 @@ class Samplers:
         logits[:, list(banned)] = -np.inf
         with np.errstate(over="ignore"):  # an overflow to -inf gives probability 0, as it should
             weights = np.exp((logits - logits.max(axis=-1, keepdims=True)) / self._temperature)
-        cut = np.broadcast_to(((self._top_p < 1) | (0 < self._top_k) & (self._top_k < size))[:, 0], len(logits))
+        fewer = (self._top_k > 0) & (self._top_k < size)
+        cut = np.broadcast_to((fewer | (self._top_p < 1))[:, 0], len(logits))
         if cut.any():
             top_k, top_p = (np.broadcast_to(each, (len(logits), 1))[cut] for each in (self._top_k, self._top_p))
             order = np.argsort(-logits[cut], axis=-1, kind="stable")  # ties by id
