@@ -1,4 +1,1 @@
-"""A service that writes: a page and an API for trained models.
-
-    request -> app (fields, limits) -> engine (one thread a model: reads prefixes, steps all texts at once) -> answer
-"""
+"""A service that writes: a page and an API for trained models."""

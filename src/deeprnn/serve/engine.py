@@ -219,6 +219,7 @@ class Engine:
                 reason = "length"
             elif now > job.deadline:
                 reason = "time"
+            job.written += 1
             job.news.append(Symbol(row.index, added, reason, **more))
             if reason:
                 self._left(row)

@@ -69,17 +69,23 @@ class Job:
         Whether there will be no more news.
     error
         What went wrong, if anything has.
+    written
+        Symbols written.
     cancelled
         Set it where nobody wants the answer any more: the engine forgets the job before its next step.
     noticed
         Whether the engine has called `notify` since the news were fetched last. Who fetches clears it, before.
+    listener
+        Belongs to who waits for the news.
     """
 
     def __init__(self, ids: Sequence[int], slots: int, deadline: float) -> None:
         self.ids, self.slots, self.deadline = ids, slots, deadline
         self.news: deque[Any] = deque()
         self.over = self.cancelled = self.noticed = False
+        self.listener: Any = None
         self.error = ""
+        self.written = 0
 
     def end(self, error: str = "") -> None:
         """There are no more news."""
