@@ -62,7 +62,8 @@ class Service:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.log = []
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         line = self.process.stdout.readline()
         assert line.startswith("serving "), "".join(self.log)
         self.port = int(line.rsplit(":", 1)[1].strip(" /\n"))
@@ -104,8 +105,7 @@ class Service:
         connection.request("POST", path, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         assert answer.status == 200
-        for line in answer:
-            yield line
+        yield from answer
         connection.close()
 
     def figure(self, name):
@@ -129,7 +129,9 @@ class Service:
             return self.process.wait(30)
         finally:
             self.process.kill()
+            self._reader.join()
             self.process.stdout.close()
+            self.process.stderr.close()
 
 
 @pytest.fixture(scope="session")

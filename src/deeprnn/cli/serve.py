@@ -38,7 +38,6 @@ def build_serve(given: Mapping[str, Any]) -> Callable[[], int]:
         raise ValueError(
             f"{(error.name or '').replace('_', '-')} is not installed: pip install 'deeprnn[serve]'"
         ) from error
-    listening = listen(config.host, config.port)
     # One thread for each model; the other cores are for the connections, and for who asks.
     use_threads(0 if "OMP_NUM_THREADS" in os.environ else 1)
     from ..serve.served import Limits, Served
@@ -62,6 +61,7 @@ def build_serve(given: Mapping[str, Any]) -> Callable[[], int]:
         if any(name == each.name for each in models):
             name += "-2"
         models.append(Served(name, opened.model, opened.vocab, opened.unit, opened.runtime, limits))
+    listening = listen(config.host, config.port)
     host, port = listening.getsockname()[:2]
     named = [each.strip() for each in (config.hosts or "").split(",") if each.strip()]
     origins = [each.strip() for each in (config.cors or "").split(",") if each.strip()]
@@ -115,16 +115,19 @@ def listen(host: str, port: int) -> socket.socket:
     ValueError
         If the address is in use, or is none of this machine.
     """
+    sock = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         sock = socket.socket(family, kind, protocol)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
-        sock.listen(1024)  # where two begin at once, the second one's bind succeeds, and this fails
+        sock.listen(1024)  # where two services begin at once, it is here that the second one fails
+        return sock
     except OSError as error:
+        if sock is not None:
+            sock.close()
         if error.errno == errno.EADDRINUSE:
             raise ValueError(
                 f"port={port} is in use on {host}: choose another, or port=0 for any that is free"
             ) from error
-        raise ValueError(f"host={host!r}, port={port} cannot be used: {error.strerror or error}") from error
-    return sock
+        raise ValueError(f"host={host!r} cannot be used: {error.strerror or error}") from error

@@ -49,7 +49,7 @@ async def news(job: Job) -> AsyncIterator[list[Any]]:
         if fetched:
             yield fetched
     if job.error:
-        raise Refused(500, job.error)
+        raise Refused(503, job.error, headers={"Retry-After": "1"})
 
 
 async def gone(receive: Receive, job: Job) -> None:

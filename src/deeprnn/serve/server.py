@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable, Optional
 
@@ -31,6 +33,9 @@ SLOW = 10.0
 HEAD = 32_768
 """Bytes that it may have."""
 
+AHEAD = 16_384
+"""Bytes of an answer that are kept for a client that takes them slowly, here and once more in the system's buffer."""
+
 
 def connections(most: int) -> type[H11Protocol]:
     """A kind of connection of which there are at most so many, and which waits for nobody."""
@@ -41,6 +46,8 @@ def connections(most: int) -> type[H11Protocol]:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            transport.set_write_buffer_limits(high=AHEAD)
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, AHEAD)
             if len(self.connections) > most:
                 self._refuse(503, f"there are {most:,} connections already", "Retry-After: 1\r\n")
             else:
@@ -95,8 +102,6 @@ def connections(most: int) -> type[H11Protocol]:
 class Server(uvicorn.Server):
     """Ends in order at the first signal, at once at the second."""
 
-    on_stop: Callable[[], None]
-
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take the signals while serving, and do not send them to the process again afterwards."""
@@ -110,7 +115,6 @@ class Server(uvicorn.Server):
     def _stop(self, *_: Any) -> None:
         self.force_exit = self.should_exit
         self.should_exit = True
-        self.on_stop()
 
 
 def serve(
@@ -160,24 +164,26 @@ def serve(
         proxy_headers=False,
         backlog=1024,
         timeout_keep_alive=15,
-        timeout_graceful_shutdown=max(1, round(grace)),
+        timeout_graceful_shutdown=math.ceil(grace) + 2,  # by then, engines that are stopped have ended all answers
         h11_max_incomplete_event_size=HEAD,
     )
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     server = Server(config)
 
-    def stopping() -> None:
-        app.state.stopping = True
-
-    server.on_stop = stopping
-
     async def run() -> None:
-        serving = asyncio.ensure_future(server.serve(sockets=[sock]))
+        serving, end = asyncio.ensure_future(server.serve(sockets=[sock])), math.inf
         while not (server.started or serving.done()):
             await asyncio.sleep(0.01)
         if server.started:
             begun()
-        await serving
+        while not serving.done():
+            await asyncio.wait([serving], timeout=0.1)
+            if server.should_exit and not app.state.stopping:
+                app.state.stopping, end = True, time.monotonic() + grace
+            if time.monotonic() > end:
+                for each in models:
+                    each.engine.stop(0)
+        serving.result()
 
     asyncio.run(run())
     return 0
