@@ -218,7 +218,7 @@ def test_a_client_that_vanishes_frees_its_slot(service):
 
 def test_a_client_that_stalls_is_dropped_and_harms_nobody(service):
     wanted = {"length": 50_000, "stream": True, "details": True, "states": True, "samples": 4}
-    with raw(service, posted(wanted), receive_buffer=2048) as sock:
+    with raw(service, posted(wanted), receive_buffer=2048):
         begun = time.monotonic()
         while service.figure("running") == 0:
             assert time.monotonic() < begun + 10

@@ -25,6 +25,9 @@ OPEN = {"/", "/style.css", "/page.js", "/favicon.ico", "/health", "/ready"}
 CHECKS = {"/health", "/ready", "/metrics"}
 """Paths that are answered while the service stops."""
 
+LINGER = 1.0
+"""Seconds for which a body that is too large is read and forgotten: who still sends would not see the answer."""
+
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -127,21 +130,27 @@ class Guard:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if scope["path"] in self._paths and kind != "application/json":
             raise Refused(415, f"Content-Type must be application/json, got {kind!r}", "Content-Type")
-        most, body, more = self._limits.body, b"", True
-        if headers.get("content-length", "0").isdigit() and int(headers.get("content-length", "0")) > most:
-            raise Refused(413, f"the body must have at most {most:,} bytes, got {headers['content-length']}")
-        deadline = time.monotonic() + self._limits.body_seconds
+        most, seconds = self._limits.body, self._limits.body_seconds
+        declared = headers.get("content-length", "0")
+        body, size, more = b"", 0, True
+        too_large = len(declared) > 15 or (declared.isdigit() and int(declared) > most)
+        deadline = time.monotonic() + (LINGER if too_large else seconds)
         while more:
             try:
                 message = await asyncio.wait_for(receive(), max(deadline - time.monotonic(), 0))
             except asyncio.TimeoutError:
-                limit = f"{self._limits.body_seconds:g} seconds"
-                raise Refused(408, f"the body must come within {limit}; {len(body):,} bytes have come") from None
+                if too_large:
+                    break
+                raise Refused(408, f"the body must come within {seconds:g} seconds; {size:,} bytes have come") from None
             if message["type"] == "http.disconnect":
                 raise Refused(499, "the client has gone")
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-            if len(body) > most:
-                raise Refused(413, f"the body must have at most {most:,} bytes")
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            size += len(chunk)
+            if size > most and not too_large:
+                too_large, deadline = True, time.monotonic() + LINGER
+            body = b"" if too_large else body + chunk
+        if too_large:
+            raise Refused(413, f"the body must have at most {most:,} bytes")
         waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def again() -> Message:
