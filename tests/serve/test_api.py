@@ -9,7 +9,8 @@ import sys
 import time
 
 import pytest
-from conftest import Service
+
+from tools.service import Service
 
 pytest.importorskip("fastapi")
 

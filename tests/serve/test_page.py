@@ -57,6 +57,11 @@ def shot(page, name):
         page.screenshot(path=str(Path(os.environ["DEEPRNN_SHOTS"]) / f"{name}.png"))
 
 
+def until(page, word):
+    """Wait for what the page reports; a condition in JavaScript would be refused by the page's policy."""
+    page.locator("#status", has_text=word).wait_for(timeout=60_000)
+
+
 def written(page, text=0):
     return page.locator("#texts .text").nth(text).inner_text()
 
@@ -69,7 +74,7 @@ def write(page, prefix="over the hills", length="60", **settings):
         else:
             page.locator(f"#{name}").evaluate("(e, v) => { e.value = v; e.dispatchEvent(new Event('input')) }", value)
     page.click("#start")
-    page.wait_for_function("document.querySelector('#status').textContent.startsWith('Done')")
+    until(page, "Done")
 
 
 def test_type_and_watch(page, service):
@@ -94,7 +99,7 @@ def test_stop(page, service):
     page.click("#start")
     page.wait_for_selector("#texts .text i")
     page.click("#stop")
-    page.wait_for_function("document.querySelector('#status').textContent.startsWith('Stopped')")
+    until(page, "Stopped")
     assert service.idle(within=2) and page.is_disabled("#stop")
 
 
@@ -108,7 +113,7 @@ def test_copy_and_the_link_that_gives_the_same_text(page, browser):
     assert re.search(r"[#&]seed=\d+", link) and "samples=2" in link
     other = browser.new_context().new_page()
     other.goto(link)
-    other.wait_for_function("document.querySelector('#status').textContent.startsWith('Done')", timeout=60_000)
+    until(other, "Done")
     assert "\n\n".join(other.locator("#texts .text").all_text_contents()) == copied
     other.context.close()
 
@@ -170,7 +175,7 @@ def test_everything_by_keyboard(page):
     page.focus("#prefix")
     page.keyboard.type("over")
     page.keyboard.press("Control+Enter")
-    page.wait_for_function("document.querySelector('#status').textContent.startsWith('Done')")
+    until(page, "Done")
     page.focus("#tab-write")
     page.keyboard.press("ArrowRight")
     assert page.is_visible("#score") and page.is_hidden("#write")
