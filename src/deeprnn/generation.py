@@ -16,7 +16,7 @@ from ._util.checks import check_size
 from .runtimes import Model, MXNetModel
 from .sampling import Sampler
 
-__all__ = ["DECIMALS", "Sampler", "beam_search", "generate", "samples"]
+__all__ = ["DECIMALS", "Sampler", "beam_search", "generate", "rounded", "samples"]
 
 DECIMALS = 4
 """Decimals of rounded logits: the probability of a symbol changes by at most a ten-thousandth of itself."""
@@ -66,7 +66,7 @@ def samples(
         states, begin = model.begin(len(rngs)), 0
         for end in range(len(prefix), text.shape[1]):
             logits, states = model(text[:, begin:end].T, states)
-            text[:, end] = sampler.draw(_rounded(logits[-1]), rngs, banned, text[:, :end])
+            text[:, end] = sampler.draw(rounded(logits[-1]), rngs, banned, text[:, :end])
             yield text[:, end]
             begin = end
 
@@ -149,7 +149,7 @@ def beam_search(
     def decoder(symbols: mx.nd.NDArray, states: list[mx.nd.NDArray]) -> tuple[mx.nd.NDArray, list[mx.nd.NDArray]]:
         before = model.states([np.swapaxes(state.asnumpy(), 0, 1) for state in states])
         logits, after = model(symbols.asnumpy()[np.newaxis], before)
-        shares = _rounded(logits[0])
+        shares = rounded(logits[0])
         shares -= shares.max(axis=-1, keepdims=True)
         shares -= np.log(np.exp(shares).sum(axis=-1, keepdims=True))
         shares[:, list(banned)] = NEVER
@@ -174,6 +174,6 @@ def _checked(prefix: Sequence[int]) -> int:
     return len(prefix)
 
 
-def _rounded(logits: np.ndarray) -> np.ndarray:
+def rounded(logits: np.ndarray) -> np.ndarray:
     """Logits of float64, rounded alike in every runtime."""
     return np.round(logits.astype(np.float64), DECIMALS)

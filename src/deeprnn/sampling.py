@@ -11,7 +11,7 @@ import numpy as np
 
 from ._util.checks import check_size
 
-__all__ = ["Sampler", "repeat_lengths"]
+__all__ = ["Sampler", "Samplers", "drawn", "repeat_lengths"]
 
 Ids = Union[Sequence[int], np.ndarray]
 
@@ -103,31 +103,12 @@ class Sampler:
 
     def _weights(self, logits: np.ndarray, banned: Sequence[int], text: Ids) -> np.ndarray:
         """The probabilities before they are divided by their sum."""
-        logits = np.array(logits, dtype=np.float64)
-        if logits.ndim not in (1, 2) or not np.isfinite(logits).all():
+        logits = np.asarray(logits)
+        if logits.ndim not in (1, 2):
             raise ValueError(f"logits must be rows of finite numbers, got shape {logits.shape}: {logits}")
-        size = logits.shape[-1]
-        if self.repetition_penalty:
-            rows = zip(logits.reshape(-1, size), np.asarray(text).reshape(-1, np.shape(text)[-1]))
-            for row, so_far in rows:
-                beyond = repeat_lengths(so_far, size) - self.repetition_length
-                row -= self.repetition_penalty * np.maximum(beyond, 0)
-        logits[..., list(banned)] = -np.inf
-        if self.greedy:
-            return np.eye(size)[logits.argmax(axis=-1)]
-        with np.errstate(over="ignore"):  # an overflow to -inf gives probability 0, as it should
-            weights = np.exp((logits - logits.max(axis=-1, keepdims=True)) / self.temperature)
-        if self.top_p == 1 and not 0 < self.top_k < size:
-            return weights
-        order = np.argsort(-logits, axis=-1, kind="stable")  # ties by id
-        falling = np.take_along_axis(weights, order, axis=-1)
-        falling[..., self.top_k or size :] = 0
-        if self.top_p < 1:
-            share = np.cumsum(falling, axis=-1)
-            before = share - falling  # the share of those that are more probable
-            falling[before >= self.top_p * share[..., -1:]] = 0
-        np.put_along_axis(weights, order, falling, axis=-1)
-        return weights
+        rows = logits.reshape(-1, logits.shape[-1])
+        texts = np.asarray(text).reshape(len(rows), -1) if self.repetition_penalty else ()
+        return Samplers([self]).weights(rows, banned, texts).reshape(logits.shape)
 
     def choose(
         self,
@@ -147,9 +128,89 @@ class Sampler:
         text: Ids = (),
     ) -> np.ndarray:
         """The ids of N symbols, each drawn from its row of `probabilities` with one random number of its generator."""
-        shares = np.cumsum(self._weights(logits, banned, text), axis=-1)  # (N, V)
-        drawn = np.array([rng.random() for rng in rngs])
-        return (shares <= (drawn * shares[:, -1])[:, np.newaxis]).sum(axis=-1)
+        return drawn(self._weights(logits, banned, text), np.array([rng.random() for rng in rngs]))
+
+
+class Samplers:
+    """A sampler for each of N texts, in operations on all of them.
+
+    A row's result does not depend on the other rows: it is what its sampler alone makes of it, to the last bit.
+
+    Parameters
+    ----------
+    samplers
+        N of them, or one for all texts.
+
+    Examples
+    --------
+    >>> weights = Samplers([Sampler(temperature=0.8), Sampler(greedy=True)]).weights(logits)    # logits: (2, V)
+    >>> ids = drawn(weights, np.array([rng.random() for rng in rngs]))
+    """
+
+    def __init__(self, samplers: Sequence[Sampler]) -> None:
+        def column(name: str) -> np.ndarray:
+            return np.array([getattr(sampler, name) for sampler in samplers]).reshape(-1, 1)
+
+        self._samplers = samplers
+        self._temperature, self._top_k, self._top_p = map(column, ("temperature", "top_k", "top_p"))
+        self._greedy = column("greedy")[:, 0].astype(bool)
+        self._penalized = [sampler.repetition_penalty > 0 for sampler in samplers]
+
+    def weights(self, logits: np.ndarray, banned: Sequence[int] = (), texts: Sequence[Ids] = ()) -> np.ndarray:
+        """The probability of each symbol times some number, a number for each text: float64 of the shape of `logits`.
+
+        Parameters
+        ----------
+        logits
+            `(N, V)`.
+        banned
+            Ids with probability 0.
+        texts
+            All ids so far of each text, for the repetition penalty.
+
+        Raises
+        ------
+        ValueError
+            For logits that are not finite.
+        """
+        logits = np.array(logits, dtype=np.float64)
+        if not np.isfinite(logits).all():
+            raise ValueError(f"logits must be rows of finite numbers, got shape {logits.shape}: {logits}")
+        size = logits.shape[-1]
+        if any(self._penalized):
+            for row, text, sampler in zip(logits, texts, self._each(len(logits))):
+                if sampler.repetition_penalty:
+                    beyond = repeat_lengths(text, size) - sampler.repetition_length
+                    row -= sampler.repetition_penalty * np.maximum(beyond, 0)
+        logits[:, list(banned)] = -np.inf
+        with np.errstate(over="ignore"):  # an overflow to -inf gives probability 0, as it should
+            weights = np.exp((logits - logits.max(axis=-1, keepdims=True)) / self._temperature)
+        fewer = (self._top_k > 0) & (self._top_k < size)
+        cut = np.broadcast_to((fewer | (self._top_p < 1))[:, 0], len(logits))
+        if cut.any():
+            top_k, top_p = (np.broadcast_to(each, (len(logits), 1))[cut] for each in (self._top_k, self._top_p))
+            order = np.argsort(-logits[cut], axis=-1, kind="stable")  # ties by id
+            falling = np.take_along_axis(weights[cut], order, axis=-1)
+            falling[np.arange(size) >= np.where(top_k, top_k, size)] = 0
+            share = np.cumsum(falling, axis=-1)
+            before = share - falling  # the share of those that are more probable
+            falling[(before >= top_p * share[:, -1:]) & (top_p < 1)] = 0
+            kept = np.empty_like(falling)
+            np.put_along_axis(kept, order, falling, axis=-1)
+            weights[cut] = kept
+        if self._greedy.any():
+            greedy = np.broadcast_to(self._greedy, len(logits))
+            weights[greedy] = np.eye(size)[logits[greedy].argmax(axis=-1)]
+        return weights
+
+    def _each(self, texts: int) -> Sequence[Sampler]:
+        return self._samplers if len(self._samplers) == texts else [*self._samplers] * texts
+
+
+def drawn(weights: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """The ids of N symbols, by weights `(N, V)` and a number from 0 to 1 for each, `(N,)`."""
+    shares = np.cumsum(weights, axis=-1)
+    return (shares <= (numbers * shares[:, -1])[:, np.newaxis]).sum(axis=-1)
 
 
 def repeat_lengths(text: Ids, vocab_size: int) -> np.ndarray:

@@ -177,14 +177,14 @@ def test_text_is_shown_as_it_is_made(trained, monkeypatch):
 def test_words_have_spaces_between_them():
     import gluonnlp
 
-    from deeprnn.cli.generate import Text
     from deeprnn.data.text import decode
+    from deeprnn.data.writing import Text
 
     vocab = gluonnlp.Vocab({"over": 4, "hills": 3, "\n": 2, "far": 1}, unknown_token=None, padding_token=None)
     ids = [vocab[token] for token in ("over", "hills", "\n", "far", "far", "\n", "\n", "over")]
-    text = Text(vocab, "word", ids[:1], "")
+    text = Text(vocab, "word", ids[:1])
     assert text.text + "".join(text.add(symbol) for symbol in ids[1:]) == decode(vocab, ids, "word") == text.text
-    text = Text(vocab, "word", ids[:1], "ill")
+    text = Text(vocab, "word", ids[:1], ["ll", "ill"])
     assert (text.add(ids[1]), text.add(ids[2]), text.text) == (" hill", "", "over hill")
 
 

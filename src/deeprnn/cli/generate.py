@@ -4,54 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable
+from typing import Any, Callable
 
 from ..config import GenerateConfig, select
 from ..sampling import Sampler
-from .runs import prefix_ids, unknown_ids, use_threads
+from .runs import prefix_ids, use_threads
 
-if TYPE_CHECKING:
-    import gluonnlp
-
-__all__ = ["Text", "build_generate"]
-
-
-class Text:
-    """A growing text: symbols in, characters out.
-
-    Attributes
-    ----------
-    text : str
-        All of it so far.
-    stopped : bool
-        Whether `stop` has occurred in what was added; no more is added then.
-    """
-
-    def __init__(self, vocab: gluonnlp.Vocab, unit: str, prefix: Sequence[int], stop: str) -> None:
-        from ..data.text import decode
-
-        self._decode: Callable[[Sequence[int]], str] = lambda ids: decode(vocab, ids, unit)
-        self._last = list(prefix[-1:])
-        self.text = self._decode(prefix)
-        self._begin, self._stop, self.stopped = len(self.text), stop, False
-
-    def add(self, symbol: int) -> str:
-        """Add a symbol; returns the characters that it adds."""
-        if self.stopped:
-            return ""
-        # What a word adds depends on the one before: between two of them there is a space.
-        added = self._decode([*self._last, symbol])[len(self._decode(self._last)) :]
-        self._last, self.text = [symbol], self.text + added
-        if self._stop:
-            found = self.text.find(self._stop, max(self._begin, len(self.text) - len(added) - len(self._stop) + 1))
-            if found >= 0:
-                end = found + len(self._stop)  # a word may have more
-                added = added[: len(added) - (len(self.text) - end)]
-                self.text, self.stopped = self.text[:end], True
-        return added
+__all__ = ["build_generate"]
 
 
 def build_generate(given: Mapping[str, Any]) -> Callable[[], int]:
@@ -63,6 +25,7 @@ def build_generate(given: Mapping[str, Any]) -> Callable[[], int]:
     use_threads(0)
     import numpy as np
 
+    from ..data.writing import Text, unknown_ids
     from ..generation import beam_search, samples
     from .models import open_model
 
@@ -83,7 +46,8 @@ def build_generate(given: Mapping[str, Any]) -> Callable[[], int]:
         yield from zip(*(text for text, _ in found[: config.samples]))
 
     def work() -> int:
-        texts = [Text(vocab, opened.unit, ids if prefix else [], config.stop or "") for _ in rngs]
+        stop = [config.stop] if config.stop else []
+        texts = [Text(vocab, opened.unit, ids if prefix else [], stop) for _ in rngs]
         shown_at_once = len(texts) == 1 and not config.json
         added = ([text.add(symbol) for text, symbol in zip(texts, symbols)] for symbols in steps())
         for characters, *_ in chain([[texts[0].text]], added):
@@ -92,7 +56,7 @@ def build_generate(given: Mapping[str, Any]) -> Callable[[], int]:
             if all(text.stopped for text in texts):
                 break
         if config.json:
-            rows = [{"text": text.text, "stopped": text.stopped} for text in texts]
+            rows = [{"text": text.text, "stopped": bool(text.stopped)} for text in texts]
             about = {"runtime": opened.runtime, "prefix": prefix, "seed": None if config.beam else seed}
             print(json.dumps({**about, "samples": rows}, ensure_ascii=False), flush=True)
         else:

@@ -4,6 +4,7 @@
     generate    run, exported folder or ONNX file -> model -> text
     evaluate    run, exported folder or ONNX file -> model -> loss
     export      run -> network -> folder for MXNet, ONNX and PyTorch
+    serve       runs, exported folders or ONNX files -> models -> a page and an API
 
 Invalid arguments are reported in one line before any work starts (exit code 2). A failure during the work gives exit
 code 1, SIGINT (Ctrl-C) 130, SIGTERM 143, SIGHUP 129. MXNet is loaded only after the arguments have been checked, so
@@ -23,6 +24,7 @@ from .evaluate import build_evaluate
 from .export import build_export
 from .generate import build_generate
 from .options import in_flags, parse
+from .serve import build_serve
 from .train import build_train
 
 __all__ = ["main"]
@@ -69,5 +71,6 @@ def build(argv: Optional[Sequence[str]]) -> Work:
         "generate": build_generate,
         "evaluate": build_evaluate,
         "export": build_export,
+        "serve": build_serve,
     }
     return builders[given.command](vars(given[given.command]))

@@ -22,6 +22,7 @@ from ..config import (
     GenerateConfig,
     ModelConfig,
     RunConfig,
+    ServeConfig,
     Split,
     TrainConfig,
     presets,
@@ -38,18 +39,20 @@ COMMANDS: dict[str, tuple[type, ...]] = {
     "generate": (GenerateConfig, Sampler),
     "evaluate": (EvaluateConfig,),
     "export": (ExportConfig,),
+    "serve": (ServeConfig,),
 }
 """The dataclasses whose fields are the flags of each command."""
 
 NOT_FLAGS = {"data", "model", "train"}
 """Fields of `RunConfig` that hold options and are none themselves."""
 
-OTHERS = {"train": ACTIONS, "generate": ("plugin",), "evaluate": ("plugin",), "export": ("plugin",)}
+OTHERS = {"train": ACTIONS, **dict.fromkeys(("generate", "evaluate", "export", "serve"), ("plugin",))}
 """Flags that are not made from a dataclass."""
 
 METAVARS: dict[Any, str] = {bool: "{true,false}", int: "N", float: "X", str: "TEXT", Split: "TRAIN,VALID,TEST"}
 SPECIAL = {
-    **{"out": "FOLDER", "plugin": "FILE", "prefix_file": "FILE"},
+    **{"out": "FOLDER", "plugin": "FILE", "prefix_file": "FILE", "token_file": "FILE"},
+    **{"host": "ADDRESS", "hosts": "NAMES", "cors": "ORIGINS"},
     **{"encoding": "NAME", "cell": "NAME", "corpus": "TEXT"},
 }
 """Placeholders for values in the help, by type and by option."""
@@ -136,9 +139,12 @@ def command_line() -> FlagParser:
         ("generate", "Generate text with a trained model.", "MODEL", anything),
         ("evaluate", "Evaluate a trained model on a text.", "MODEL", anything),
         ("export", "Write a trained model for use elsewhere.", "RUN", "Folder of the run."),
+        ("serve", "Serve a trained model: a page and an API.", "MODEL", anything),
     ):
         command = FlagParser(description=description, usage=f"deeprnn {name} {source} [options]")
         command.add_argument(source.lower(), metavar=source, help=sources)
+        if name == "serve":
+            command.add_argument("second", metavar="MODEL2", nargs="?", help="Another, to be compared with the first.")
         command.add_argument(
             "--plugin",
             metavar="FILE",

@@ -39,7 +39,6 @@ __all__ = [
     "saved_corpus",
     "saved_vocabulary",
     "try_plugin",
-    "unknown_ids",
     "use_threads",
 ]
 
@@ -251,30 +250,13 @@ def saved_vocabulary(checkpoint: Checkpoint) -> gluonnlp.Vocab:
 
 
 def prefix_ids(vocab: gluonnlp.Vocab, unit: str, prefix: str, option: Optional[str] = None) -> list[int]:
-    """The ids of a prefix; for an empty one the most frequent symbol, after which most symbols can follow.
+    """`writing.prefix_ids` of what was typed; the message begins with `option`, or else with the prefix."""
+    from ..data import writing
 
-    Raises
-    ------
-    ValueError
-        If the prefix has unknown symbols, or none; the message begins with `option`, or else with the prefix.
-    """
-    from ..data.text import encode
-
-    if not prefix:
-        return [0 if vocab.unknown_token is None else 1]
-    option = option or f"prefix {prefix!r}"
     try:
-        ids = encode(vocab, prefix, unit).tolist()
+        return writing.prefix_ids(vocab, unit, prefix, option or f"prefix {prefix!r}")
     except ValueError as error:
-        raise ValueError(f"{option}: {error}{_terminal()}") from error
-    if not ids:
-        raise ValueError(f"{option} has no {unit} in it")
-    return ids
-
-
-def unknown_ids(vocab: gluonnlp.Vocab) -> list[int]:
-    """The ids that are never generated: that of the unknown token, which is not text."""
-    return [] if vocab.unknown_token is None else [vocab[vocab.unknown_token]]
+        raise ValueError(f"{error}{_terminal()}") from error
 
 
 def generated(
@@ -289,6 +271,7 @@ def generated(
 ) -> str:
     """A text of the prefix and `length` generated symbols."""
     from ..data.text import decode
+    from ..data.writing import unknown_ids
 
     ids = prefix_ids(vocab, unit, prefix)
     added = generate(net, ids, length, sampler=sampler, rng=rng, banned=unknown_ids(vocab), ctx=ctx)

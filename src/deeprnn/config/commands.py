@@ -8,7 +8,7 @@ from typing import Literal, Optional
 from .._util.checks import check_encoding
 from .fields import check_fields
 
-__all__ = ["EvaluateConfig", "ExportConfig", "GenerateConfig"]
+__all__ = ["EvaluateConfig", "ExportConfig", "GenerateConfig", "ServeConfig"]
 
 Runtime = Optional[Literal["mxnet", "onnx", "torch"]]
 
@@ -111,3 +111,72 @@ class ExportConfig:
         check_fields(self)
         if not self.out:
             raise ValueError("out is missing: give the folder to write, out=FOLDER")
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Served model.
+
+    Parameters
+    ----------
+    host
+        Address to listen at; another than this machine's own needs allow_remote.
+    port
+        Port to listen at; 0: any that is free.
+    runtime
+        What computes (default: mxnet, or onnx for an .onnx file).
+    allow_remote
+        Let other machines in. It needs token_file.
+    token_file
+        File with a token of at least 16 letters and digits, which every request has to carry.
+    hosts
+        Further names under which the service may be asked for, separated by commas.
+    cors
+        Pages elsewhere, as https://example.org, that may use it from a browser, separated by commas.
+    slots
+        Texts that are written at the same time; more wait.
+    waiting
+        Requests that may wait. Further ones are refused with status 429.
+    connections
+        Connections at the same time.
+    max_prefix
+        Longest beginning of a text, and longest text to be scored, in characters.
+    max_length
+        Longest text to be written, in symbols.
+    max_samples
+        Most texts of one request.
+    max_body
+        Largest request, in bytes.
+    max_seconds
+        Most time for one request, waiting included. Texts end there.
+    grace
+        Seconds for what is running when SIGTERM comes.
+    log_text
+        Write what is sent into the log, too.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    runtime: Runtime = None
+    allow_remote: bool = False
+    token_file: Optional[str] = None
+    hosts: Optional[str] = None
+    cors: Optional[str] = None
+    slots: int = 64
+    waiting: int = 128
+    connections: int = 512
+    max_prefix: int = 20_000
+    max_length: int = 10_000
+    max_samples: int = 8
+    max_body: int = 1_000_000
+    max_seconds: float = 120.0
+    grace: float = 10.0
+    log_text: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, slots=1, connections=1, max_prefix=1, max_length=1, max_samples=1, max_body=1)
+        if self.port > 65535:
+            raise ValueError(f"port must be at most 65535, got {self.port}")
+        for name in ("max_seconds", "grace"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")

@@ -1,0 +1,1 @@
+"""A service that writes: a page and an API for trained models."""

@@ -1,0 +1,197 @@
+"""What an engine is asked for: texts to be written, a text to be scored."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Optional
+
+import numpy as np
+
+from ..sampling import Sampler
+
+if TYPE_CHECKING:
+    from ..data.writing import Text
+
+__all__ = ["LIKELIEST", "Job", "Row", "Score", "Scoring", "Symbol", "Writing", "log_softmax"]
+
+LIKELIEST = 5
+"""Likeliest symbols that are listed with each one."""
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A symbol that has been written.
+
+    Attributes
+    ----------
+    index
+        Of its text among those of the request.
+    text
+        The characters that it adds.
+    reason
+        Why the text ends with it: length, stop or time; empty if it does not.
+    logprob
+        The logarithm of its probability by the model alone: at temperature 1, without any cut or penalty.
+    likeliest
+        The ids that were likeliest there, and the logarithms of their probabilities.
+    state
+        The hidden state ``(layers, units)`` from which it was predicted.
+    """
+
+    index: int
+    text: str
+    reason: str = ""
+    logprob: float = math.nan
+    likeliest: Sequence[tuple[int, float]] = ()
+    state: Optional[np.ndarray] = None
+
+
+class Job:
+    """A request, on its way through an engine.
+
+    Parameters
+    ----------
+    ids
+        What is read first.
+    slots
+        How many it takes.
+    deadline
+        Time, of `time.monotonic`, at which it ends.
+
+    Attributes
+    ----------
+    news
+        What the engine has made and nobody has fetched yet. The engine appends; who fetches takes from the left.
+    over
+        Whether there will be no more news.
+    error
+        What went wrong, if anything has.
+    written
+        Symbols written.
+    cancelled
+        Set it where nobody wants the answer any more: the engine forgets the job before its next step.
+    noticed
+        Whether the engine has called `notify` since the news were fetched last. Who fetches clears it, before.
+    listener
+        Belongs to who waits for the news.
+    """
+
+    def __init__(self, ids: Sequence[int], slots: int, deadline: float) -> None:
+        self.ids, self.slots, self.deadline = ids, slots, deadline
+        self.news: deque[Any] = deque()
+        self.over = self.cancelled = self.noticed = False
+        self.listener: Any = None
+        self.error = ""
+        self.written = 0
+
+    def end(self, error: str = "") -> None:
+        """There are no more news."""
+        self.error, self.over = error, True
+
+    def read(self, begin: int, logits: np.ndarray) -> None:
+        """The logits ``(T, V)`` of the ids from place `begin` on, as they are read."""
+
+
+@dataclass(eq=False)
+class Row:
+    """A text that is being written.
+
+    Attributes
+    ----------
+    job, index
+        The request, and which of its texts this is.
+    ids
+        All so far, with the prefix; the last one is what the next step reads.
+    text
+        The characters.
+    numbers
+        A random number for each symbol to come.
+    """
+
+    job: Writing
+    index: int
+    ids: list[int]
+    text: Text
+    numbers: Iterator[float]
+
+
+class Writing(Job):
+    """Texts to be written: the news are each `Symbol`.
+
+    Parameters
+    ----------
+    prefix, deadline
+        See `Job`.
+    length
+        Symbols of each text.
+    sampler
+    texts
+        The texts to be.
+    rngs
+        Random numbers for each text.
+    details, states
+        Whether symbols come with probabilities, and those of the first text with the hidden state.
+    """
+
+    def __init__(
+        self,
+        prefix: Sequence[int],
+        deadline: float,
+        *,
+        length: int,
+        sampler: Sampler,
+        texts: Sequence[Text],
+        rngs: Sequence[np.random.Generator],
+        details: bool = False,
+        states: bool = False,
+    ) -> None:
+        super().__init__(prefix, len(texts), deadline)
+        self.length, self.sampler, self.details, self.states = length, sampler, details, states
+        # All of a text's numbers at once are those that it would get one by one.
+        self.rows = [
+            Row(self, i, list(prefix), text, iter(rng.random(length).tolist()))
+            for i, (text, rng) in enumerate(zip(texts, rngs))
+        ]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model thinks of a text.
+
+    Attributes
+    ----------
+    losses
+        Of each symbol but the first, in nats.
+    expected, logprobs
+        The likeliest symbol in its place, and the logarithm of its probability.
+    """
+
+    losses: np.ndarray
+    expected: np.ndarray
+    logprobs: np.ndarray
+
+
+class Scoring(Job):
+    """A text to be scored: the news are one `Score`."""
+
+    def __init__(self, ids: Sequence[int], deadline: float) -> None:
+        super().__init__(ids, 1, deadline)
+        self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def read(self, begin: int, logits: np.ndarray) -> None:
+        shares, came = log_softmax(logits), self.ids[begin + 1 : begin + 1 + len(logits)]
+        rows, expected = np.arange(len(logits)), shares.argmax(axis=-1)
+        self._parts.append((-shares[rows, came], expected, shares[rows, expected]))
+        if begin + len(logits) == len(self.ids) - 1:
+            self.news.append(Score(*map(np.concatenate, zip(*self._parts))))
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """The logarithms of the probabilities, float64, of rows of logits."""
+    shares = logits.astype(np.float64)
+    shares -= shares.max(axis=-1, keepdims=True)
+    shares -= np.log(np.exp(shares).sum(axis=-1, keepdims=True))
+    return shares
