@@ -14,7 +14,7 @@ import numpy as np
 
 from ._util.checks import check_size
 from .runtimes import Model, MXNetModel
-from .sampling import Sampler
+from .sampling import Sampler, Samplers, drawn
 
 __all__ = ["DECIMALS", "Sampler", "beam_search", "generate", "rounded", "samples"]
 
@@ -63,10 +63,11 @@ def samples(
     text[:, : len(prefix)] = prefix
 
     def symbols() -> Iterator[np.ndarray]:
-        states, begin = model.begin(len(rngs)), 0
+        states, begin, samplers = model.begin(len(rngs)), 0, Samplers([sampler])
         for end in range(len(prefix), text.shape[1]):
             logits, states = model(text[:, begin:end].T, states)
-            text[:, end] = sampler.draw(rounded(logits[-1]), rngs, banned, text[:, :end])
+            weights = samplers.weights(rounded(logits[-1]), banned, text[:, :end])
+            text[:, end] = drawn(weights, np.array([rng.random() for rng in rngs]))
             yield text[:, end]
             begin = end
 
@@ -176,4 +177,4 @@ def _checked(prefix: Sequence[int]) -> int:
 
 def rounded(logits: np.ndarray) -> np.ndarray:
     """Logits of float64, rounded alike in every runtime."""
-    return np.round(logits.astype(np.float64), DECIMALS)
+    return logits.astype(np.float64).round(DECIMALS)

@@ -152,9 +152,14 @@ class Samplers:
             return np.array([getattr(sampler, name) for sampler in samplers]).reshape(-1, 1)
 
         self._samplers = samplers
-        self._temperature, self._top_k, self._top_p = map(column, ("temperature", "top_k", "top_p"))
+        # Below this an exponent could overflow, for the same result: only the most probable symbols are left.
+        self._temperature = np.maximum(column("temperature"), 1e-200)
+        self._top_k, self._top_p = column("top_k"), column("top_p")
         self._greedy = column("greedy")[:, 0].astype(bool)
-        self._penalized = [sampler.repetition_penalty > 0 for sampler in samplers]
+        # Each operation costs microseconds, and most texts need few of them.
+        self._any_penalized = any(sampler.repetition_penalty for sampler in samplers)
+        self._any_cut = any(sampler.top_k or sampler.top_p < 1 for sampler in samplers)
+        self._any_greedy = any(sampler.greedy for sampler in samplers)
 
     def weights(self, logits: np.ndarray, banned: Sequence[int] = (), texts: Sequence[Ids] = ()) -> np.ndarray:
         """The probability of each symbol times some number, a number for each text: float64 of the shape of `logits`.
@@ -174,42 +179,51 @@ class Samplers:
             For logits that are not finite.
         """
         logits = np.array(logits, dtype=np.float64)
-        if not np.isfinite(logits).all():
+        if not math.isfinite(logits.sum()) and not np.isfinite(logits).all():  # a sum may overflow, too
             raise ValueError(f"logits must be rows of finite numbers, got shape {logits.shape}: {logits}")
-        size = logits.shape[-1]
-        if any(self._penalized):
-            for row, text, sampler in zip(logits, texts, self._each(len(logits))):
-                if sampler.repetition_penalty:
-                    beyond = repeat_lengths(text, size) - sampler.repetition_length
-                    row -= sampler.repetition_penalty * np.maximum(beyond, 0)
-        logits[:, list(banned)] = -np.inf
-        with np.errstate(over="ignore"):  # an overflow to -inf gives probability 0, as it should
-            weights = np.exp((logits - logits.max(axis=-1, keepdims=True)) / self._temperature)
-        fewer = (self._top_k > 0) & (self._top_k < size)
-        cut = np.broadcast_to((fewer | (self._top_p < 1))[:, 0], len(logits))
-        if cut.any():
-            top_k, top_p = (np.broadcast_to(each, (len(logits), 1))[cut] for each in (self._top_k, self._top_p))
-            order = np.argsort(-logits[cut], axis=-1, kind="stable")  # ties by id
-            falling = np.take_along_axis(weights[cut], order, axis=-1)
-            falling[np.arange(size) >= np.where(top_k, top_k, size)] = 0
-            share = np.cumsum(falling, axis=-1)
-            before = share - falling  # the share of those that are more probable
-            falling[(before >= top_p * share[:, -1:]) & (top_p < 1)] = 0
-            kept = np.empty_like(falling)
-            np.put_along_axis(kept, order, falling, axis=-1)
-            weights[cut] = kept
-        if self._greedy.any():
+        if self._any_penalized:
+            self._penalize(logits, texts)
+        if banned:
+            logits[:, list(banned)] = -np.inf
+        weights = logits - logits.max(axis=-1, keepdims=True)
+        weights /= self._temperature
+        np.exp(weights, out=weights)
+        if self._any_cut:
+            self._cut(logits, weights)
+        if self._any_greedy:
             greedy = np.broadcast_to(self._greedy, len(logits))
-            weights[greedy] = np.eye(size)[logits[greedy].argmax(axis=-1)]
+            weights[greedy] = np.eye(logits.shape[-1])[logits[greedy].argmax(axis=-1)]
         return weights
 
-    def _each(self, texts: int) -> Sequence[Sampler]:
-        return self._samplers if len(self._samplers) == texts else [*self._samplers] * texts
+    def _penalize(self, logits: np.ndarray, texts: Sequence[Ids]) -> None:
+        each = self._samplers if len(self._samplers) == len(logits) else [*self._samplers] * len(logits)
+        for row, text, sampler in zip(logits, texts, each):
+            if sampler.repetition_penalty:
+                beyond = repeat_lengths(text, len(row)) - sampler.repetition_length
+                row -= sampler.repetition_penalty * np.maximum(beyond, 0)
+
+    def _cut(self, logits: np.ndarray, weights: np.ndarray) -> None:
+        """Set to zero what is not among the top_k, or in the nucleus."""
+        size = logits.shape[-1]
+        fewer = (self._top_k > 0) & (self._top_k < size)
+        cut = np.broadcast_to((fewer | (self._top_p < 1))[:, 0], len(logits))
+        if not cut.any():
+            return
+        top_k, top_p = (np.broadcast_to(each, (len(logits), 1))[cut] for each in (self._top_k, self._top_p))
+        order = np.argsort(-logits[cut], axis=-1, kind="stable")  # ties by id
+        falling = np.take_along_axis(weights[cut], order, axis=-1)
+        falling[np.arange(size) >= np.where(top_k, top_k, size)] = 0
+        share = np.cumsum(falling, axis=-1)
+        before = share - falling  # the share of those that are more probable
+        falling[(before >= top_p * share[:, -1:]) & (top_p < 1)] = 0
+        kept = np.empty_like(falling)
+        np.put_along_axis(kept, order, falling, axis=-1)
+        weights[cut] = kept
 
 
 def drawn(weights: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """The ids of N symbols, by weights `(N, V)` and a number from 0 to 1 for each, `(N,)`."""
-    shares = np.cumsum(weights, axis=-1)
+    shares = weights.cumsum(axis=-1)
     return (shares <= (numbers * shares[:, -1])[:, np.newaxis]).sum(axis=-1)
 
 

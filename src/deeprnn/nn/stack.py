@@ -303,7 +303,7 @@ class RecurrentStack(AnyLength):
 
     @property
     def operators_per_step(self) -> int:
-        """Operators that one more step adds to a static graph, about: 3 for a cell of one gate, 14 for one of several."""
+        """Operators that one more step adds to a static graph: about 3 for a cell of one gate, 14 for others."""
         return self.num_layers * len(self.directions) * (3 if len(self.cell.gates) == 1 else 14)
 
     def _time_major(self, F: Operators, x: Tensor) -> Tensor:
