@@ -16,6 +16,9 @@ __all__ = ["MXNetModel", "Model", "ONNXModel", "TorchModel"]
 
 States = Any
 
+CALLS_KEPT = 64
+"""Shapes of ids for which `MXNetModel` keeps what it has looked up."""
+
 
 class Model(Protocol):
     """A language model in some runtime."""
@@ -48,18 +51,25 @@ class MXNetModel:
         import mxnet as mx
 
         self._net, self._mx, self._ctx = net, mx, ctx or mx.current_context()
-        self._ids = mx.nd.zeros((1, 1), self._ctx, dtype="int32")
+        self._calls: dict[tuple[int, ...], tuple[Any, Any]] = {}
 
     def begin(self, batch_size: int) -> States:
         return self._net.begin_state(batch_size, ctx=self._ctx)
 
     def __call__(self, ids: np.ndarray, states: States) -> tuple[np.ndarray, States]:
-        if self._ids.shape != ids.shape:
-            self._ids = self._mx.nd.zeros(ids.shape, self._ctx, dtype="int32")
-        # Allocating a new array for each symbol would take as long as the network.
-        self._ids._sync_copyfrom(ids.astype(np.int32))
-        logits, states = self._net(self._ids, states)
+        given, call = self._calls.get(ids.shape) or self._new_call(ids.shape, states)
+        given._sync_copyfrom(ids.astype(np.int32))
+        logits, states = call(given, states)
         return logits.asnumpy(), states
+
+    def _new_call(self, shape: tuple[int, ...], states: States) -> tuple[Any, Any]:
+        """An array for ids of this shape, and what it is called with: to make them takes as long as a small step."""
+        ids = self._mx.nd.zeros(shape, self._ctx, dtype="int32")
+        call = self._net.bound(ids, states) if hasattr(self._net, "bound") else self._net
+        if len(self._calls) >= CALLS_KEPT:
+            self._calls.clear()
+        self._calls[shape] = ids, call
+        return ids, call
 
     def arrays(self, states: States) -> list[np.ndarray]:
         return [state.asnumpy() for state in states]

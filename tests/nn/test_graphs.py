@@ -553,3 +553,23 @@ def test_several_contexts_and_a_trainer(kind, flags):
         trainers[0].step(4)
     for a, b in zip(one.collect_params().values(), two.collect_params().values()):
         assert all(distance(b.data(ctx), a.data()) <= 1e-5 for ctx in contexts)
+
+
+@pytest.mark.parametrize("cell", [DeepRNN, DeepLSTM])
+@pytest.mark.parametrize("flags", [None, {}, {"static_alloc": True, "static_shape": True}], ids=str)
+def test_a_bound_call_is_the_call(cell, flags):
+    layer = cell(5, 2, input_size=3)
+    layer.initialize(mx.init.Uniform(1))
+    if flags is not None:
+        layer.hybridize(**flags)
+    x, states = mx.nd.random.normal(shape=(4, 2, 3)), layer.begin_state(2, func=mx.nd.ones)
+    call = layer.bound(x, states)
+    for _ in range(2):  # a later value of a parameter counts, too
+        for _ in range(3):
+            x = mx.nd.random.normal(shape=x.shape)
+            (y, after), (expected, last) = call(x, states), layer(x, states)
+            for a, b in zip([y, *after], [expected, *last]):
+                assert (a.asnumpy() == b.asnumpy()).all()
+            states = after
+        for parameter in layer.collect_params().values():
+            parameter.set_data(parameter.data() * 0.5)

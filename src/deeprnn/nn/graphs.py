@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from mxnet import autograd
 from mxnet.gluon import Block, HybridBlock, Parameter
@@ -162,6 +162,16 @@ class AnyLength(HybridBlock):
         if not self._active:
             with tracing(current):
                 return super().forward(x, states, *more)
+        key, graph = self._find(current, x)
+        if graph is None:
+            return self._first_call(key, x, states, *more)
+        if not self._graph_flags.get("static_alloc"):
+            return graph.run(x, states, *more)
+        with self._graphs.lock:  # two threads in one graph with static memory overwrite each other's results in MXNet
+            return graph.run(x, states, *more)
+
+    def _find(self, current: Trace, x: NDArray) -> tuple[tuple[Any, ...], Optional[_Graph]]:
+        """The key of the graph for a call, and the graph if there is one."""
         # A graph partitioned for a backend returns gradients of zero, silently: what is recorded gets a plain one.
         backend = None if current.training else self._backend
         key: tuple[Any, ...] = (current, backend)
@@ -169,17 +179,35 @@ class AnyLength(HybridBlock):
         if graph is None and not self.length_free(current):
             length = x.shape[self.time_axis]
             if self.unroll_length or length * self.operators_per_step <= STATIC_LIMIT:
-                current = current.for_length(length)
-                key = (current, backend)
+                key = (current.for_length(length), backend)
             else:
                 key = (current, backend, "loop")  # not for the shorter ones, which are faster without it
             graph = self._graphs.find(key)
-        if graph is None:
-            return self._first_call(key, x, states, *more)
-        if not self._graph_flags.get("static_alloc"):
-            return graph.run(x, states, *more)
-        with self._graphs.lock:  # two threads in one graph with static memory overwrite each other's results in MXNet
-            return graph.run(x, states, *more)
+        return key, graph
+
+    def bound(self, x: NDArray, states: Any) -> Callable[[NDArray, Any], Any]:
+        """This call without its checks, for loops of small steps outside `autograd.record`.
+
+        Returns a function from arrays like these, of the same shapes, to ``(y, states)``. It reads the arrays that the
+        parameters have now: their later values, too, but no other arrays (`initialize`, `cast`, `reset_ctx`). A block
+        that is not hybridized is returned as it is.
+        """
+        if not self._active:
+            return self
+        if self._find(Trace.of(x), x)[1] is None:
+            self(x, states)
+        (_, graph), ctx, lock = self._find(Trace.of(x), x), x.ctx, self._graphs.lock
+        if graph is None:  # others have called it with many lengths meanwhile
+            return self
+        arguments = [i if is_input else i.data(ctx) for is_input, i in graph._cached_op_args]
+
+        def call(x: NDArray, states: Any) -> Any:
+            given = [x, *states]
+            with ctx, lock:
+                y, *after = graph._cached_op(*[given[each] if type(each) is int else each for each in arguments])
+            return y, after
+
+        return call
 
     def _gradients_asked_for(self, x: NDArray, states: Any) -> tuple[bool, bool, tuple[bool, ...]]:
         """Whether a parameter's gradient, or an input's, may be added to what is there; which parameters ask for none.
