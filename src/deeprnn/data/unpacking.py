@@ -1,7 +1,7 @@
 """Unpacking of .gz and .zip files in chunks: in memory, and never more than a chunk at a time.
 
-An archive is checked before it is unpacked: it must have one member, not itself an archive by its name, with a
-compression ratio that a text can have. The sizes that it states are not trusted: the bytes that come out are counted.
+A .zip archive must have one member, which is not itself an archive by its name. No archive may have a compression ratio
+that texts do not have; the sizes that it states are not trusted, but the bytes that come out are counted.
 """
 
 from __future__ import annotations
