@@ -143,7 +143,7 @@ def test_a_picture_of_one_epoch(tmp_path, monkeypatch):
 
 
 def test_no_picture_of_nothing(tmp_path):
-    with pytest.raises(ValueError, match="before the first epoch"):
+    with pytest.raises(ValueError, match="metrics must have at least one epoch, got none"):
         reports.curves([], tmp_path / "curves.png")
 
 
