@@ -154,7 +154,9 @@ class Samplers:
         self._samplers = samplers
         self._temperature, self._top_k, self._top_p = map(column, ("temperature", "top_k", "top_p"))
         self._greedy = column("greedy")[:, 0].astype(bool)
-        self._penalized = [sampler.repetition_penalty > 0 for sampler in samplers]
+        self._any_greedy = bool(self._greedy.any())
+        self._any_cut = bool(((self._top_p < 1) | (self._top_k > 0)).any())
+        self._any_penalty = any(sampler.repetition_penalty for sampler in samplers)
 
     def weights(self, logits: np.ndarray, banned: Sequence[int] = (), texts: Sequence[Ids] = ()) -> np.ndarray:
         """The probability of each symbol times some number, a number for each text: float64 of the shape of `logits`.
@@ -177,7 +179,7 @@ class Samplers:
         if not np.isfinite(logits).all():
             raise ValueError(f"logits must be rows of finite numbers, got shape {logits.shape}: {logits}")
         size = logits.shape[-1]
-        if any(self._penalized):
+        if self._any_penalty:
             for row, text, sampler in zip(logits, texts, self._each(len(logits))):
                 if sampler.repetition_penalty:
                     beyond = repeat_lengths(text, size) - sampler.repetition_length
@@ -185,9 +187,8 @@ class Samplers:
         logits[:, list(banned)] = -np.inf
         with np.errstate(over="ignore"):  # an overflow to -inf gives probability 0, as it should
             weights = np.exp((logits - logits.max(axis=-1, keepdims=True)) / self._temperature)
-        fewer = (self._top_k > 0) & (self._top_k < size)
-        cut = np.broadcast_to((fewer | (self._top_p < 1))[:, 0], len(logits))
-        if cut.any():
+        if self._any_cut:
+            cut = np.broadcast_to(((self._top_p < 1) | (self._top_k > 0))[:, 0], len(logits))
             top_k, top_p = (np.broadcast_to(each, (len(logits), 1))[cut] for each in (self._top_k, self._top_p))
             order = np.argsort(-logits[cut], axis=-1, kind="stable")  # ties by id
             falling = np.take_along_axis(weights[cut], order, axis=-1)
@@ -198,7 +199,7 @@ class Samplers:
             kept = np.empty_like(falling)
             np.put_along_axis(kept, order, falling, axis=-1)
             weights[cut] = kept
-        if self._greedy.any():
+        if self._any_greedy:
             greedy = np.broadcast_to(self._greedy, len(logits))
             weights[greedy] = np.eye(size)[logits[greedy].argmax(axis=-1)]
         return weights
