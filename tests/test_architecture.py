@@ -22,6 +22,7 @@ LEVELS = {
     "nn.context": 1,
     "nn.arrays": 2, "nn.operators": 2, "nn.cells": 2, "nn.initializers": 2,
     "data.download": 2, "data.reading": 2, "data.text": 2, "data.unpacking": 2,
+    "data.writing": 2,
     "nn.native": 3, "nn.unroll": 3, "data.batches": 3,
     "nn.graphs": 4, "nn.stack": 4, "nn.layers": 4,
     "models.language_model": 5, "models.plugins": 5, "testing": 5,
@@ -34,12 +35,15 @@ LEVELS = {
     "export.folder": 6, "export": 6,
     "train.reports": 7,
     "cli.console": 8, "cli.options": 8, "cli.runs": 8, "cli.models": 8, "cli.train": 8, "cli.training": 8,
+    "serve.errors": 7, "serve.fields": 7, "serve.jobs": 7, "serve.batch": 7, "serve.engine": 7, "serve.served": 7,
+    "serve.answers": 7, "serve.metrics": 7, "serve.completions": 7, "serve.app": 7, "serve.guard": 7,
+    "serve.server": 7, "cli.serve": 8,
     "cli.generate": 8, "cli.evaluate": 8, "cli.export": 8, "cli.main": 8,
     "__main__": 9,
 }  # fmt: skip
 """A module imports modules of lower levels, and of its own level as long as there is no cycle."""
 
-TEXT = {"data.download", "data.reading", "data.text", "data.unpacking", "data.batches"}
+TEXT = {"data.download", "data.reading", "data.text", "data.unpacking", "data.batches", "data.writing"}
 MODEL = {
     *("nn.context", "nn.arrays", "nn.operators", "nn.cells", "nn.initializers", "nn.native", "nn.unroll", "nn.graphs"),
     *("nn.stack", "nn.layers"),
@@ -52,7 +56,7 @@ GRAPH = [
 
 HEAVY = [
     *("gluonnlp", "matplotlib", "onnx", "onnxruntime", "safetensors", "yaml", "tqdm", "jsonargparse", "torch"),
-    *("tensorboardX", "requests"),
+    *("tensorboardX", "requests", "fastapi", "uvicorn"),
 ]
 
 

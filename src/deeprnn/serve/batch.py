@@ -20,7 +20,7 @@ from .jobs import Row
 
 __all__ = ["Batch", "agreeing_sizes"]
 
-SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 36, 48, 64, 96, 128, 192, 256)
 """Sizes of a batch that are tried."""
 
 SEARCHED = 16
@@ -94,8 +94,8 @@ class Batch:
             self._places, self._states = [], None
         self._changed()
 
-    def step(self) -> tuple[np.ndarray, np.ndarray]:
-        """Write one symbol in each of `rows`: their symbols ``(rows,)``, and the logits ``(rows, V)`` behind these."""
+    def step(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Write a symbol in each of `rows`: the symbols ``(rows,)``, the logits ``(rows, V)``, and which are finite."""
         fitting = self._fitting(len(self.rows))
         self._fewer = self._fewer + 1 if fitting < len(self._places) else 0
         if self._fewer > PATIENCE:
@@ -103,14 +103,15 @@ class Batch:
         logits, self._states = self._model(self._ids, self._states)
         logits = logits[0, self._active]
         values = rounded(logits)
-        # A row of numbers that are not finite must not end the others' texts. Its own is ended by the engine.
-        values[~np.isfinite(values).all(axis=-1)] = 0
+        finite = np.isfinite(values).all(axis=-1)
+        if not finite.all():  # these rows must not end the others' texts; their own are ended by the engine
+            values[~finite] = 0
         weights = self._samplers.weights(values, self._banned, [row.ids for row in self.rows])
         symbols = drawn(weights, np.array([next(row.numbers) for row in self.rows]))
         self._ids[0, self._active] = symbols
         for row, symbol in zip(self.rows, symbols.tolist()):
             row.ids.append(symbol)
-        return symbols, logits
+        return symbols, logits, finite
 
     def states(self, row: Row) -> list[np.ndarray]:
         """The states of a row, as arrays ``(layers, units)``."""

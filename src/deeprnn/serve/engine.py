@@ -198,9 +198,8 @@ class Engine:
 
     def _step(self, batch: Batch, now: float) -> list[Job]:
         rows = batch.rows
-        symbols, logits = batch.step()
+        symbols, logits, finite = batch.step()
         self.steps, self.symbols = self.steps + 1, self.symbols + len(rows)
-        finite = np.isfinite(logits).all(axis=-1).tolist()
         detailed = [i for i, row in enumerate(rows) if row.job.details]
         details = dict(zip(detailed, probabilities(logits[detailed], symbols[detailed]))) if detailed else {}
         ended = []

@@ -65,6 +65,12 @@ def connections(most: int) -> type[H11Protocol]:
             self._stop_stall()
             super().connection_lost(exc)
 
+        def shutdown(self) -> None:
+            if self._timer is not None:  # no request, or half of one
+                self.transport.abort()
+            else:
+                super().shutdown()
+
         def pause_writing(self) -> None:
             super().pause_writing()
             self._stall = self.loop.call_later(STALLED, self.transport.abort)
