@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The short tables of the README in both languages, docs/depth.md and docs/pythons.md, from the records in benchmarks/.
+"""The short tables of the README in both languages and of some pages in docs/, from the records in benchmarks/.
 
 python benchmarks/readme_tables.py        writes these pages anew; a test holds that nothing would change
 """
@@ -103,8 +103,32 @@ def pythons(language: str) -> str:
     return markdown_table(rows)
 
 
-TABLES = {"bench:in-short": speed, "depth:in-short": depth, "depth:book": book, "pythons": pythons}
-PAGES = {"README.md": "en", "README.zh-CN.md": "zh", "docs/depth.md": "en", "docs/pythons.md": "en"}
+def generation(language: str) -> str:
+    """Characters a second in each runtime, one text and 64 at once."""
+    records = {cell: read(f"generation_{cell}") for cell in LAYERS}
+    works = {"texts_1": "one text", "texts_64": "64 texts"}
+    rows = [["characters a second", *(f"{name}, {work}" for work in works.values() for name in LAYERS.values())]]
+    for runtime in records["rnn"]["texts_1"]["runtimes"]:
+        name = "a loop over gluon.rnn" if runtime == "gluon.rnn" else runtime
+        measured = [records[cell][work]["runtimes"][runtime] for work in works for cell in LAYERS]
+        rows.append([name, *(f"{round(each['characters_per_second'], -1):,.0f}" for each in measured)])
+    return markdown_table(rows)
+
+
+TABLES = {
+    "bench:in-short": speed,
+    "depth:in-short": depth,
+    "depth:book": book,
+    "pythons": pythons,
+    "generation": generation,
+}
+PAGES = {
+    "README.md": "en",
+    "README.zh-CN.md": "zh",
+    "docs/depth.md": "en",
+    "docs/pythons.md": "en",
+    "docs/export.md": "en",
+}
 
 
 def filled(text: str, language: str) -> str:
