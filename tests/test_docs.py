@@ -121,7 +121,9 @@ def table_of(mark, language):
         return bench_report.brief(record(name.replace("-", "_")))
     if kind == "growth":
         return growth.brief(record("growth" if name == "rnn" else f"growth_{name}"))
-    if kind in ("usage", "lengths"):
+    if kind == "usage":
+        return bench_report.sections(record(f"usage_{name}"))[mark]
+    if kind == "lengths":
         return bench_report.sections(record(kind))[mark]
     if kind == "operators":
         return made_by("operators").report(record("operators"))
