@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Optional
 
@@ -57,7 +57,7 @@ def create_app(models: Sequence[Served], metrics: Metrics) -> FastAPI:
         loop = asyncio.get_running_loop()
 
         def notify(jobs: list[Job]) -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop has been closed, and nobody waits any more
                 loop.call_soon_threadsafe(wake, jobs)
 
         for each in models:
@@ -73,6 +73,7 @@ def create_app(models: Sequence[Served], metrics: Metrics) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         responses=ERRORS,
     )
     by_name = {each.name: each for each in models}
