@@ -150,11 +150,7 @@ class Writing(Job):
     ) -> None:
         super().__init__(prefix, len(texts), deadline)
         self.length, self.sampler, self.details, self.states = length, sampler, details, states
-        # All of a text's numbers at once are those that it would get one by one.
-        self.rows = [
-            Row(self, i, list(prefix), text, iter(rng.random(length).tolist()))
-            for i, (text, rng) in enumerate(zip(texts, rngs))
-        ]
+        self.rows = [Row(self, i, list(prefix), text, numbers(rng)) for i, (text, rng) in enumerate(zip(texts, rngs))]
 
 
 @dataclass(frozen=True)
@@ -187,6 +183,12 @@ class Scoring(Job):
         self._parts.append((-shares[rows, came], expected, shares[rows, expected]))
         if begin + len(logits) == len(self.ids) - 1:
             self.news.append(Score(*map(np.concatenate, zip(*self._parts))))
+
+
+def numbers(rng: np.random.Generator) -> Iterator[float]:
+    """Random numbers, drawn many at a time; they are those that would be drawn one by one."""
+    while True:
+        yield from rng.random(128).tolist()
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
