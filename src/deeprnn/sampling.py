@@ -107,7 +107,7 @@ class Sampler:
         if logits.ndim not in (1, 2):
             raise ValueError(f"logits must be rows of finite numbers, got shape {logits.shape}: {logits}")
         rows = logits.reshape(-1, logits.shape[-1])
-        texts = np.asarray(text).reshape(len(rows), -1) if self.repetition_penalty else ()
+        texts = list(np.asarray(text).reshape(len(rows), -1)) if self.repetition_penalty else []
         return Samplers([self]).weights(rows, banned, texts).reshape(logits.shape)
 
     def choose(
