@@ -11,7 +11,7 @@ import numpy as np
 
 from ._util.checks import check_size
 
-__all__ = ["Sampler", "Samplers", "drawn", "repeat_lengths"]
+__all__ = ["Sampler", "Samplers", "drawn", "log_softmax", "repeat_lengths"]
 
 Ids = Union[Sequence[int], np.ndarray]
 
@@ -212,6 +212,14 @@ def drawn(weights: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """The ids of N symbols, by weights `(N, V)` and a number from 0 to 1 for each, `(N,)`."""
     shares = np.cumsum(weights, axis=-1)
     return (shares <= (numbers * shares[:, -1])[:, np.newaxis]).sum(axis=-1)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """The logarithms of the probabilities, float64, of rows of logits."""
+    shares = logits.astype(np.float64)
+    shares -= shares.max(axis=-1, keepdims=True)
+    shares -= np.log(np.exp(shares).sum(axis=-1, keepdims=True))
+    return shares
 
 
 def repeat_lengths(text: Ids, vocab_size: int) -> np.ndarray:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from ..sampling import Sampler
+from ..sampling import Sampler, log_softmax
 
 if TYPE_CHECKING:
     from ..data.writing import Text
 
-__all__ = ["LIKELIEST", "Job", "Row", "Score", "Scoring", "Symbol", "Writing", "log_softmax"]
+__all__ = ["LIKELIEST", "Job", "Row", "Score", "Scoring", "Symbol", "Writing"]
 
 LIKELIEST = 5
 """Likeliest symbols that are listed with each one."""
@@ -189,11 +189,3 @@ def numbers(rng: np.random.Generator) -> Iterator[float]:
     """Random numbers, drawn many at a time; they are those that would be drawn one by one."""
     while True:
         yield from rng.random(128).tolist()
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """The logarithms of the probabilities, float64, of rows of logits."""
-    shares = logits.astype(np.float64)
-    shares -= shares.max(axis=-1, keepdims=True)
-    shares -= np.log(np.exp(shares).sum(axis=-1, keepdims=True))
-    return shares
