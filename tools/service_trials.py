@@ -232,7 +232,7 @@ def soak(service: Service, minutes: float) -> dict[str, Any]:
 
     def work(chance: random.Random) -> str:
         what = chance.choice(("whole", "stream", "stream", "score", "completion", "vanish", "bad"))
-        fields = {"length": chance.randrange(1, 400), "samples": chance.randrange(1, 4), "seed": chance.randrange(99)}
+        fields: dict[str, Any] = {"length": chance.randrange(1, 400), "samples": chance.randrange(1, 4)}
         if what == "vanish":
             answer_to(service, vanished, False, 20)
             return what

@@ -9,6 +9,7 @@ from typing import Any, Optional
 import numpy as np
 
 from .runtimes import Model
+from .sampling import log_softmax
 
 __all__ = ["Surprise", "evaluate"]
 
@@ -63,9 +64,7 @@ def evaluate(
             size = ids.shape[1]
             states = model.begin(size)
         logits, states = model(ids, states)
-        shares = logits.reshape(-1, logits.shape[-1]).astype(np.float64)
-        shares -= shares.max(axis=-1, keepdims=True)
-        shares -= np.log(np.exp(shares).sum(axis=-1, keepdims=True))
+        shares = log_softmax(logits.reshape(-1, logits.shape[-1]))
         losses = -np.take_along_axis(shares, target.asnumpy().reshape(-1, 1), axis=-1)[:, 0]
         total, count = total + float(losses.sum()), count + losses.size
         if where is not None:

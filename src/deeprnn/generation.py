@@ -14,7 +14,7 @@ import numpy as np
 
 from ._util.checks import check_size
 from .runtimes import Model, MXNetModel
-from .sampling import Sampler, Samplers, drawn
+from .sampling import Sampler, Samplers, drawn, log_softmax
 
 __all__ = ["DECIMALS", "Sampler", "beam_search", "generate", "rounded", "samples"]
 
@@ -150,9 +150,7 @@ def beam_search(
     def decoder(symbols: mx.nd.NDArray, states: list[mx.nd.NDArray]) -> tuple[mx.nd.NDArray, list[mx.nd.NDArray]]:
         before = model.states([np.swapaxes(state.asnumpy(), 0, 1) for state in states])
         logits, after = model(symbols.asnumpy()[np.newaxis], before)
-        shares = rounded(logits[0])
-        shares -= shares.max(axis=-1, keepdims=True)
-        shares -= np.log(np.exp(shares).sum(axis=-1, keepdims=True))
+        shares = log_softmax(rounded(logits[0]))
         shares[:, list(banned)] = NEVER
         return mx.nd.array(shares), batch_first(after)
 

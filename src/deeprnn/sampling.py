@@ -11,7 +11,7 @@ import numpy as np
 
 from ._util.checks import check_size
 
-__all__ = ["Sampler", "Samplers", "drawn", "repeat_lengths"]
+__all__ = ["Sampler", "Samplers", "drawn", "log_softmax", "repeat_lengths"]
 
 Ids = Union[Sequence[int], np.ndarray]
 
@@ -107,7 +107,7 @@ class Sampler:
         if logits.ndim not in (1, 2):
             raise ValueError(f"logits must be rows of finite numbers, got shape {logits.shape}: {logits}")
         rows = logits.reshape(-1, logits.shape[-1])
-        texts = np.asarray(text).reshape(len(rows), -1) if self.repetition_penalty else ()
+        texts = list(np.asarray(text).reshape(len(rows), -1)) if self.repetition_penalty else []
         return Samplers([self]).weights(rows, banned, texts).reshape(logits.shape)
 
     def choose(
@@ -225,6 +225,14 @@ def drawn(weights: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """The ids of N symbols, by weights `(N, V)` and a number from 0 to 1 for each, `(N,)`."""
     shares = weights.cumsum(axis=-1)
     return (shares <= (numbers * shares[:, -1])[:, np.newaxis]).sum(axis=-1)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """The logarithms of the probabilities, float64, of rows of logits."""
+    shares = logits.astype(np.float64)
+    shares -= shares.max(axis=-1, keepdims=True)
+    shares -= np.log(np.exp(shares).sum(axis=-1, keepdims=True))
+    return shares
 
 
 def repeat_lengths(text: Ids, vocab_size: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import TOKENS, network
+from small_model import TOKENS, network
 
 from deeprnn.data.text import encode
 from deeprnn.data.writing import Text

@@ -38,13 +38,15 @@ async def news(job: Job) -> AsyncIterator[list[Any]]:
     Raises
     ------
     Refused
-        At the end, if the job has failed.
+        At the end, if the job has failed, or nobody waits for it any more.
     """
     over = False
     while not over:
         await job.listener.wait()
         job.listener.clear()
         job.noticed, over = False, job.over
+        if job.cancelled and not over:
+            raise Refused(499, "the client has gone")
         fetched = [job.news.popleft() for _ in range(len(job.news))]
         if fetched:
             yield fetched
@@ -53,10 +55,11 @@ async def news(job: Job) -> AsyncIterator[list[Any]]:
 
 
 async def gone(receive: Receive, job: Job) -> None:
-    """Cancel a job as soon as its client has gone."""
+    """Cancel a job as soon as its client has gone, and wake who waits for its news: there may be no more of them."""
     while (await receive())["type"] != "http.disconnect":
         pass
     job.cancelled = True
+    job.listener.set()
 
 
 async def collect(receive: Receive, job: Job) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Optional
 
@@ -13,14 +13,14 @@ import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 
 from .. import __version__
 from ..sampling import Sampler
 from .answers import Json, Stream, collect, wake
 from .completions import Choices
 from .errors import Refused, content, error, explained
-from .fields import Completion, ErrorAnswer, Generate, Score
+from .fields import Completion, ErrorAnswer, Generate, Score, Scored, Written
 from .jobs import Job, Symbol
 from .metrics import Metrics
 from .served import Served
@@ -57,7 +57,7 @@ def create_app(models: Sequence[Served], metrics: Metrics) -> FastAPI:
         loop = asyncio.get_running_loop()
 
         def notify(jobs: list[Job]) -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop has been closed, and nobody waits any more
                 loop.call_soon_threadsafe(wake, jobs)
 
         for each in models:
@@ -73,6 +73,7 @@ def create_app(models: Sequence[Served], metrics: Metrics) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         responses=ERRORS,
     )
     by_name = {each.name: each for each in models}
@@ -96,7 +97,7 @@ def create_app(models: Sequence[Served], metrics: Metrics) -> FastAPI:
     async def other(_: Request, reason: HTTPException) -> Response:
         return Json(error(reason.status_code, str(reason.detail)), reason.status_code, reason.headers)
 
-    @app.post("/v1/generate", summary="Write texts", response_class=Json)
+    @app.post("/v1/generate", summary="Write texts", responses=described(Written, "application/jsonl"))
     async def generate(body: Generate, request: Request) -> Response:
         model, seed = served(body.model), chosen_seed(body.seed)
         sampler = sampler_of(body.temperature, body.top_p, top_k=body.top_k, penalty=body.repetition_penalty)
@@ -142,7 +143,7 @@ def create_app(models: Sequence[Served], metrics: Metrics) -> FastAPI:
             media_type="application/jsonl",
         )
 
-    @app.post("/v1/score", summary="Score a text", response_class=Json)
+    @app.post("/v1/score", summary="Score a text", responses=described(Scored))
     async def score(body: Score, request: Request) -> Response:
         model = served(body.model)
         job, symbols, unknown = model.score(body.text)
@@ -171,7 +172,11 @@ def create_app(models: Sequence[Served], metrics: Metrics) -> FastAPI:
             }
         )
 
-    @app.post("/v1/completions", summary="Write texts, in the form of other text-generation servers")
+    @app.post(
+        "/v1/completions",
+        summary="Write texts, in the form of other text-generation servers",
+        responses=described(dict[str, Any], "text/event-stream"),
+    )
     async def completions(body: Completion, request: Request) -> Response:
         model = served(body.model)
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
@@ -210,9 +215,10 @@ def create_app(models: Sequence[Served], metrics: Metrics) -> FastAPI:
         states = {each.name: each.engine.ready for each in models}
         stopping = request.app.state.stopping
         fit = all(states.values()) and not stopping
-        return Json({"ready": fit, "models": states, "stopping": stopping}, 200 if fit else 503)
+        found = {"ready": fit, "models": states, "stopping": stopping}
+        return Json(found) if fit else Json({**found, **error(503, "not every model serves")}, 503)
 
-    @app.get("/metrics", summary="Figures in Prometheus' text form")
+    @app.get("/metrics", summary="Figures in Prometheus' text form", response_class=PlainTextResponse)
     async def figures() -> Response:
         return metrics.answer(models)
 
@@ -227,6 +233,12 @@ def create_app(models: Sequence[Served], metrics: Metrics) -> FastAPI:
     app.add_api_route("/favicon.ico", icon, include_in_schema=False)
     app.state.stopping = False
     return app
+
+
+def described(model: Any, stream: Optional[str] = None) -> dict[Any, Any]:
+    """An answer in the API's description: a document, or where it is streamed, lines of some media type."""
+    lines = {"content": {stream: {}}} if stream else {}
+    return {200: {"model": model, "description": "What was asked for", **lines}}
 
 
 def chosen_seed(seed: Optional[int]) -> int:

@@ -77,6 +77,7 @@ class Batch:
         self._places: list[Optional[Row]] = []
         self._states: Any = None
         self._ids = np.zeros((1, 0), dtype=np.int64)
+        self._fewer = 0
         self._changed()
 
     def join(self, newcomers: Sequence[tuple[Row, Sequence[np.ndarray]]]) -> None:

@@ -18,8 +18,9 @@ import numpy as np
 
 from .._util.wording import counted
 from ..runtimes import Model
+from ..sampling import log_softmax
 from .batch import Batch, agreeing_sizes
-from .jobs import LIKELIEST, Job, Row, Symbol, Writing, log_softmax
+from .jobs import LIKELIEST, Job, Row, Symbol, Writing
 
 __all__ = ["Busy", "Engine", "Failed"]
 

@@ -6,7 +6,7 @@ from typing import Any, Optional, Union
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Completion", "ErrorAnswer", "Generate", "Score"]
+__all__ = ["Completion", "ErrorAnswer", "Generate", "Score", "Scored", "Written"]
 
 LARGEST_SEED = 2**63 - 1
 
@@ -69,6 +69,38 @@ class Completion(Fields):
     best_of: Optional[int] = Field(1, ge=1, le=1, description="Only 1 is supported.")
     presence_penalty: Optional[float] = Field(0.0, ge=0, le=0, description="Only 0 is supported.")
     frequency_penalty: Optional[float] = Field(0.0, ge=0, le=0, description="Only 0 is supported.")
+
+
+class Written(BaseModel):
+    """Texts that have been written."""
+
+    model: str
+    seed: int = Field(description="Gives the same texts again.")
+    texts: list[str]
+    reasons: list[str] = Field(description="Why each ended: length, stop or time.")
+    symbols: Optional[list[list[dict[str, Any]]]] = Field(None, description="With details or states, of each text.")
+
+
+class Place(BaseModel):
+    """A symbol that the model did not expect."""
+
+    position: int
+    loss: float
+    expected: str
+    probability: float = Field(description="Of what was expected.")
+
+
+class Scored(BaseModel):
+    """What a model thinks of a text."""
+
+    model: str
+    unit: str = Field(description="What a symbol is: char or word.")
+    loss: float = Field(description="Mean, in nats per symbol.")
+    perplexity: float
+    unknown: int = Field(description="Symbols that are not in the vocabulary.")
+    symbols: list[str]
+    losses: list[Optional[float]] = Field(description="Of each symbol; the first has none.")
+    places: list[Place] = Field(description="The most surprising ones.")
 
 
 class ErrorDetail(BaseModel):

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from ..sampling import Sampler
+from ..sampling import Sampler, log_softmax
 
 if TYPE_CHECKING:
     from ..data.writing import Text
 
-__all__ = ["LIKELIEST", "Job", "Row", "Score", "Scoring", "Symbol", "Writing", "log_softmax"]
+__all__ = ["LIKELIEST", "Job", "Row", "Score", "Scoring", "Symbol", "Writing"]
 
 LIKELIEST = 5
 """Likeliest symbols that are listed with each one."""
@@ -150,11 +150,7 @@ class Writing(Job):
     ) -> None:
         super().__init__(prefix, len(texts), deadline)
         self.length, self.sampler, self.details, self.states = length, sampler, details, states
-        # All of a text's numbers at once are those that it would get one by one.
-        self.rows = [
-            Row(self, i, list(prefix), text, iter(rng.random(length).tolist()))
-            for i, (text, rng) in enumerate(zip(texts, rngs))
-        ]
+        self.rows = [Row(self, i, list(prefix), text, numbers(rng)) for i, (text, rng) in enumerate(zip(texts, rngs))]
 
 
 @dataclass(frozen=True)
@@ -189,9 +185,7 @@ class Scoring(Job):
             self.news.append(Score(*map(np.concatenate, zip(*self._parts))))
 
 
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """The logarithms of the probabilities, float64, of rows of logits."""
-    shares = logits.astype(np.float64)
-    shares -= shares.max(axis=-1, keepdims=True)
-    shares -= np.log(np.exp(shares).sum(axis=-1, keepdims=True))
-    return shares
+def numbers(rng: np.random.Generator) -> Iterator[float]:
+    """Random numbers, drawn many at a time; they are those that would be drawn one by one."""
+    while True:
+        yield from rng.random(128).tolist()
