@@ -161,7 +161,9 @@ class Samplers:
         self._any_cut = any(sampler.top_k or sampler.top_p < 1 for sampler in samplers)
         self._any_greedy = any(sampler.greedy for sampler in samplers)
 
-    def weights(self, logits: np.ndarray, banned: Sequence[int] = (), texts: Sequence[Ids] = ()) -> np.ndarray:
+    def weights(
+        self, logits: np.ndarray, banned: Sequence[int] = (), texts: Union[Sequence[Ids], np.ndarray] = ()
+    ) -> np.ndarray:
         """The probability of each symbol times some number, a number for each text: float64 of the shape of `logits`.
 
         Parameters
@@ -195,7 +197,7 @@ class Samplers:
             weights[greedy] = np.eye(logits.shape[-1])[logits[greedy].argmax(axis=-1)]
         return weights
 
-    def _penalize(self, logits: np.ndarray, texts: Sequence[Ids]) -> None:
+    def _penalize(self, logits: np.ndarray, texts: Union[Sequence[Ids], np.ndarray]) -> None:
         each = self._samplers if len(self._samplers) == len(logits) else [*self._samplers] * len(logits)
         for row, text, sampler in zip(logits, texts, each):
             if sampler.repetition_penalty:

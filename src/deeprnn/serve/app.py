@@ -237,7 +237,7 @@ def create_app(models: Sequence[Served], metrics: Metrics) -> FastAPI:
 
 def described(model: Any, stream: Optional[str] = None) -> dict[Any, Any]:
     """An answer in the API's description: a document, or where it is streamed, lines of some media type."""
-    lines = {"content": {stream: {}}} if stream else {}
+    lines: dict[str, Any] = {"content": {stream: {}}} if stream else {}
     return {200: {"model": model, "description": "What was asked for", **lines}}
 
 
