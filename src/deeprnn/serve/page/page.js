@@ -1,5 +1,6 @@
 "use strict";
-// The page of `deeprnn serve`. Every text of a user or a model is put in by textContent: it is text, whatever it is.
+// The page of `deeprnn serve`: one file, so that the page loads one script and its security policy names no other. Every
+// text of a user or a model is put in by textContent: it is text, whatever it is.
 
 const WORDS = {
   en: {
