@@ -11,7 +11,7 @@ Models of 2 layers of 256 units and 100 symbols, one for each cell, with weights
 
 The processor time of the service for a symbol is recorded as well: other work on the machine changes it least.
 
-    python benchmarks/serve.py [--cell rnn] [--seconds 5] [--json FILE]
+    python benchmarks/serve.py [--cell rnn] [--runtime onnx] [--seconds 5] [--json FILE]
 
 Takes two minutes, on a machine that does nothing else, with two cores for service and client.
 """
@@ -39,8 +39,8 @@ import numpy as np
 from deeprnn import LanguageModel, export
 from deeprnn._util.files import write_json_atomic
 from deeprnn._util.machine import machine
+from deeprnn.cli.models import open_model
 from deeprnn.generation import samples
-from deeprnn.runtimes import MXNetModel
 from deeprnn.sampling import Sampler
 from tools.arguments import Parser
 from tools.processes import alone
@@ -140,11 +140,10 @@ def network(cell: str) -> LanguageModel:
     return net
 
 
-def plain_loop(cell: str, seconds: float) -> float:
+def plain_loop(folder: Path, runtime: str, seconds: float) -> float:
     """Symbols a second of a loop that makes one text."""
-    net = network(cell)
-    net.hybridize(static_alloc=True, static_shape=True)
-    steps = samples(MXNetModel(net), [1], 1_000_000, sampler=Sampler(), rngs=[np.random.default_rng(0)])
+    model = open_model(folder, runtime).model
+    steps = samples(model, [1], 1_000_000, sampler=Sampler(), rngs=[np.random.default_rng(0)])
     for _ in range(50):
         next(steps)
     begun, made = time.perf_counter(), 0
@@ -154,13 +153,13 @@ def plain_loop(cell: str, seconds: float) -> float:
     return made / (time.perf_counter() - begun)
 
 
-def figures(cell: str, folder: Path, seconds: float) -> dict[str, Any]:
+def figures(cell: str, runtime: str, folder: Path, seconds: float) -> dict[str, Any]:
     """Everything of one cell."""
     tokens = [chr(0x4E00 + i) for i in range(SYMBOLS)]
-    export.to_torch(network(cell), folder / cell, vocabulary=tokens)
-    found: dict[str, Any] = {"plain_loop": alone(plain_loop, cell, seconds)}
-    options = ("--max-length", "1000000", "--max-seconds", "600")
-    with Service(folder / cell, *options) as service:
+    export.export(network(cell), folder, [runtime.replace("mxnet", "torch")], vocabulary=tokens)
+    found: dict[str, Any] = {"plain_loop": alone(plain_loop, folder, runtime, seconds, threads=1)}
+    options = ("--max-length", "1000000", "--max-seconds", "600", "--runtime", runtime)
+    with Service(folder, *options) as service:
         found["first_symbol"] = first_symbols(service)
         for clients in (1, TOGETHER, MANY):
             found[f"clients_{clients}"] = streamed(service, clients, seconds)
@@ -172,13 +171,15 @@ def main() -> int:
     """Measure, compare with what is wanted, and print."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--cell", choices=CELLS, help="One cell alone.")
+    parser.add_argument("--runtime", choices=("mxnet", "onnx", "torch"), default="mxnet", help="What computes.")
     parser.add_argument("--seconds", type=float, default=5.0, help="Time for each figure.")
     parser.add_argument("--json", metavar="FILE", type=Path, help="Write the record here.")
     args = parser.parse_args()
-    record: dict[str, Any] = {"date": date.today().isoformat(), "machine": machine(), "cells": {}}
+    about = {"date": date.today().isoformat(), "machine": machine(), "runtime": args.runtime}
+    record: dict[str, Any] = {**about, "cells": {}}
     with tempfile.TemporaryDirectory() as scratch:
         for cell in (args.cell,) if args.cell else CELLS:
-            found = record["cells"][cell] = figures(cell, Path(scratch), args.seconds)
+            found = record["cells"][cell] = figures(cell, args.runtime, Path(scratch) / cell, args.seconds)
             one, together, many = (found[f"clients_{n}"] for n in (1, TOGETHER, MANY))
             first, plain, all_rate = found["first_symbol"], found["plain_loop"], together["symbols_per_second"]
             for name, value, unit, wanted, met in (

@@ -43,9 +43,10 @@ class Service:
     """
 
     def __init__(self, *arguments: object, threads: int = 1) -> None:
+        paths = [SOURCES, *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "deeprnn", "serve", *map(str, arguments), "--port", "0"],
-            env={**os.environ, "PYTHONPATH": SOURCES, "OMP_NUM_THREADS": str(threads)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(threads)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -382,10 +382,11 @@ sys.exit(main.main())
 """
 
 
-def test_the_same_run_again(text, tmp_path):
-    """To the last bit with the same number of threads; with another number, close."""
-    runs = []
-    for name, threads in (("first", "1"), ("again", "1"), ("two threads", "2")):
+def test_the_same_run_again(train, text, tmp_path):
+    """In another process, to the last bit with the same number of threads; with another number, close."""
+    assert train(*EVERYTHING, out=tmp_path / "first")[0] == 0
+    runs = [outcome(tmp_path / "first")]
+    for name, threads in (("again", "1"), ("two threads", "2")):
         environment = {**os.environ, "PYTHONPATH": SOURCES, "OMP_NUM_THREADS": threads}
         command = [sys.executable, "-W", "ignore", "-c", WITHOUT_CURVES, "train", "--corpus", text, *TINY, *EVERYTHING]
         command += ["--out", str(tmp_path / name), "--threads", threads]
