@@ -30,6 +30,9 @@ CHUNK = 64
 SHARE = 1.0
 """Time for reading prefixes between two steps, of the time of a step."""
 
+PACE = 0.002
+"""Seconds from one notice of news to the next: a line for every symbol would cost more than the symbol does."""
+
 STUCK = 10.0
 """Seconds for one turn after which an engine counts as dead."""
 
@@ -88,6 +91,8 @@ class Engine:
         self._changed = threading.Condition()
         self._stopping = self._working = self._ready = False
         self._turned = time.monotonic()
+        self._untold: dict[Job, None] = {}  # jobs with news, in their order
+        self._told = 0.0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -179,11 +184,18 @@ class Engine:
             news += self._step(batch, now)
         if self._reading:
             news += self._read(batch, now, SHARE * (time.perf_counter() - begun))
-        unnoticed = [job for job in dict.fromkeys(news) if not job.noticed]
+        self._untold.update(dict.fromkeys(news))
+        if time.perf_counter() - self._told > PACE or any(job.over for job in self._untold):
+            self._tell()
+
+    def _tell(self) -> None:
+        """Notify of all news that nobody has been notified of."""
+        unnoticed = [job for job in self._untold if not job.noticed]
         for job in unnoticed:
             job.noticed = True
         if unnoticed:
             self._notify(unnoticed)
+        self._untold, self._told = {}, time.perf_counter()
 
     def _take(self) -> list[Job]:
         """Begin with waiting requests, in their order, as long as there are slots for them; returns those given up."""

@@ -8,6 +8,8 @@ from typing import Any, Optional
 
 __all__ = ["Refused", "content", "error", "explained"]
 
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 class Refused(Exception):
     """A request that is answered with an error.
@@ -39,7 +41,7 @@ def error(status: int, message: str, field: Optional[str] = None) -> dict[str, A
 
 def content(value: Any) -> bytes:
     """JSON, in UTF-8; half a surrogate pair, which UTF-8 cannot have, becomes a question mark."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return ENCODER.encode(value).encode("utf-8", "replace")
 
 
 def explained(errors: Sequence[Mapping[str, Any]]) -> tuple[str, Optional[str]]:
