@@ -30,8 +30,9 @@ CHUNK = 64
 SHARE = 1.0
 """Time for reading prefixes between two steps, of the time of a step."""
 
-PACE = 0.002
-"""Seconds from one notice of news to the next: a line for every symbol would cost more than the symbol does."""
+PACES = (0.002, 0.0005, 1 / 60)
+"""Seconds from one notice of news to the next: at least the first, the second for each text, at most the third. To send
+a line costs more than to write a symbol, and no screen shows more than 60 pictures a second."""
 
 STUCK = 10.0
 """Seconds for one turn after which an engine counts as dead."""
@@ -185,7 +186,9 @@ class Engine:
         if self._reading:
             news += self._read(batch, now, SHARE * (time.perf_counter() - begun))
         self._untold.update(dict.fromkeys(news))
-        if time.perf_counter() - self._told > PACE or any(job.over for job in self._untold):
+        least, each, most = PACES
+        pace = max(least, min(each * len(batch.rows), most))
+        if time.perf_counter() - self._told > pace or any(job.over for job in self._untold):
             self._tell()
 
     def _tell(self) -> None:
