@@ -251,8 +251,8 @@ MUTATIONS = (
     Mutation(
         "graphs: one static graph for all lengths",
         "nn/graphs.py",
-        "current = current.for_length(length)",
-        "current = current.for_length(next((key[0].length for key in self._graphs._by_key if key[0].length), length))",
+        "key = (current.for_length(length), backend)",
+        "key = (current.for_length(next((k[0].length for k in self._graphs._by_key if k[0].length), length)), backend)",
     ),
     # The operator's C++: products.
     _product(
