@@ -122,7 +122,7 @@ def table_of(mark, language):
     if kind == "growth":
         return growth.brief(record("growth" if name == "rnn" else f"growth_{name}"))
     if kind == "usage":
-        return bench_report.sections(record(f"usage_{name}"))[mark]
+        return bench_report.sections(record("usage" if name == "lstm" else f"usage_{name}"))[mark]
     if kind == "lengths":
         return bench_report.sections(record(kind))[mark]
     if kind == "operators":
