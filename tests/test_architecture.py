@@ -17,7 +17,7 @@ PROJECT = Path(__file__).parent.parent
 
 LEVELS = {
     "_util.arguments": 0, "_util.checks": 0, "_util.files": 0, "_util.machine": 0, "_util.old_numpy": 0,
-    "_util.types": 0, "_util.wording": 0,
+    "_util.extras": 0, "_util.types": 0, "_util.wording": 0,
     "config.fields": 1, "config.run": 1, "config.commands": 1, "config.resolution": 1, "config": 1,
     "nn.context": 1,
     "nn.arrays": 2, "nn.operators": 2, "nn.cells": 2, "nn.initializers": 2,
@@ -30,7 +30,7 @@ LEVELS = {
     "train.storage": 6, "train.checkpoint": 6, "train.keeping": 6, "train.lock": 6, "train.optimizer_state": 6,
     "train.position": 6, "train.random_state": 6, "train.saving": 6, "train.signals": 6,
     "nn.diagnostics": 6, "generation": 6, "evaluation": 6, "sampling": 1, "runtimes": 1,
-    "export.extras": 6, "export.architecture": 6, "export.torch": 6, "export.manifest": 6, "export.card": 6,
+    "export.architecture": 6, "export.torch": 6, "export.manifest": 6, "export.card": 6,
     "export.symbol": 6, "export.onnx_graph": 6, "export.onnx_scan": 6, "export.onnx": 6,
     "export.folder": 6, "export": 6,
     "train.reports": 7,

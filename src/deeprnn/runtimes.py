@@ -12,6 +12,8 @@ from typing import Any, Optional, Protocol
 
 import numpy as np
 
+from ._util.extras import extra
+
 __all__ = ["MXNetModel", "Model", "ONNXModel", "TorchModel"]
 
 States = Any
@@ -95,10 +97,7 @@ class ONNXModel:
     """
 
     def __init__(self, path: Path, threads: Optional[int] = None) -> None:
-        try:
-            import onnxruntime
-        except ModuleNotFoundError as error:
-            raise ValueError("onnxruntime is not installed: pip install 'deeprnn[onnx]'") from error
+        onnxruntime = extra("onnxruntime", "onnx")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3

@@ -252,7 +252,7 @@ def test_a_package_that_is_missing_is_named_with_what_to_install(package, name, 
             raise ModuleNotFoundError(f"No module named {module!r}")
         return original(module)
 
-    from deeprnn.export import extras
+    from deeprnn._util import extras
 
     original = extras.import_module
     monkeypatch.setattr(extras, "import_module", missing)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Callable
 
+from .._util.extras import extra
 from ..config import ServeConfig, select
 from .console import show
 from .runs import use_threads
@@ -30,14 +31,8 @@ def build_serve(given: Mapping[str, Any]) -> Callable[[], int]:
     if not local and not config.token_file:
         raise ValueError("allow_remote=True needs a token, so that not everybody may use it: token_file=FILE")
     token = read_token(config.token_file) if config.token_file else None
-    try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{(error.name or '').replace('_', '-')} is not installed: pip install 'deeprnn[serve]'"
-        ) from error
+    for module in ("fastapi", "prometheus_client", "uvicorn"):
+        extra(module, "serve")
     # One thread for each model; the other cores are for the connections, and for who asks.
     use_threads(0 if "OMP_NUM_THREADS" in os.environ else 1)
     from ..serve.served import Limits, Served

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from .._util.checks import check_choice
+from .._util.extras import extra
 from . import onnx, symbol
 from .architecture import Network, as_deeprnn, build, describe, is_language_model
 from .card import card
-from .extras import extra
 from .manifest import CARD, CONFIG, PARAMETERS, VOCABULARY, Folder, as_json, read_folder, whole_folder, write_manifest
 from .torch import check_layers, load_parameters, parameters_of, read_safetensors
 

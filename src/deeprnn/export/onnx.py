@@ -21,8 +21,8 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from .. import __version__
+from .._util.extras import extra
 from .architecture import Config, is_language_model, kind_of
-from .extras import extra
 from .manifest import interface
 from .onnx_graph import Graph
 from .onnx_scan import Ends, needs_scan, scanned

@@ -23,11 +23,11 @@ import mxnet as mx
 import numpy as np
 
 from .._util.checks import check_choice
+from .._util.extras import extra
 from .._util.files import read_regular
 from ..models.language_model import LanguageModel
 from ..nn.stack import RecurrentStack
 from .architecture import LAYERS, Config, Network, build
-from .extras import extra
 
 __all__ = [
     "Parameters",

@@ -1,4 +1,4 @@
-"""Packages that only some formats need."""
+"""Packages that only some formats and commands need."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def extra(module: str, name: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        package = module.partition(".")[0]
+        package = module.partition(".")[0].replace("_", "-")
         raise ValueError(f"{package} is not installed: pip install 'deeprnn[{name}]'") from error
