@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 from starlette.responses import Response
 
-from .errors import Refused, content
+from .errors import RETRY, Refused, content
 from .jobs import Job
 
 __all__ = ["Json", "Stream", "collect", "news", "wake"]
@@ -51,7 +51,7 @@ async def news(job: Job) -> AsyncIterator[list[Any]]:
         if fetched:
             yield fetched
     if job.error:
-        raise Refused(503, job.error, headers={"Retry-After": "1"})
+        raise Refused(503, job.error, headers=RETRY)
 
 
 async def gone(receive: Receive, job: Job) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from .errors import Refused, content, error
-from .fields import Completion
+from .fields import Completion, stops_of
 from .jobs import Symbol
 from .served import Served
 
@@ -34,7 +34,7 @@ class Choices:
 
     def __init__(self, request: Completion, served: Served, prompts: Sequence[str]) -> None:
         self._request, self._served = request, served
-        self._stops = [request.stop] if isinstance(request.stop, str) else list(request.stop or ())
+        self._stops = stops_of(request.stop)
         self._n = request.n or 1
         self._held = [prompt if request.echo else "" for prompt in prompts for _ in range(self._n)]
         self._echo = [len(held) for held in self._held]

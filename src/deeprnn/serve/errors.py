@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-__all__ = ["Refused", "content", "error", "explained"]
+__all__ = ["RETRY", "Refused", "content", "error", "explained"]
+
+RETRY = {"Retry-After": "1"}
 
 ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 

@@ -6,11 +6,16 @@ from typing import Any, Optional, Union
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Completion", "ErrorAnswer", "Generate", "Score", "Scored", "Written"]
+__all__ = ["Completion", "ErrorAnswer", "Generate", "Score", "Scored", "Stop", "Written", "stops_of"]
 
 LARGEST_SEED = 2**63 - 1
 
 Stop = Union[str, list[str], None]
+
+
+def stops_of(stop: Stop) -> list[str]:
+    """The stop texts of a request as a list."""
+    return [stop] if isinstance(stop, str) else list(stop or ())
 
 
 class Fields(BaseModel):

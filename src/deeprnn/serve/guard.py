@@ -7,7 +7,7 @@ import hmac
 import time
 from collections.abc import Awaitable, MutableMapping, Sequence
 from typing import Any, Callable, Optional
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from .errors import Refused, content, error
 from .metrics import LOG, Metrics
@@ -107,9 +107,9 @@ class Guard:
 
     def _check(self, scope: Any, headers: MutableMapping[str, str]) -> None:
         host, origin, path = headers.get("host", ""), headers.get("origin"), scope["path"]
-        if hostname(f"//{host}") not in self._hosts:
+        if parts(f"//{host}").hostname not in self._hosts:
             raise Refused(403, f"Host must be one of {', '.join(sorted(self._hosts))}, got {host!r}", "Host")
-        if origin and origin not in self._origins and urlsplit_netloc(origin) != host.lower():
+        if origin and origin not in self._origins and parts(origin).netloc != host.lower():
             raise Refused(403, f"Origin {origin!r} may not use this service", "Origin")
         if self._token and path not in OPEN and scope["method"] != "OPTIONS":
             kind, _, given = headers.get("authorization", "").partition(" ")
@@ -183,17 +183,9 @@ async def respond(send: Send, status: int, body: bytes, headers: Optional[Mutabl
     await send({"type": "http.response.body", "body": body})
 
 
-def hostname(url: str) -> str:
-    """The name in an address, without its port."""
+def parts(url: str) -> SplitResult:
+    """The parts of an address; all are empty if it is none."""
     try:
-        return (urlsplit(url).hostname or "").lower()
+        return urlsplit(url.lower())
     except ValueError:
-        return ""
-
-
-def urlsplit_netloc(url: str) -> str:
-    """Name and port in an address."""
-    try:
-        return urlsplit(url).netloc.lower()
-    except ValueError:
-        return ""
+        return urlsplit("")

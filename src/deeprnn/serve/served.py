@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import numpy as np
 
@@ -15,15 +15,14 @@ from ..data.writing import Text, prefix_ids, unknown_ids
 from ..runtimes import Model
 from ..sampling import Sampler
 from .engine import Busy, Engine, Failed
-from .errors import Refused
+from .errors import RETRY, Refused
+from .fields import Stop, stops_of
 from .jobs import Job, Scoring, Writing
 
 if TYPE_CHECKING:
     import gluonnlp
 
 __all__ = ["Limits", "Served"]
-
-RETRY = {"Retry-After": "1"}
 
 MOST_STOPS = 4
 
@@ -42,20 +41,20 @@ class Limits:
         Time for a request, waiting included; texts end there.
     body
         Bytes of a request.
-    body_seconds
-        Time in which they have to come.
     connections
+    body_seconds
+        Time in which the bytes of a request have to come.
     """
 
-    slots: int = 64
-    waiting: int = 128
-    prefix: int = 20_000
-    length: int = 10_000
-    samples: int = 8
-    seconds: float = 120.0
-    body: int = 1_000_000
+    slots: int
+    waiting: int
+    prefix: int
+    length: int
+    samples: int
+    seconds: float
+    body: int
+    connections: int
     body_seconds: float = 10.0
-    connections: int = 512
 
 
 class Served:
@@ -93,7 +92,7 @@ class Served:
         *,
         length: int,
         samples: int,
-        stop: Union[str, Sequence[str], None],
+        stop: Stop,
         names: tuple[str, str, str, str] = ("prefix", "length", "samples", "stop"),
         **options: Any,
     ) -> list[Writing]:
@@ -116,7 +115,7 @@ class Served:
         self._check(length, self.limits.length, length_name)
         most = min(self.limits.samples, self.limits.slots)
         self._check(samples * len(prefixes), most, samples_name if len(prefixes) == 1 else prefix_name)
-        stops = [stop] if isinstance(stop, str) else list(stop or ())
+        stops = stops_of(stop)
         self._check(len(stops), MOST_STOPS, stop_name, "texts")
         if not all(stops):
             raise Refused(422, f"{stop_name} must have at least one character, got ''", stop_name)
