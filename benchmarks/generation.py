@@ -36,8 +36,8 @@ from deeprnn.runtimes import Model, MXNetModel, ONNXModel, TorchModel
 from deeprnn.sampling import Sampler
 from tools.arguments import Parser
 from tools.clock import Spread, ratio, steadiest
+from tools.writer import LAYERS, SYMBOLS, TOKENS, UNITS, writer
 
-SYMBOLS, UNITS, LAYERS = 100, 256, 2
 SEEDS, LENGTH = 20, 2_000
 
 
@@ -77,15 +77,8 @@ def timer(model: Any, texts: int) -> Callable[[int], float]:
 
 def models(cell: str, folder: Path) -> dict[str, Any]:
     """The same language model in each runtime that is installed, and in MXNet's built-in layer."""
-    options: dict[str, Any] = {"cell": cell, "embedding_size": UNITS}
-    mx.random.seed(0)
-    net = LanguageModel(SYMBOLS, UNITS, LAYERS, **options)
-    # As a run begins, but with a decoder that has preferences. Weights much larger make a chaos of the states, in which
-    # the last digit of a rounding error has become the first after some hundred steps.
-    net.initialize()
-    net.decoder.weight.set_data(mx.nd.random.normal(0, 0.2, net.decoder.weight.shape))
-    tokens = [chr(0x4E00 + i) for i in range(SYMBOLS)]
-    built_in = LanguageModel(SYMBOLS, UNITS, LAYERS, **options, backend="gluon")
+    net = writer(cell)
+    built_in = LanguageModel(SYMBOLS, UNITS, LAYERS, cell=cell, embedding_size=UNITS, backend="gluon")
     built_in.initialize()
     values = net._collect_params_with_prefix()
     for name, parameter in built_in._collect_params_with_prefix().items():
@@ -94,8 +87,8 @@ def models(cell: str, folder: Path) -> dict[str, Any]:
         each.hybridize(static_alloc=True, static_shape=True)
     found: dict[str, Any] = {"mxnet": MXNetModel(net), "gluon.rnn": BuiltInLoop(built_in)}
     for name, made in {
-        "onnxruntime": lambda: ONNXModel(export.to_onnx(net, folder / "onnx", vocabulary=tokens) / "model.onnx", 1),
-        "torch": lambda: TorchModel(export.to_torch(net, folder / "torch", vocabulary=tokens), 1),
+        "onnxruntime": lambda: ONNXModel(export.to_onnx(net, folder / "onnx", vocabulary=TOKENS) / "model.onnx", 1),
+        "torch": lambda: TorchModel(export.to_torch(net, folder / "torch", vocabulary=TOKENS), 1),
     }.items():
         try:
             found[name] = made()

@@ -33,10 +33,9 @@ from typing import Any
 # The tools are at the top of the repository, and are not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import mxnet as mx
 import numpy as np
 
-from deeprnn import LanguageModel, export
+from deeprnn import export
 from deeprnn._util.files import write_json_atomic
 from deeprnn._util.machine import machine
 from deeprnn.cli.models import open_model
@@ -45,9 +44,9 @@ from deeprnn.sampling import Sampler
 from tools.arguments import Parser
 from tools.processes import alone
 from tools.service import Service
+from tools.writer import TOKENS, writer
 
 CELLS = ("rnn", "gru", "lstm")
-SYMBOLS, UNITS, LAYERS = 100, 256, 2
 FIRST = 50
 """Requests for the time to the first symbol."""
 
@@ -131,15 +130,6 @@ def first_symbols(service: Service) -> dict[str, float]:
     return {"median_ms": statistics.median(times), "worst_ms": max(times)}
 
 
-def network(cell: str) -> LanguageModel:
-    """A model that has preferences, but has learnt nothing."""
-    mx.random.seed(0)
-    net = LanguageModel(SYMBOLS, UNITS, LAYERS, cell=cell, embedding_size=UNITS)
-    net.initialize()
-    net.decoder.weight.set_data(mx.nd.random.normal(0, 0.2, net.decoder.weight.shape))
-    return net
-
-
 def plain_loop(folder: Path, runtime: str, seconds: float) -> float:
     """Symbols a second of a loop that makes one text."""
     model = open_model(folder, runtime).model
@@ -155,8 +145,7 @@ def plain_loop(folder: Path, runtime: str, seconds: float) -> float:
 
 def figures(cell: str, runtime: str, folder: Path, seconds: float) -> dict[str, Any]:
     """Everything of one cell."""
-    tokens = [chr(0x4E00 + i) for i in range(SYMBOLS)]
-    export.export(network(cell), folder, [runtime.replace("mxnet", "torch")], vocabulary=tokens)
+    export.export(writer(cell), folder, [runtime.replace("mxnet", "torch")], vocabulary=TOKENS)
     found: dict[str, Any] = {"plain_loop": alone(plain_loop, folder, runtime, seconds, threads=1)}
     options = ("--max-length", "1000000", "--max-seconds", "600", "--runtime", runtime)
     with Service(folder, *options) as service:
