@@ -194,11 +194,13 @@ class AnyLength(HybridBlock):
         """
         if not self._active:
             return self
-        if self._find(Trace.of(x), x)[1] is None:
+        graph = self._find(Trace.of(x), x)[1]
+        if graph is None:
             self(x, states)
-        (_, graph), ctx, lock = self._find(Trace.of(x), x), x.ctx, self._graphs.lock
+            graph = self._find(Trace.of(x), x)[1]
         if graph is None:  # others have called it with many lengths meanwhile
             return self
+        ctx, lock = x.ctx, self._graphs.lock
         arguments = [i if is_input else i.data(ctx) for is_input, i in graph._cached_op_args]
 
         def call(x: NDArray, states: Any) -> Any:
