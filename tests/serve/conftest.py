@@ -26,7 +26,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def service(folders):
-    pytest.importorskip("fastapi")
+    pytest.importorskip("fastapi", reason="pip install .[serve]")
     running = Service(*folders, "--max-samples", "4", "--max-length", "50000")
     yield running
     assert running.stop() == 0

@@ -12,7 +12,7 @@ import pytest
 
 from tools.service import Service
 
-pytest.importorskip("fastapi")
+pytest.importorskip("fastapi", reason="pip install .[serve]")
 
 
 def raw(service, data=b"", receive_buffer=None):

@@ -11,12 +11,12 @@ from importlib.util import find_spec
 
 import pytest
 
-pytest.importorskip("fastapi")
+pytest.importorskip("fastapi", reason="pip install .[serve]")
 pytestmark = pytest.mark.slow
 
 
 def test_a_client_library_of_other_servers(service):
-    library = pytest.importorskip("openai")
+    library = pytest.importorskip("openai", reason="pip install openai")
     client = library.OpenAI(base_url=f"http://127.0.0.1:{service.port}/v1", api_key="none", max_retries=0)
     assert [model.id for model in client.models.list()] == ["ducks", "geese"]
     fields = {"model": "ducks", "prompt": "over ", "max_tokens": 40, "seed": 7, "temperature": 0.9}
@@ -33,7 +33,7 @@ def test_a_client_library_of_other_servers(service):
     client.close()
 
 
-@pytest.mark.skipif(find_spec("schemathesis") is None, reason="no schemathesis")
+@pytest.mark.skipif(find_spec("schemathesis") is None, reason="pip install schemathesis")
 def test_requests_made_from_the_description(service):
     """Whatever fits the description and whatever does not: no 5xx, and answers of the form that is described.
 
