@@ -31,6 +31,8 @@ FLAGS = ["-O3", "-std=c++17", "-fPIC", "-ffp-contract=fast", "-fvisibility=hidde
 # not be one with instructions that only some processors have.
 SOURCES = {
     "operator.cc": [],
+    "process.cc": [],
+    "inference.cc": [],
     "team.cc": [],
     "isa_avx2.cc": ["-mavx2", "-mfma"],
     "isa_avx512.cc": ["-mavx512f", "-mavx512dq", "-mavx512vl"],

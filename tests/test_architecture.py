@@ -23,7 +23,7 @@ LEVELS = {
     "nn.arrays": 2, "nn.operators": 2, "nn.cells": 2, "nn.initializers": 2,
     "data.download": 2, "data.reading": 2, "data.text": 2, "data.unpacking": 2,
     "data.writing": 2,
-    "nn.native": 3, "nn.unroll": 3, "data.batches": 3,
+    "nn.native": 3, "nn.inference": 4, "nn.unroll": 3, "data.batches": 3,
     "nn.graphs": 4, "nn.stack": 4, "nn.layers": 4,
     "models.language_model": 5, "models.plugins": 5, "testing": 5,
     "train.schedule": 6, "train.loss": 6, "train.progress": 6, "train.loop": 6,
@@ -46,7 +46,7 @@ LEVELS = {
 TEXT = {"data.download", "data.reading", "data.text", "data.unpacking", "data.batches", "data.writing"}
 MODEL = {
     *("nn.context", "nn.arrays", "nn.operators", "nn.cells", "nn.initializers", "nn.native", "nn.unroll", "nn.graphs"),
-    *("nn.stack", "nn.layers"),
+    *("nn.inference", "nn.stack", "nn.layers"),
     *("models.language_model", "models.plugins", "testing"),
 }
 GRAPH = [

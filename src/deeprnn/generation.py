@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ._util.checks import check_size
-from .runtimes import Model, MXNetModel
+from .runtimes import Model, model_of
 from .sampling import Sampler, Samplers, drawn, log_softmax
 
 __all__ = ["DECIMALS", "Sampler", "beam_search", "generate", "rounded", "samples"]
@@ -50,7 +50,7 @@ def samples(
         Chooses each symbol.
     rngs
         One random generator for each text; the same state gives the same text. (NumPy's, as MXNet's state cannot be
-        saved.)
+        saved.) The numbers for all symbols are drawn at the start.
     banned
         Ids that are never generated, such as that of the unknown token.
 
@@ -64,10 +64,11 @@ def samples(
 
     def symbols() -> Iterator[np.ndarray]:
         states, begin, samplers = model.begin(len(rngs)), 0, Samplers([sampler])
+        numbers = np.array([rng.random(length) for rng in rngs])
         for end in range(len(prefix), text.shape[1]):
             logits, states = model(text[:, begin:end].T, states)
             weights = samplers.weights(rounded(logits[-1]), banned, text[:, :end])
-            text[:, end] = drawn(weights, np.array([rng.random() for rng in rngs]))
+            text[:, end] = drawn(weights, numbers[:, end - len(prefix)])
             yield text[:, end]
             begin = end
 
@@ -110,7 +111,7 @@ def generate(
     >>> ids = generate(net, encode(vocab, "The "), 200, sampler=Sampler(top_p=0.9), rng=np.random.default_rng(0))
     >>> decode(vocab, ids)
     """
-    steps = samples(MXNetModel(net, ctx), prefix, length, sampler=sampler, rngs=[rng], banned=banned)
+    steps = samples(model_of(net, ctx), prefix, length, sampler=sampler, rngs=[rng], banned=banned)
     return [int(symbol[0]) for symbol in steps]
 
 

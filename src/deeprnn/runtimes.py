@@ -1,4 +1,4 @@
-"""Language models in MXNet, onnxruntime or PyTorch, behind one interface of NumPy arrays.
+"""Language models by the native kernels, MXNet, onnxruntime or PyTorch, behind one interface of NumPy arrays.
 
 A `Model` is called with ids ``(T, N)`` and states, and returns logits ``(T, N, V)`` and the next states. States are
 objects of the runtime, which callers pass on unseen. `generation` and `evaluation` use nothing else.
@@ -14,7 +14,7 @@ import numpy as np
 
 from ._util.extras import extra
 
-__all__ = ["MXNetModel", "Model", "ONNXModel", "TorchModel"]
+__all__ = ["MXNetModel", "Model", "ONNXModel", "TorchModel", "model_of"]
 
 States = Any
 
@@ -78,6 +78,30 @@ class MXNetModel:
 
     def states(self, arrays: Sequence[np.ndarray]) -> States:
         return [self._mx.nd.array(array, self._ctx, dtype=array.dtype) for array in arrays]
+
+
+def model_of(net: Any, ctx: Any = None, runtime: Optional[str] = None) -> Model:
+    """A gluon network to generate and score with: by the native kernels where they serve it, else by MXNet.
+
+    Parameters
+    ----------
+    net, ctx
+        As for `MXNetModel`. The native kernels run a `deeprnn.LanguageModel`, with the weights that it has now.
+    runtime : {'native', 'mxnet'}, optional
+        The one that it has to be.
+
+    Raises
+    ------
+    ValueError
+        For ``runtime='native'``, if the kernels do not serve.
+    """
+    if runtime != "mxnet" and hasattr(net, "packed"):
+        try:
+            return net.packed(ctx)
+        except ValueError as error:
+            if runtime == "native":
+                raise ValueError(f"runtime='native' cannot run this model: {error}") from error
+    return MXNetModel(net, ctx)
 
 
 class ONNXModel:

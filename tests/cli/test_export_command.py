@@ -63,7 +63,12 @@ def test_all_runtimes_write_the_same_text(trained, exported, capsys, way):
     rest = ["--seed", "4", "--length", "80", "--prefix", "over ", *way.split()]
     expected = said(capsys, "generate", str(trained), *rest)
     assert expected.startswith("over ") and symbols(expected) == 5 + 80 + 1
-    for source in ([exported], [exported, "--runtime", "onnx"], [exported / "model.onnx"]):
+    for source in (
+        [exported],
+        [exported, "--runtime", "mxnet"],
+        [exported, "--runtime", "onnx"],
+        [exported / "model.onnx"],
+    ):
         assert said(capsys, "generate", *map(str, source), *rest) == expected
 
 
@@ -79,7 +84,7 @@ def test_torch_writes_the_same_text(exported, trained, text, capsys):
 def test_all_runtimes_measure_the_same_loss(trained, exported, text, capsys):
     expected = said(capsys, "evaluate", str(trained), "--corpus", text, "--per-symbol")
     assert len(expected.splitlines()) == 1 + 1 + 20
-    for runtime in ("mxnet", "onnx"):
+    for runtime in ("native", "mxnet", "onnx"):
         out = said(capsys, "evaluate", str(exported), "--corpus", text, "--per-symbol", "--runtime", runtime)
         assert out == expected
     # A file alone does not say how long a sequence was, and each begins with states of zeros.
@@ -114,7 +119,7 @@ def test_several_texts(trained, capsys):
         said(capsys, "generate", str(trained), "--seed", "7", "--length", "30", "--samples", "3", "--json")
     )
     texts = [sample["text"] for sample in told["samples"]]
-    assert texts[0] == alone and len(set(texts)) == 3 and told["seed"] == 7 and told["runtime"] == "mxnet"
+    assert texts[0] == alone and len(set(texts)) == 3 and told["seed"] == 7 and told["runtime"] == "native"
     shown = said(capsys, "generate", str(trained), "--seed", "7", "--length", "30", "--samples", "3")
     assert shown == "\n\n".join(texts) + "\n"
 
@@ -200,7 +205,10 @@ def test_words_have_spaces_between_them():
         ("generate lacking", "lacking/model.onnx is missing, and manifest.json names it"),
         ("generate changed", "changed/model.safetensors is damaged: its SHA-256 should be"),
         ("generate later", "later/manifest.json has format 2, written by deeprnn "),
-        ("generate ducks --runtime tensorrt", "--runtime must be one of 'mxnet', 'onnx', 'torch', got 'tensorrt'"),
+        (
+            "generate ducks --runtime tensorrt",
+            "--runtime must be one of 'native', 'mxnet', 'onnx', 'torch', got 'tensorrt'",
+        ),
         ("generate trained --runtime onnx", "--runtime onnx needs an exported folder: deeprnn export trained"),
         ("generate symbol --runtime onnx", "--runtime onnx needs the format onnx, and symbol has symbol"),
         ("generate ducks/model.onnx --runtime mxnet", "--runtime mxnet cannot run the file ducks/model.onnx"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..config import DataConfig, select
-from ..runtimes import Model, MXNetModel, ONNXModel, TorchModel
+from ..runtimes import Model, MXNetModel, ONNXModel, TorchModel, model_of
 from .runs import open_run
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Opened:
     unit
         What a symbol is.
     runtime
-        mxnet, onnx or torch.
+        native, mxnet, onnx or torch.
     data, state
         The text that it was trained on, if that is recorded, and its hash and path: see `runs.saved_corpus`.
     """
@@ -49,8 +49,8 @@ def open_model(source: Path, runtime: Optional[str] = None, plugin: Optional[str
     ----------
     source
         Folder of a run, exported folder, or .onnx file.
-    runtime : {'mxnet', 'onnx', 'torch'}, optional
-        Library that runs the model.
+    runtime : {'native', 'mxnet', 'onnx', 'torch'}, optional
+        What runs the model; by default the native kernels, where they serve it, or MXNet.
     plugin
         As for `open_run`.
 
@@ -60,27 +60,28 @@ def open_model(source: Path, runtime: Optional[str] = None, plugin: Optional[str
         If there is no model, or it is damaged, cannot run there, or lacks a vocabulary.
     """
     if source.is_dir() and not (source / "manifest.json").exists():
-        if runtime not in (None, "mxnet"):
+        if runtime not in (None, "native", "mxnet"):
             raise ValueError(f"runtime={runtime!r} needs an exported folder: deeprnn export {source} --out FOLDER")
         net, vocab, run, best = open_run(source, plugin)
-        return Opened(MXNetModel(net), vocab, run.data.unit, "mxnet", run.data, best.state)
+        model = model_of(net, runtime=runtime)
+        return Opened(model, vocab, run.data.unit, _name_of(model), run.data, best.state)
     if plugin:
         raise ValueError(f"plugin {plugin} is not needed: {source} is not a run, and needs no code")
     if source.is_dir():
-        return _of_folder(source, runtime or "mxnet")
+        return _of_folder(source, runtime)
     if not source.exists():
         raise ValueError(f"{source} does not exist: give the folder of a run, an exported folder, or an .onnx file")
     if runtime not in (None, "onnx"):
         raise ValueError(f"runtime={runtime!r} cannot run the file {source}: give its whole exported folder")
-    model = ONNXModel(source, _threads())
+    onnx = ONNXModel(source, _threads())
     try:
-        tokens, unit, unknown = (json.loads(model.metadata[name]) for name in ("vocab", "unit", "unk_token"))
-        return Opened(model, _vocabulary(tokens, unknown), unit, "onnx")
+        tokens, unit, unknown = (json.loads(onnx.metadata[name]) for name in ("vocab", "unit", "unk_token"))
+        return Opened(onnx, _vocabulary(tokens, unknown), unit, "onnx")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{source} has no vocabulary that can be read in its metadata: {error}") from error
 
 
-def _of_folder(path: Path, runtime: str) -> Opened:
+def _of_folder(path: Path, runtime: Optional[str]) -> Opened:
     from ..export.folder import network_of
     from ..export.manifest import CONFIG, read_folder
 
@@ -98,13 +99,19 @@ def _of_folder(path: Path, runtime: str) -> Opened:
     else:
         net = network_of(folder)
         net.hybridize(static_alloc=True, static_shape=True)
-        model = MXNetModel(net)
+        model = model_of(net, runtime=runtime)
+        runtime = _name_of(model)
     training: Mapping[str, Any] = folder.card.get("training", {})
     try:
         data = select(DataConfig, training["data"]) if "data" in training else None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path / CONFIG} has no training that can be read: {error}") from error
     return Opened(model, vocab, folder.card["unit"], runtime, data, training)
+
+
+def _name_of(model: Model) -> str:
+    """What runs a gluon network."""
+    return "mxnet" if isinstance(model, MXNetModel) else "native"
 
 
 def _vocabulary(tokens: list[str], unknown: Optional[str]) -> gluonnlp.Vocab:

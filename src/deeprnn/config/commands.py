@@ -10,7 +10,7 @@ from .fields import check_fields
 
 __all__ = ["EvaluateConfig", "ExportConfig", "GenerateConfig", "ServeConfig"]
 
-Runtime = Optional[Literal["mxnet", "onnx", "torch"]]
+Runtime = Optional[Literal["native", "mxnet", "onnx", "torch"]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class GenerateConfig:
     json
         Write one JSON object with all texts instead of the text.
     runtime
-        Library that runs the model (default: mxnet, or onnx for an .onnx file).
+        What runs the model (default: native, mxnet where the native kernels do not serve, onnx for an .onnx file).
     """
 
     prefix: str = ""
@@ -76,7 +76,7 @@ class EvaluateConfig:
     per_symbol
         Also show the most surprising symbols of the text: where they are, and what was expected.
     runtime
-        Library that runs the model (default: mxnet, or onnx for an .onnx file).
+        What runs the model (default: native, mxnet where the native kernels do not serve, onnx for an .onnx file).
     """
 
     part: Optional[Literal["train", "valid", "test"]] = None
@@ -124,7 +124,7 @@ class ServeConfig:
     port
         Port to listen at; 0: any that is free.
     runtime
-        What computes (default: mxnet, or onnx for an .onnx file).
+        What computes (default: native, mxnet where the native kernels do not serve, onnx for an .onnx file).
     allow_remote
         Let other machines in. It needs token_file.
     token_file

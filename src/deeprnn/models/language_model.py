@@ -12,14 +12,16 @@ from mxnet.ndarray import NDArray
 
 from .._util.checks import check_choice, check_dtype, check_size
 from .._util.types import Operators, Tensor
+from ..nn import native
 from ..nn.arrays import Kind, classic, complete_states
 from ..nn.cells import ACTIVATIONS, RecurrentCell
 from ..nn.context import Trace, may_be_frozen
 from ..nn.graphs import AnyLength
+from ..nn.inference import Network
 from ..nn.initializers import DepthScaled
 from ..nn.layers import DeepGRU, DeepLSTM, DeepRNN
 from ..nn.operators import affine
-from ..nn.stack import RecurrentStack
+from ..nn.stack import RecurrentStack, parameter_name
 
 __all__ = ["BACKENDS", "CELLS", "STACKS", "LanguageModel", "cells", "register_cell"]
 
@@ -218,6 +220,39 @@ class LanguageModel(AnyLength):
             inputs = inputs * self.embedding_size**0.5
         outputs, states = self.stack(inputs, states)
         return self.decoder(outputs), states
+
+    def packed(self, ctx: Optional[mx.Context] = None) -> Network:
+        """This network, with the weights that it has now, by the native kernels alone: for generating and scoring.
+
+        Raises
+        ------
+        ValueError
+            Where they do not serve: for layers without a kernel, on a GPU, or without the library.
+        """
+        stack = self.stack
+        kernel = native.kernel_of(stack.cell) if type(stack) in (DeepRNN, DeepGRU, DeepLSTM) else None
+        if type(self) is not LanguageModel or kernel is None or stack.zoneout:
+            raise ValueError("these layers have no kernel: layer_norm, zoneout, and cells that are not built in")
+        ctx = ctx or mx.current_context()
+        if ctx.device_type != "cpu":
+            raise ValueError(f"the kernels are for the CPU, and the network is to run on {ctx}")
+
+        names = ("i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias")
+        layers = [
+            [getattr(stack, parameter_name("l", layer, name)).data(ctx) for name in names]
+            for layer in range(stack.num_layers)
+        ]
+        try:
+            return Network(
+                kernel["cell"],
+                None if self.embedding is None else self.embedding.weight.data(ctx),
+                layers,
+                (self.decoder.weight.data(ctx), self.decoder.bias.data(ctx)),
+                scale=self.embedding_size**0.5 if self.tied else 1.0,
+                residual=stack.residual,
+            )
+        except RuntimeError as error:  # there is no library
+            raise ValueError(str(error)) from error
 
     def cast(self, dtype: Any) -> None:
         self._dtype = check_dtype(dtype)

@@ -33,7 +33,7 @@ from .._util.types import Operators, Params, Tensor
 from .cells import ElmanCell, GRUCell, LSTMCell, RecurrentCell
 from .context import Trace, trace
 
-__all__ = ["Status", "recurrence", "serves", "set_instruction_set", "set_threads", "status", "switched"]
+__all__ = ["Status", "library", "recurrence", "serves", "set_instruction_set", "set_threads", "status", "switched"]
 
 LIBRARY = Path(__file__).with_name("_kernels.so")
 OPERATOR = "deeprnn_recurrence"
@@ -168,6 +168,19 @@ def set_instruction_set(name: str) -> None:
         Where this processor has not that one.
     """
     _needed().set_instruction_set(name)
+
+
+def library() -> ctypes.CDLL:
+    """The library, for functions that need nothing of MXNet.
+
+    Raises
+    ------
+    RuntimeError
+        Where the operator does not serve.
+    """
+    if not status().available:
+        raise RuntimeError(str(status()))
+    return _needed().library
 
 
 def _needed() -> _Operator:

@@ -9,11 +9,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <thread>
 #include <utility>
@@ -133,11 +135,13 @@ template <>
 struct Entry<float> {
   static constexpr auto forward = &Kernels::forward_float;
   static constexpr auto backward = &Kernels::backward_float;
+  static constexpr auto network = &Kernels::network_float;
 };
 template <>
 struct Entry<double> {
   static constexpr auto forward = &Kernels::forward_double;
   static constexpr auto backward = &Kernels::backward_double;
+  static constexpr auto network = &Kernels::network_double;
 };
 
 template <class T>
@@ -454,6 +458,132 @@ bool check_clip() {
   return fine;
 }
 
+// A language model: its layers are those of `by_loops`, what is before and behind them is here.
+template <class T>
+struct LanguageModel {
+  NetworkSizes sizes;
+  std::vector<T> embedding, weight, bias;
+  std::vector<Arrays<T>> layers;
+
+  LanguageModel(const NetworkSizes& of, Random& random) : sizes(of) {
+    const long width = of.embedding ? of.embedding : of.symbols;
+    embedding = numbers<T>(of.symbols * of.embedding, 1, random);
+    weight = numbers<T>(of.symbols * of.hidden, 1, random), bias = numbers<T>(of.symbols, 1, random);
+    Options options;
+    options.cell = of.cell;
+    for (long l = 0; l < of.layers; ++l)
+      layers.push_back(arrays<T>(options, {1, 1, l ? of.hidden : width, of.hidden, 0}, false, random));
+  }
+
+  std::unique_ptr<Network<T>> packed() const {
+    std::vector<const T*> weights;
+    if (sizes.embedding) weights.push_back(embedding.data());
+    for (const Arrays<T>& a : layers)
+      for (const std::vector<T>* v : {&a.i2h_weight, &a.h2h_weight, &a.i2h_bias, &a.h2h_bias})
+        weights.push_back(v->data());
+    weights.push_back(weight.data()), weights.push_back(bias.data());
+    return (DEEPRNN_TABLE.*Entry<T>::network)(sizes, weights.data());
+  }
+
+  // Logits by plain loops, from first states (L, N, H), which become the last ones.
+  std::vector<T> by_plain_loops(long steps, long batch, const std::vector<std::int64_t>& ids, std::vector<T>* hidden,
+                                std::vector<T>* cell) {
+    const long E = sizes.embedding, H = sizes.hidden, V = sizes.symbols, rows = steps * batch;
+    std::vector<T> x(static_cast<std::size_t>(rows * (E ? E : V)));
+    for (long i = 0; i < rows; ++i)
+      for (long j = 0; j < (E ? E : V); ++j)
+        x[i * (E ? E : V) + j] = E ? static_cast<T>(sizes.scale) * embedding[ids[i] * E + j] : T(ids[i] == j);
+    for (long l = 0; l < sizes.layers; ++l) {
+      Arrays<T>& a = layers[l];
+      a.sizes.steps = steps, a.sizes.batch = batch, a.x = x;
+      const auto part = [&](std::vector<T>& all) { return all.begin() + l * batch * H; };
+      a.first_hidden.assign(part(*hidden), part(*hidden) + batch * H);
+      if (a.has_cell()) a.first_cell.assign(part(*cell), part(*cell) + batch * H);
+      a.of_outputs.assign(static_cast<std::size_t>(rows * H), 0);
+      by_loops(a);
+      std::copy(a.last_hidden.begin(), a.last_hidden.end(), part(*hidden));
+      if (a.has_cell()) std::copy(a.last_cell.begin(), a.last_cell.end(), part(*cell));
+      for (long i = 0; i < rows * H && sizes.residual && l > 0; ++i) a.outputs[i] += x[i];
+      x = a.outputs;
+    }
+    std::vector<T> logits(static_cast<std::size_t>(rows * V));
+    for (long i = 0; i < rows; ++i)
+      for (long v = 0; v < V; ++v) {
+        double sum = bias[v];
+        for (long j = 0; j < H; ++j) sum += double(weight[v * H + j]) * x[i * H + j];
+        logits[i * V + v] = static_cast<T>(sum);
+      }
+    return logits;
+  }
+};
+
+template <class T>
+bool close(const std::vector<T>& got, const std::vector<T>& expected) {
+  double difference = 0, norm = 0;
+  for (std::size_t i = 0; i < got.size(); ++i)
+    difference += std::pow(double(got[i]) - expected[i], 2), norm += std::pow(double(expected[i]), 2);
+  return std::sqrt(difference) <= (sizeof(T) == 4 ? 1e-5 : 1e-12) * std::sqrt(norm);
+}
+
+// One call of all steps for all sequences, and one for each step of each sequence, which give the same bits.
+template <class T>
+bool check_network(const NetworkSizes& sizes, long steps, long batch, int threads, Random& random) {
+  LanguageModel<T> model(sizes, random);
+  const std::unique_ptr<Network<T>> network = model.packed();
+  const long L = sizes.layers, H = sizes.hidden, V = sizes.symbols;
+  std::vector<std::int64_t> ids;
+  for (long i = 0; i < steps * batch; ++i) ids.push_back(random.below(V));
+  const std::vector<T> hidden = numbers<T>(L * batch * H, 1, random), cell = numbers<T>(L * batch * H, 1, random);
+  const auto run = [&](long t, long n, const std::int64_t* of, const std::vector<T>& h, const std::vector<T>& c,
+                       std::vector<T>* last_h, std::vector<T>* last_c) {
+    std::vector<T> logits = nothing<T>(t * n * V);
+    *last_h = nothing<T>(L * n * H), *last_c = nothing<T>(L * n * H);
+    ExactWorkspace workspace;
+    network->run({t, n, of, h.data(), c.data(), last_h->data(), last_c->data(), logits.data()}, team_of(threads),
+                 workspace);
+    return logits;
+  };
+  std::vector<T> last_hidden, last_cell, loops_hidden = hidden, loops_cell = cell;
+  const std::vector<T> logits = run(steps, batch, ids.data(), hidden, cell, &last_hidden, &last_cell);
+  const std::vector<T> expected = model.by_plain_loops(steps, batch, ids, &loops_hidden, &loops_cell);
+  bool fine = close(logits, expected) && close(last_hidden, loops_hidden);
+  if (sizes.cell == Cell::kLstm) fine = fine && close(last_cell, loops_cell);
+  for (long n = 0; n < batch; ++n) {
+    std::vector<T> h, c, next_h, next_c;
+    for (long l = 0; l < L; ++l)
+      for (long j = 0; j < H; ++j)
+        h.push_back(hidden[(l * batch + n) * H + j]), c.push_back(cell[(l * batch + n) * H + j]);
+    for (long t = 0; t < steps; ++t) {
+      const std::vector<T> one = run(1, 1, &ids[t * batch + n], h, c, &next_h, &next_c);
+      fine = fine && std::memcmp(one.data(), &logits[(t * batch + n) * V], one.size() * sizeof(T)) == 0;
+      h = next_h, c = next_c;
+    }
+  }
+  if (!fine)
+    std::printf("network of cell %d, V=%ld E=%ld H=%ld L=%ld T=%ld N=%ld: wrong\n", static_cast<int>(sizes.cell), V,
+                sizes.embedding, H, L, steps, batch);
+  return fine;
+}
+
+bool check_networks() {
+  static constexpr long kBatches[] = {1, 2, 3, 4, 7, 13};
+  Random random{5};
+  bool fine = true;
+  long at = 0;
+  for (int cell = 0; cell < 4; ++cell)
+    for (const long batch : kBatches) {
+      const long hidden = 5 + random.below(70);
+      NetworkSizes sizes = {static_cast<Cell>(cell), at % 2 == 0, 3 + random.below(40), 0, hidden, 1 + at % 3, 1};
+      if (at % 4) sizes.embedding = 1 + random.below(30), sizes.scale = 2.5;
+      const int threads = static_cast<int>(at % 3) + 1;
+      fine = (at % 2 ? check_network<float>(sizes, at % 5 + 1, batch, threads, random)
+                     : check_network<double>(sizes, at % 5 + 1, batch, threads, random)) &&
+             fine;
+      ++at, ++checked;
+    }
+  return fine;
+}
+
 // Two callers share the helpers, or one of them does without.
 bool check_callers() {
   bool fine[2] = {true, true};
@@ -499,6 +629,7 @@ int main(int argc, char** argv) {
   const std::uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1;
   bool fine = check_all(each, seed);
   fine = check_clip() && fine;
+  fine = check_networks() && fine;
   fine = check_callers() && fine;
   fine = check_fork() && fine;
   std::printf("%s: %ld calls, %s\n", DEEPRNN_TABLE.name, checked, fine ? "all as they should be" : "NOT all right");

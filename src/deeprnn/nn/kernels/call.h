@@ -3,9 +3,12 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <memory>
 
 // Always: a function that two instruction sets compile must not be one function to the linker.
 #define DEEPRNN_INLINE inline __attribute__((always_inline))
+#define DEEPRNN_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace deeprnn {
 
@@ -94,6 +97,35 @@ class Workspace {
   virtual void* take_bytes(std::size_t bytes) = 0;
 };
 
+// A language model for generating and scoring: its weights are packed once, and a call has no operators.
+struct NetworkSizes {
+  Cell cell;
+  bool residual;
+  long symbols, embedding, hidden, layers;  // V, E (0: one-hot), H, L
+  double scale;  // of the embedding
+};
+
+template <class T>
+struct NetworkCall {
+  long steps, batch;
+  const std::int64_t* ids;    // (T, N), from 0 to V - 1
+  const T *first_hidden, *first_cell;  // (L, N, H), the second for an LSTM
+  T *last_hidden, *last_cell;
+  T* logits;  // (T, N, V)
+};
+
+template <class T>
+class Network {
+ public:
+  virtual ~Network() = default;
+  virtual void run(const NetworkCall<T>& call, const Team& team, Workspace& workspace) const = 0;
+};
+
+// Its weights: embedding (V, E) where there is one; i2h_weight, h2h_weight, i2h_bias, h2h_bias of each layer; weight
+// (V, H) and bias (V,) of the decoder. They are copied.
+template <class T>
+using MakeNetwork = std::unique_ptr<Network<T>> (*)(const NetworkSizes&, const T* const* weights);
+
 // The kernels of one instruction set.
 struct Kernels {
   const char* name;
@@ -101,6 +133,8 @@ struct Kernels {
   void (*forward_double)(const Call<double>&, const Team&, Workspace&);
   void (*backward_float)(const Call<float>&, const Gradients<float>&, const Team&, Workspace&);
   void (*backward_double)(const Call<double>&, const Gradients<double>&, const Team&, Workspace&);
+  MakeNetwork<float> network_float;
+  MakeNetwork<double> network_double;
 };
 
 extern const Kernels kAvx2, kAvx512;

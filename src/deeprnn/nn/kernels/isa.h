@@ -1,7 +1,7 @@
 // The kernels of one instruction set, as a table. Each isa_*.cc compiles this with its own width and flags.
 #pragma once
 
-#include "recurrence.h"
+#include "inference.h"
 
 namespace deeprnn {
 namespace DEEPRNN_ISA {
@@ -27,7 +27,8 @@ void run_backward(const Call<T>& call, const Gradients<T>& of, const Team& team,
 }
 
 constexpr Kernels kernels(const char* name) {
-  return {name, run_forward<float>, run_forward<double>, run_backward<float>, run_backward<double>};
+  return {name,           run_forward<float>, run_forward<double>, run_backward<float>, run_backward<double>,
+          network<float>, network<double>};
 }
 
 }  // namespace DEEPRNN_ISA

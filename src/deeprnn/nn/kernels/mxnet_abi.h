@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#define DEEPRNN_EXPORT extern "C" __attribute__((visibility("default")))
+#include "call.h"
 
 namespace deeprnn {
 

@@ -12,10 +12,8 @@
 // Everything that MXNet asks of an operator is in this one file, so that no other knows of MXNet: attributes, memory,
 // shapes, types, calls. That makes it long.
 
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <mutex>
 #include <new>
 #include <string>
@@ -23,7 +21,7 @@
 
 #include "call.h"
 #include "mxnet_abi.h"
-#include "team.h"
+#include "process.h"
 
 #ifndef DEEPRNN_VERSION
 #define DEEPRNN_VERSION "unknown"
@@ -95,84 +93,6 @@ bool parse(const char* const* keys, const char* const* values, int count, Attrib
   return to->hidden > 0;
 }
 
-// --- memory: one block a thread, as large as its largest call needed
-
-class ThreadWorkspace final : public Workspace {
- public:
-  ~ThreadWorkspace() override { reset(0); }
-
-  // All is free again. More than `keep` bytes go back to the system.
-  void reset(std::size_t keep) {
-    if (extra_.empty() && capacity_ <= keep) {
-      used_ = 0;
-      return;
-    }
-    std::size_t wanted = used_ + extra_bytes_;
-    for (void* block : extra_) std::free(block);
-    extra_.clear();
-    extra_bytes_ = used_ = 0;
-    std::free(block_);
-    capacity_ = wanted <= keep ? wanted : 0;
-    block_ = capacity_ ? allocate(capacity_) : nullptr;
-  }
-
- private:
-  static constexpr std::size_t kAlign = 64;
-
-  static char* allocate(std::size_t bytes) {
-    void* memory = std::aligned_alloc(kAlign, bytes);
-    if (!memory) throw std::bad_alloc();
-    return static_cast<char*>(memory);
-  }
-
-  void* take_bytes(std::size_t bytes) override {
-    // One line more than asked for, so that rows of two arrays do not share their place in the cache.
-    bytes = (bytes + 2 * kAlign - 1) / kAlign * kAlign;
-    if (used_ + bytes <= capacity_) {
-      used_ += bytes;
-      return block_ + used_ - bytes;
-    }
-    char* block = allocate(bytes);
-    extra_.push_back(block);
-    extra_bytes_ += bytes;
-    return block;
-  }
-
-  char* block_ = nullptr;
-  std::size_t capacity_ = 0, used_ = 0, extra_bytes_ = 0;
-  std::vector<void*> extra_;
-};
-
-constexpr std::size_t kKeptBytes = std::size_t{64} << 20;
-
-struct WorkspaceOfCall {
-  thread_local static ThreadWorkspace workspace;
-  ~WorkspaceOfCall() { workspace.reset(kKeptBytes); }
-};
-thread_local ThreadWorkspace WorkspaceOfCall::workspace;
-
-// --- kernels
-
-const Kernels* best_kernels() {
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    return &kAvx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &kAvx2;
-  return nullptr;
-}
-
-const Kernels* kernels = best_kernels();
-
-// Multiply-adds that a thread must have to itself, or it costs more than it brings: half a millisecond's work. With two
-// threads 2 x 64 units, 50 steps of 16 sequences took 1.1 (LSTM) to 2 times (Elman) as long as with one.
-constexpr double kWorkOfThread = 2e7;
-
-Team team_for(const Attributes& attributes, long steps, long batch, long inputs) {
-  const double work = static_cast<double>(steps) * batch * attributes.gate_rows() * (inputs + attributes.state());
-  const int useful = static_cast<int>(work / kWorkOfThread < 1e6 ? work / kWorkOfThread : 1e6);
-  const int allowed = threads();
-  return team_of(useful < 1 ? 1 : useful < allowed ? useful : allowed);
-}
-
 // --- one call
 
 struct Arrays {
@@ -230,6 +150,12 @@ bool read_lengths(const void* data, int type, long batch, long steps, Workspace&
 }
 
 template <class T>
+double multiply_adds(const Call<T>& call) {
+  return static_cast<double>(call.steps) * call.batch * gates(call.options.cell) * call.hidden *
+         (call.inputs + call.state);
+}
+
+template <class T>
 int run_forward(const Attributes& attributes, const int64_t** in_shapes, void** in, const int* in_types, int num_in,
                 void** out, void (*kernel)(const Call<T>&, const Team&, Workspace&)) {
   WorkspaceOfCall here;
@@ -239,7 +165,7 @@ int run_forward(const Attributes& attributes, const int64_t** in_shapes, void** 
   if (call.options.lengths &&
       !read_lengths(in[num_in - 1], in_types[num_in - 1], call.batch, call.steps, here.workspace, &call.lengths))
     return fail("lengths must be float32, float64 or whole numbers");
-  kernel(call, team_for(attributes, call.steps, call.batch, call.inputs), here.workspace);
+  kernel(call, team_for(multiply_adds(call)), here.workspace);
   return kSuccess;
 }
 
@@ -277,7 +203,7 @@ int run_backward(const Attributes& attributes, const int64_t** in_shapes, void**
     std::memset(out[num_inputs - 1], 0,
                 static_cast<std::size_t>(kBytes[in_types[lengths]]) * out_shapes[num_inputs - 1][0]);
   }
-  kernel(call, of, team_for(attributes, call.steps, call.batch, call.inputs), here.workspace);
+  kernel(call, of, team_for(multiply_adds(call)), here.workspace);
   return kSuccess;
 }
 
@@ -438,18 +364,18 @@ int _opCallFCompute(Compute compute, const char* const* keys, const char* const*
                     void**, void**, int64_t*, int64_t*, int64_t*, int64_t*, void*, void*) {
   Attributes attributes;
   if (!parse(keys, values, count, &attributes)) return fail("needs cell and hidden_size");
-  if (!kernels) return fail("this processor has neither AVX2 with FMA nor AVX-512");
+  if (!kernels()) return fail("this processor has neither AVX2 with FMA nor AVX-512");
   const bool single = in_types[0] == kFloat32;
   try {
     if (compute == is_forward)
       return single ? run_forward<float>(attributes, in_shapes, in_data, in_types, num_in, out_data,
-                                         kernels->forward_float)
+                                         kernels()->forward_float)
                     : run_forward<double>(attributes, in_shapes, in_data, in_types, num_in, out_data,
-                                          kernels->forward_double);
+                                          kernels()->forward_double);
     return single ? run_backward<float>(attributes, in_shapes, in_data, in_types, out_data, out_shapes,
-                                        kernels->backward_float)
+                                        kernels()->backward_float)
                   : run_backward<double>(attributes, in_shapes, in_data, in_types, out_data, out_shapes,
-                                         kernels->backward_double);
+                                         kernels()->backward_double);
   } catch (const std::bad_alloc&) {
     return fail("not enough memory");
   }
@@ -477,19 +403,3 @@ int _passCallGraphPass() { return kFail; }
 // --- for native.py, through ctypes
 
 DEEPRNN_EXPORT const char* deeprnn_version() { return DEEPRNN_VERSION; }
-DEEPRNN_EXPORT const char* deeprnn_instruction_set() { return kernels ? kernels->name : ""; }
-DEEPRNN_EXPORT void deeprnn_set_threads(int count) { set_threads(count); }
-DEEPRNN_EXPORT int deeprnn_threads() { return threads(); }
-
-// "avx2", "avx512", or "" for the best there is. 0 where this processor has it not.
-DEEPRNN_EXPORT int deeprnn_set_instruction_set(const char* name) {
-  const Kernels* best = best_kernels();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const Kernels* wanted = !*name                         ? best
-                          : !std::strcmp(name, "avx2")   ? (avx2 ? &kAvx2 : nullptr)
-                          : !std::strcmp(name, "avx512") ? (best == &kAvx512 ? best : nullptr)
-                                                         : nullptr;
-  if (!wanted) return 0;
-  kernels = wanted;
-  return 1;
-}

@@ -79,21 +79,23 @@ struct Into {
 // How A is read: row by row with a stride, or packed by rows of tiles, (k, kRows) each.
 enum class Rows { kStrided, kPacked };
 
-template <class T, int R, Rows kRowsOf>
-DEEPRNN_INLINE void tile(long k, const T* a, long stride, const T* panel, long width, Into<T> into) {
-  Vector<T> sums[R][kVectors] = {};
+// R rows by P panels, which lie `apart` numbers apart.
+template <class T, int R, Rows kRowsOf, int P = 1>
+DEEPRNN_INLINE void tile(long k, const T* a, long stride, const T* panel, long width, Into<T> into, long apart = 0) {
+  constexpr int kAcross = P * kVectors;
+  Vector<T> sums[R][kAcross] = {};
   // C is touched last; where it is large, it would be waited for.
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) __builtin_prefetch(into.c + r * into.stride, 1);
   for (long p = 0; p < k; ++p, panel += kColumns<T>) {
-    Vector<T> b[kVectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) b[v] = load(panel + v * kWidth<T>);
+    Vector<T> b[kAcross];
+#pragma GCC unroll 8
+    for (int v = 0; v < kAcross; ++v) b[v] = load(panel + v / kVectors * apart + v % kVectors * kWidth<T>);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const T from_a = kRowsOf == Rows::kPacked ? a[p * kRows + r] : a[r * stride + p];
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sums[r][v] += from_a * b[v];
+#pragma GCC unroll 8
+      for (int v = 0; v < kAcross; ++v) sums[r][v] += from_a * b[v];
     }
   }
   const auto finish = [&](auto lanes, int r, int v) __attribute__((always_inline)) {
@@ -103,16 +105,16 @@ DEEPRNN_INLINE void tile(long k, const T* a, long stride, const T* panel, long w
     if (into.add) sum += lanes.load(c);
     lanes.store(c, sum);
   };
-  if (width >= kColumns<T>) {
+  if (width >= P * kColumns<T>) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) finish(Whole<T>{}, r, v);
+#pragma GCC unroll 8
+      for (int v = 0; v < kAcross; ++v) finish(Whole<T>{}, r, v);
   } else {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kAcross; ++v) {
         const long left = width - v * kWidth<T>;
         if (left >= kWidth<T>)
           finish(Whole<T>{}, r, v);
@@ -140,6 +142,18 @@ struct Tiles<T, kRowsOf, 0> {
   Tile<T, kRowsOf> by_rows[kRows + 1] = {};
 };
 
+// Few rows have too few sums to hide how long an addition takes, so that they take several panels at once. As many of
+// the columns as fill them are done, and their number is returned.
+template <class T, int R, int P>
+long multiply_few(long cols, long k, long depth, const T* a, long stride, const T* panels, Into<T> into) {
+  long j = 0;
+  for (; j + P * kColumns<T> <= cols; j += P * kColumns<T>)
+    tile<T, R, Rows::kStrided, P>(depth, a, stride, panels + j * k, P * kColumns<T>,
+                                  {into.c + j, into.stride, into.bias ? into.bias + j : nullptr, into.add},
+                                  k * kColumns<T>);
+  return j;
+}
+
 // C (rows, cols) = or += A (rows, k) times packed B (k, cols), plus a bias of (cols).
 template <class T>
 void multiply(long rows, long cols, long k, const T* a, long stride, const T* panels, Into<T> into) {
@@ -148,17 +162,23 @@ void multiply(long rows, long cols, long k, const T* a, long stride, const T* pa
   const bool ahead = packed_size<T>(k, cols) * static_cast<long>(sizeof(T)) > kFarBytes;
   for (long slab = 0; slab < slabs; ++slab) {
     const long p = k * slab / slabs, depth = k * (slab + 1) / slabs - p;
-    for (long j = 0; j < cols; j += kColumns<T>) {
-      const T* panel = panels + j * k + p * kColumns<T>;
+    const Into<T> slab_into = {into.c, into.stride, p == 0 ? into.bias : nullptr, into.add || p > 0};
+    const T *slab_a = a + p, *slab_panels = panels + p * kColumns<T>;
+    const long done = rows == 1   ? multiply_few<T, 1, 4>(cols, k, depth, slab_a, stride, slab_panels, slab_into)
+                      : rows == 2 ? multiply_few<T, 2, 2>(cols, k, depth, slab_a, stride, slab_panels, slab_into)
+                      : rows == 3 ? multiply_few<T, 3, 2>(cols, k, depth, slab_a, stride, slab_panels, slab_into)
+                                  : 0;
+    for (long j = done; j < cols; j += kColumns<T>) {
+      const T* panel = slab_panels + j * k;
       for (long block = 0; block < blocks; ++block) {
         // Rows are shared out evenly: six and two would leave the two waiting for their sums.
         const long first = rows * block / blocks, size = rows * (block + 1) / blocks - first;
-        const T* bias = into.bias && p == 0 ? into.bias + j : nullptr;
-        const Into<T> here = {into.c + first * into.stride + j, into.stride, bias, into.add || p > 0};
+        const Into<T> here = {slab_into.c + first * into.stride + j, into.stride,
+                              slab_into.bias ? slab_into.bias + j : nullptr, slab_into.add};
         if (ahead && j + kColumns<T> < cols)  // this tile's share of the next panel
           for (long q = depth * block / blocks; q < depth * (block + 1) / blocks; ++q)
             __builtin_prefetch(panel + k * kColumns<T> + q * kColumns<T>);
-        tiles.by_rows[size](depth, a + first * stride + p, stride, panel, cols - j, here);
+        tiles.by_rows[size](depth, slab_a + first * stride, stride, panel, cols - j, here);
       }
     }
   }

@@ -39,19 +39,23 @@ class Factor {
  public:
   enum class Form { kTransposed, kPlain };  // a weight (cols, k), for A W^T; (k, cols), for A W
 
+  // Of panels that were packed before.
+  Factor(long cols, long k, const T* panels) : form_(Form::kTransposed), cols_(cols), k_(k), panels_(panels) {}
+
   Factor(Form form, long cols, long k, const T* weight, bool few, const Team& team, Workspace& workspace)
       : form_(form), cols_(cols), k_(k), weight_(weight) {
     if (few) return;
-    panels_ = workspace.take<T>(packed_size<T>(k, cols));
-    const long panels = ceiling(cols, kColumns<T>);
-    const int parts = static_cast<int>(smaller(team.threads, panels));
+    T* panels = workspace.take<T>(packed_size<T>(k, cols));
+    panels_ = panels;
+    const long count = ceiling(cols, kColumns<T>);
+    const int parts = static_cast<int>(smaller(team.threads, count));
     team.each(parts, [&](int part) {
-      const long begin = panels * part / parts * kColumns<T>;
-      const long end = smaller(panels * (part + 1) / parts * kColumns<T>, cols);
+      const long begin = count * part / parts * kColumns<T>;
+      const long end = smaller(count * (part + 1) / parts * kColumns<T>, cols);
       if (form == Form::kTransposed)
-        pack_transposed(k, end - begin, weight + begin * k, k, panels_ + begin * k);
+        pack_transposed(k, end - begin, weight + begin * k, k, panels + begin * k);
       else
-        pack(k, end - begin, weight + begin, cols, panels_ + begin * k);
+        pack(k, end - begin, weight + begin, cols, panels + begin * k);
     });
   }
 
@@ -77,8 +81,8 @@ class Factor {
  private:
   Form form_;
   long cols_, k_;
-  const T* weight_;
-  T* panels_ = nullptr;
+  const T* weight_ = nullptr;
+  const T* panels_ = nullptr;
 };
 
 // Steps in the order in which they are taken forward, and the states around each.
@@ -124,20 +128,30 @@ inline int row_parts(const Team& team, long batch) {
   return static_cast<int>(smaller(team.threads, ceiling(batch, 4)));
 }
 
+// Writes the input part of `rows` steps and sequences, from row `first` on, to (rows, G).
+template <class T>
+class InputPart {
+ public:
+  template <class Write>
+  InputPart(const Write& write)
+      : write_(&write), call_([](const void* of, long first, long rows, T* to, long stride) {
+          (*static_cast<const Write*>(of))(first, rows, to, stride);
+        }) {}
+  void operator()(long first, long rows, T* to, long stride) const { call_(write_, first, rows, to, stride); }
+
+ private:
+  const void* write_;
+  void (*call_)(const void* write, long first, long rows, T* to, long stride);
+};
+
+// All steps, from the input part, which has the bias in it.
 template <class T, class CellOf>
-void forward(const Call<T>& call, const Team& team, Workspace& workspace) {
-  const long T_ = call.steps, N = call.batch, C = call.inputs, H = call.hidden, S = call.state;
+void carry(const Call<T>& call, const InputPart<T>& write_input_part, const Factor<T>& h2h, const Factor<T>& h2r,
+           const Team& team, Workspace& workspace) {
+  const long T_ = call.steps, N = call.batch, H = call.hidden, S = call.state;
   const long G = CellOf::kGates * H, kept = saved_size(call.options.cell, H);
   constexpr bool has_cell = CellOf::kHasCell;
   const Time<T> time{call};
-  using Form = typename Factor<T>::Form;
-
-  const bool few = N <= kFewRows;
-  const Factor<T> i2h(Form::kTransposed, G, C, call.i2h_weight, T_ * N <= 2 * kFewRows, team, workspace);
-  const Factor<T> h2h(Form::kTransposed, G, S, call.h2h_weight, few, team, workspace);
-  const Factor<T> h2r(Form::kTransposed, S, H, call.h2r_weight, few || !call.h2r_weight, team, workspace);
-  T* bias = workspace.take<T>(G);
-  for (long j = 0; j < G; ++j) bias[j] = CellOf::kSeparate ? call.i2h_bias[j] : call.i2h_bias[j] + call.h2h_bias[j];
 
   // Where the input part of a chunk goes: where its results will stand, if they take as much.
   const bool in_outputs = CellOf::kGates == 1, in_saved = has_cell && call.saved;
@@ -157,7 +171,7 @@ void forward(const Call<T>& call, const Team& team, Workspace& workspace) {
     const long count = smaller(chunk, T_ - done);
     const long low = call.options.reverse ? T_ - done - count : done;  // the chunk's first step in memory
     T* input_part = in_outputs ? call.outputs + low * N * H : in_saved ? call.saved + low * N * kept : scratch;
-    i2h.multiply(team, count * N, call.x + low * N * C, C, {input_part, stride, bias, false});
+    write_input_part(low * N, count * N, input_part, stride);
 
     team.each(parts, [&](int part) {
       const long begin = N * part / parts, end = N * (part + 1) / parts, rows = end - begin;
@@ -197,6 +211,29 @@ void forward(const Call<T>& call, const Team& team, Workspace& workspace) {
         length == 0 ? call.first_hidden + n * S : call.outputs + ((call.options.reverse ? 0 : length - 1) * N + n) * S;
     copy(last, call.last_hidden + n * S, S);
   }
+}
+
+// What the input part has of the biases: both, where the formula has their sum.
+template <class T, class CellOf>
+void add_biases(long count, const T* i2h_bias, const T* h2h_bias, T* to) {
+  for (long j = 0; j < count; ++j) to[j] = CellOf::kSeparate ? i2h_bias[j] : i2h_bias[j] + h2h_bias[j];
+}
+
+template <class T, class CellOf>
+void forward(const Call<T>& call, const Team& team, Workspace& workspace) {
+  const long T_ = call.steps, N = call.batch, C = call.inputs, H = call.hidden, S = call.state;
+  const long G = CellOf::kGates * H;
+  constexpr auto kTransposed = Factor<T>::Form::kTransposed;
+  const bool few = N <= kFewRows;
+  const Factor<T> i2h(kTransposed, G, C, call.i2h_weight, T_ * N <= 2 * kFewRows, team, workspace);
+  const Factor<T> h2h(kTransposed, G, S, call.h2h_weight, few, team, workspace);
+  const Factor<T> h2r(kTransposed, S, H, call.h2r_weight, few || !call.h2r_weight, team, workspace);
+  T* bias = workspace.take<T>(G);
+  add_biases<T, CellOf>(G, call.i2h_bias, call.h2h_bias, bias);
+  const auto write_input_part = [&](long first, long rows, T* to, long stride) {
+    i2h.multiply(team, rows, call.x + first * C, C, {to, stride, bias, false});
+  };
+  carry<T, CellOf>(call, write_input_part, h2h, h2r, team, workspace);
 }
 
 template <class T, class CellOf>
