@@ -40,6 +40,8 @@ SWITCH = "DEEPRNN_NATIVE"
 COMPILE = ("g++", "-O1", "-std=c++17", "-fPIC", "-ffp-contract=fast", "-fvisibility=hidden", "-Wno-psabi")
 COMPILE_FLAGS = {
     "operator.cc": (),
+    "process.cc": (),
+    "inference.cc": (),
     "team.cc": (),
     "isa_avx2.cc": ("-mavx2", "-mfma"),
     "isa_avx512.cc": ("-mavx512f", "-mavx512dq", "-mavx512vl"),

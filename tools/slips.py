@@ -10,7 +10,7 @@ from typing import NamedTuple
 __all__ = ["KERNELS", "MUTATIONS", "SUITES", "Mutation"]
 
 PARITY = ("tests/test_testing.py::test_pairwise", "tests/nn/test_laws.py")
-KERNEL_TESTS = ("tests/nn/test_native.py", *PARITY)
+KERNEL_TESTS = ("tests/nn/test_native.py", "tests/models/test_packed.py", *PARITY)
 
 KERNELS = "nn/kernels"
 
@@ -65,6 +65,10 @@ def _product(name: str, old: str, new: str) -> Mutation:
 
 def _time(name: str, old: str, new: str) -> Mutation:
     return Mutation(f"kernel: {name}", "nn/kernels/recurrence.h", old, new)
+
+
+def _network(name: str, old: str, new: str) -> Mutation:
+    return Mutation(f"network: {name}", "nn/kernels/inference.h", old, new)
 
 
 ELMAN = 'projected + self.dense(F, states[0], "h2h", params)'
@@ -277,12 +281,16 @@ MUTATIONS = (
     ),
     _product(
         "bias added with every slab",
-        "const T* bias = into.bias && p == 0 ? into.bias + j : nullptr;",
-        "const T* bias = into.bias ? into.bias + j : nullptr;",
+        "p == 0 ? into.bias : nullptr, into.add || p > 0};",
+        "into.bias, into.add || p > 0};",
     ),
     _product("bias not added", "if (into.bias) sum += lanes.load(into.bias + v * kWidth<T>);", ""),
     _product("bias not added to few rows", "if (into.bias) sum += into.bias[j + i];", ""),
-    _product("sum of a later slab replaces the first", "bias, into.add || p > 0};", "bias, into.add};"),
+    _product(
+        "sum of a later slab replaces the first",
+        "p == 0 ? into.bias : nullptr, into.add || p > 0};",
+        "p == 0 ? into.bias : nullptr, into.add};",
+    ),
     _product(
         "weight's gradient: rows beyond the block taken from the next one",
         "r < size ? a[(p + q) * a_stride + i + r] : T(0)",
@@ -293,6 +301,16 @@ MUTATIONS = (
         "few rows: last terms of a sum left out",
         "for (; p < k; ++p) add_rows_of<T, 1>(cols, weights + p, b + p * b_stride, b_stride, c);",
         "",
+    ),
+    _product(
+        "packed few rows: every panel is the first",
+        "panel + v / kVectors * apart + v % kVectors * kWidth<T>",
+        "panel + v % kVectors * kWidth<T>",
+    ),
+    _product(
+        "packed few rows: bias of the first panels for all",
+        "into.bias ? into.bias + j : nullptr, into.add},\n",
+        "into.bias, into.add},\n",
     ),
     # Its steps.
     _time(
@@ -332,8 +350,8 @@ MUTATIONS = (
     ),
     _time(
         "recurrent bias forgotten",
-        "CellOf::kSeparate ? call.i2h_bias[j] : call.i2h_bias[j] + call.h2h_bias[j];",
-        "call.i2h_bias[j];",
+        "to[j] = CellOf::kSeparate ? i2h_bias[j] : i2h_bias[j] + h2h_bias[j];",
+        "to[j] = i2h_bias[j];",
     ),
     _time(
         "backward: gradient of an output past the end counted",
@@ -385,6 +403,16 @@ MUTATIONS = (
         "h2h.multiply(rows, of_recurrent_part + at * G, G, {carried, S, nullptr, true});",
         "h2h.multiply(rows, of_recurrent_part + at * G, G, {carried, S, nullptr, false});",
     ),
+    # A whole language model.
+    _network("residual of a later layer alone", "if (sizes_.residual && l > 0)", "if (sizes_.residual && l > 1)"),
+    _network("first layer's state for all", "of.first_hidden + l * N * H", "of.first_hidden"),
+    _network(
+        "recurrent bias of a gru forgotten",
+        "copy(weights[3], layer.h2h.bias.get(), G);",
+        "clear(layer.h2h.bias.get(), G);",
+    ),
+    _network("embedding not scaled", "static_cast<T>(sizes.scale) * embedding[i]", "embedding[i]"),
+    _network("symbols of the first chunk for all", "input_part_of(of.ids + first,", "input_part_of(of.ids,"),
     # Its gates.
     _gate("tanh's derivative of the first order", "g * (T(1) - h * h)", "g * (T(1) - h)"),
     _gate("relu's derivative below zero", "where_positive<T>(h, g)", "g"),

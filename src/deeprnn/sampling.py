@@ -226,7 +226,8 @@ class Samplers:
 def drawn(weights: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """The ids of N symbols, by weights `(N, V)` and a number from 0 to 1 for each, `(N,)`."""
     shares = weights.cumsum(axis=-1)
-    return (shares <= (numbers * shares[:, -1])[:, np.newaxis]).sum(axis=-1)
+    # Some share is always above: a number below 1 times the last share is rounded to less than that.
+    return (shares > (numbers * shares[:, -1])[:, np.newaxis]).argmax(axis=-1)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
