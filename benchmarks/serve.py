@@ -11,7 +11,7 @@ Models of 2 layers of 256 units and 100 symbols, one for each cell, with weights
 
 The processor time of the service for a symbol is recorded as well: other work on the machine changes it least.
 
-    python benchmarks/serve.py [--cell rnn] [--runtime onnx] [--seconds 5] [--json FILE]
+    python benchmarks/serve.py [--cell rnn] [--runtime native] [--seconds 5] [--json FILE]
 
 Takes two minutes, on a machine that does nothing else, with two cores for service and client.
 """
@@ -145,7 +145,7 @@ def plain_loop(folder: Path, runtime: str, seconds: float) -> float:
 
 def figures(cell: str, runtime: str, folder: Path, seconds: float) -> dict[str, Any]:
     """Everything of one cell."""
-    export.export(writer(cell), folder, [runtime.replace("mxnet", "torch")], vocabulary=TOKENS)
+    export.export(writer(cell), folder, ["onnx" if runtime == "onnx" else "torch"], vocabulary=TOKENS)
     found: dict[str, Any] = {"plain_loop": alone(plain_loop, folder, runtime, seconds, threads=1)}
     options = ("--max-length", "1000000", "--max-seconds", "600", "--runtime", runtime)
     with Service(folder, *options) as service:
@@ -160,7 +160,7 @@ def main() -> int:
     """Measure, compare with what is wanted, and print."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--cell", choices=CELLS, help="One cell alone.")
-    parser.add_argument("--runtime", choices=("mxnet", "onnx", "torch"), default="mxnet", help="What computes.")
+    parser.add_argument("--runtime", choices=("native", "mxnet", "onnx", "torch"), default="native", help="What computes.")
     parser.add_argument("--seconds", type=float, default=5.0, help="Time for each figure.")
     parser.add_argument("--json", metavar="FILE", type=Path, help="Write the record here.")
     args = parser.parse_args()

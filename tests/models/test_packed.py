@@ -71,6 +71,13 @@ def test_a_vocabulary_too_large_for_a_table_of_input_parts():
     check_equal(network(**options), network(**options, backend="gluon"), 3, 5, 1e-5)
 
 
+@pytest.mark.parametrize("cell", ["rnn", "gru"])
+def test_products_that_are_summed_in_blocks(cell):
+    options = {"cell": cell, "units": 400, "layers": 2, "embedding_size": 8}
+    for batch_size in (1, 2, 3, 8):
+        check_equal(network(**options), network(**options, backend="gluon"), 2, batch_size, 1e-5)
+
+
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_a_sequence_gets_the_same_bits_in_any_company(cell):
     """Alone step by step, among others, in one call, by one thread and by two."""

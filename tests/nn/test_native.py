@@ -67,6 +67,12 @@ def test_the_built_in_layers_and_cells(kind: str, bidirectional: bool, layout: s
     return None
 
 
+@pytest.mark.parametrize("kind", ["tanh", "gru", "lstm"])
+def test_products_that_are_summed_in_blocks(kind: str) -> None:
+    """More inputs and more units than a product takes at a time, forward and backward."""
+    hold(built_in(Config(**KINDS[kind], input_size=400, hidden_size=390, layers=1, length=4, batch_size=5)), scale=0.05)
+
+
 @each_kind
 @each_direction
 @pytest.mark.parametrize("lengths", [[0, 1, 4, 3], [4, 4, 4, 4], [0, 0, 0, 0]], ids=str)
