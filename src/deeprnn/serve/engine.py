@@ -30,9 +30,9 @@ CHUNK = 64
 SHARE = 1.0
 """Time for reading prefixes between two steps, of the time of a step."""
 
-PACES = (0.002, 0.0005, 1 / 60)
+PACES = (0.002, 0.001, 1 / 30)
 """Seconds from one notice of news to the next: at least the first, the second for each text, at most the third. To send
-a line costs more than to write a symbol, and no screen shows more than 60 pictures a second."""
+a line costs more than to write a symbol, and nobody reads more than 30 changes a second."""
 
 STUCK = 10.0
 """Seconds for one turn after which an engine counts as dead."""
