@@ -142,8 +142,9 @@ MUTATIONS = (
     _cell("lstm: clip dropped", LSTM_CELL, LSTM_CELL.replace("self._clipped(F, ", "(")),
     _cell(
         "lstm: clip of the handed-on state alone",
-        "return [hidden, cell]\n",
-        "return [hidden, self._clipped(F, cell)]\n",
+        LSTM_OUTPUT,
+        "unclipped = sigmoid(F, f) * states[1] + sigmoid(F, i) * tanh(F, c)\n"
+        "        hidden = sigmoid(F, o) * tanh(F, seen if self.layer_norm else unclipped)",
     ),
     _cell(
         "lstm: clip of the candidate alone",
