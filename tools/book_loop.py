@@ -95,7 +95,7 @@ class OurLoop:
         progress = Progress(position, self._trainer, self._config, position.step + len(batches), None, math.inf)
         progress.begin_epoch()
         train_epoch(
-            self._model, batches, self._trainer, self._config, position=position, ctx=mx.cpu(), progress=progress
+            self._model, batches, self._trainer, self._config, position=position, contexts=[mx.cpu()], progress=progress
         )
         progress.settle()
         return position.loss_sum / position.tokens

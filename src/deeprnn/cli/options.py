@@ -53,7 +53,7 @@ METAVARS: dict[Any, str] = {bool: "{true,false}", int: "N", float: "X", str: "TE
 SPECIAL = {
     **{"out": "FOLDER", "plugin": "FILE", "prefix_file": "FILE", "token_file": "FILE"},
     **{"host": "ADDRESS", "hosts": "NAMES", "cors": "ORIGINS"},
-    **{"encoding": "NAME", "cell": "NAME", "corpus": "TEXT"},
+    **{"encoding": "NAME", "cell": "NAME", "corpus": "TEXT", "ctx": "DEVICES"},
 }
 """Placeholders for values in the help, by type and by option."""
 

@@ -19,7 +19,7 @@ from .runs import (
     COPY,
     check_size_of,
     corpus_of,
-    device,
+    devices,
     holds_a_run,
     language_model,
     parameter_count,
@@ -89,7 +89,7 @@ def prepared(run: RunConfig, given: Mapping[str, Any]) -> tuple[Training, list[s
 
     assert run.out is not None
     folder, data = Path(run.out), run.data
-    ctx = device(run.train.ctx)
+    contexts = devices(run.train.ctx)
     start = checkpoint.load(folder / "checkpoints") if given.get("resume") else None
     earlier = start
     if given.get("init_from"):
@@ -107,9 +107,9 @@ def prepared(run: RunConfig, given: Mapping[str, Any]) -> tuple[Training, list[s
     if earlier:
         check_size_of(run.model, earlier)
     net = language_model(run.model, len(corpus.vocab), run.model.plugin)
-    net.initialize(initializer(run.model.init, run.model.activation, run.model.residual), ctx=ctx)
+    net.initialize(initializer(run.model.init, run.model.activation, run.model.residual), ctx=contexts)
     if run.model.plugin:
-        try_plugin(net, run.model.plugin, ctx)
+        try_plugin(net, run.model.plugin, contexts[0])
     net.hybridize(static_alloc=True, static_shape=True)
     rollbacks = saved_rollbacks(start) if start else []
     config = replace(run.train, lr=rollbacks[-1]["lr"]) if rollbacks else run.train
@@ -121,7 +121,7 @@ def prepared(run: RunConfig, given: Mapping[str, Any]) -> tuple[Training, list[s
         notes += differences(start, facts)
     checkpoints = Checkpoints(folder / "checkpoints", start)
     training = Training(
-        run, folder, corpus, train, valid, test, net, trainer, ctx, start, checkpoints, facts, rollbacks
+        run, folder, corpus, train, valid, test, net, trainer, contexts, start, checkpoints, facts, rollbacks
     )
     return training, notes
 

@@ -56,7 +56,7 @@ class Training:
     test: Batches
     net: LanguageModel
     trainer: mx.gluon.Trainer
-    ctx: mx.Context
+    contexts: list[mx.Context]
     start: Optional[Checkpoint]
     checkpoints: Checkpoints
     facts: Mapping[str, Any]
@@ -122,7 +122,7 @@ class Training:
                 train,
                 self.valid,
                 config,
-                ctx=self.ctx,
+                ctx=self.contexts,
                 trainer=self.trainer,
                 start=position,
                 keeper=keeper,
@@ -184,8 +184,8 @@ class Training:
         from ..nn.diagnostics import diagnose
         from ..train.loop import token_losses
 
-        data, target = (array.as_in_context(self.ctx) for array in next(self.train.epoch(epoch)))
-        states = self.net.begin_state(data.shape[1], ctx=self.ctx)
+        data, target = (array.as_in_context(self.contexts[0]) for array in next(self.train.epoch(epoch)))
+        states = self.net.begin_state(data.shape[1], ctx=self.contexts[0])
         seen = diagnose(self.net, data, states, lambda logits: token_losses(logits, target), before=before)
         sentences = seen.sentences(followed=[f"init={self.run.model.init}", f"cell={self.run.model.cell}"])
         layers = [asdict(layer) for layer in seen.layers]
@@ -203,7 +203,7 @@ class Training:
         metrics = read_metrics(self.folder / "metrics.jsonl")
         best = next(row for row in metrics if row["epoch"] == metrics[-1]["best_epoch"])
         checkpoint.load(self.folder / "checkpoints", "best").restore(self.net)
-        test_loss = evaluate(self.net, self.test, self.ctx, signals)
+        test_loss = evaluate(self.net, self.test, self.contexts[0], signals)
         test_perplexity = math.inf if test_loss is None else perplexity(test_loss)
         seconds = sum(row["seconds"] for row in metrics)
         packages = versions()
@@ -248,10 +248,9 @@ class Training:
         config = self.run.train
         rng = np.random.default_rng((config.seed, epoch))
         sampler = Sampler(greedy=config.sample_greedy)
+        how = (config.sample_length, sampler, rng, self.contexts[0])
         texts = [
-            generated(
-                self.net, self.corpus.vocab, self.run.data.unit, prefix, config.sample_length, sampler, rng, self.ctx
-            )
+            generated(self.net, self.corpus.vocab, self.run.data.unit, prefix, *how)
             for prefix in config.sample_prefix.split("|")
         ]
         return "\n".join(f"\n{textwrap.indent(text, '    ')}" for text in texts) + "\n"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Optional
 
-from .._util.checks import check_activation, check_choice, check_encoding, check_fraction
+from .._util.checks import check_activation, check_choice, check_devices, check_encoding, check_fraction
 from .fields import check_fields, select
 
 __all__ = ["CELLS", "DataConfig", "ModelConfig", "RunConfig", "Split", "TrainConfig"]
@@ -215,7 +215,9 @@ class TrainConfig:
         Threads to compute with; 0: OMP_NUM_THREADS if it is set, otherwise one per core. More threads help where cores
         are idle, and the more the larger the layers are.
     ctx
-        Device to compute on.
+        Device to compute on, cpu or gpu, or several such as gpu(0),gpu(1): each takes a part of every batch.
+    kvstore
+        How the gradients of several devices are summed. device: on the devices; local: in the memory of the host.
     tensorboard
         Also write TensorBoard events to the run's folder.
     """
@@ -237,11 +239,13 @@ class TrainConfig:
     sample_greedy: bool = False
     diagnose: bool = False
     threads: int = 1
-    ctx: Literal["cpu", "gpu"] = "cpu"
+    ctx: str = "cpu"
+    kvstore: Literal["device", "local"] = "device"
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self, epochs=1, sample_length=1)
+        check_devices("ctx", self.ctx)
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
         for name in ("clip", "checkpoint_minutes"):
@@ -268,7 +272,10 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.model.backend == "gluon" and self.model.dropout and self.train.ctx == "cpu":
+        devices = check_devices("ctx", self.train.ctx)
+        if self.data.batch_size < len(devices):
+            raise ValueError(f"batch_size={self.data.batch_size} cannot be shared by the {len(devices)} devices of ctx")
+        if self.model.backend == "gluon" and self.model.dropout and devices[0][0] == "cpu":
             dropout = self.model.dropout
             raise ValueError(
                 f"backend='gluon' ignores dropout={dropout} on the CPU: use backend='deeprnn', or dropout=0"

@@ -3,20 +3,24 @@
 It knows no particular model: a network is called with `(data, states)`, returns `(logits, states)`, has a `begin_state`
 and an attribute `draws_random`: whether its training graph draws random numbers. Progress is reported through
 callbacks.
+
+Several devices share each batch: every one computes the gradient of its part of the sequences, and carries their
+states; the gradients are summed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Callable, Optional, Protocol
+from typing import Any, Callable, Optional, Protocol, Union
 
 import mxnet as mx
 import numpy as np
 from gluonnlp.utils import clip_grad_global_norm, grad_global_norm
 from mxnet import autograd, gluon
+from mxnet.gluon.utils import split_and_load
 from mxnet.ndarray import NDArray
 
 from .._util.wording import counted
@@ -89,7 +93,7 @@ def fit(
     valid: Optional[BatchSource],
     config: TrainConfig,
     *,
-    ctx: mx.Context,
+    ctx: Union[mx.Context, Sequence[mx.Context]],
     trainer: Optional[gluon.Trainer] = None,
     start: Optional[Position] = None,
     keeper: Optional[Keeper] = None,
@@ -109,7 +113,7 @@ def fit(
     config
         Epochs, optimizer, learning rate, clipping, patience, seed.
     ctx
-        Device of `net`.
+        Device of `net`, or its devices in order: each takes a part of every batch, all of them as equal as can be.
     trainer
         From `make_trainer`, if its state is to be saved or was restored; by default a new one.
     start
@@ -132,15 +136,16 @@ def fit(
     Stopped
         If `keeper` ends the training, after a checkpoint has been saved.
     ValueError
-        If `trainer` has not made as many updates as `start`, no epoch is left after `start`, or an epoch of `train` has
-        fewer batches than `start` has done.
+        If `trainer` has not made as many updates as `start`, no epoch is left after `start`, an epoch of `train` has
+        fewer batches than `start` has done, or a batch has fewer sequences than there are devices.
 
     Examples
     --------
     >>> history = fit(net, train, valid, TrainConfig(epochs=3, lr=5e-3), ctx=mx.cpu())
     >>> [epoch.valid_perplexity for epoch in history.epochs]
     """
-    position = replace(start) if start else Position()
+    contexts = [ctx] if isinstance(ctx, mx.Context) else list(ctx)
+    position = replace(start, states=_parted(start, contexts)) if start else Position()
     if position.epoch >= config.epochs:
         raise ValueError(f"nothing is left to train: epoch {position.epoch} is done, of epochs={config.epochs}")
     if position.batch > len(train):
@@ -161,10 +166,12 @@ def fit(
                 stopped_early = True
                 break
             progress.begin_epoch()
-            train_epoch(net, train, trainer, config, position=position, ctx=ctx, progress=progress, keeper=keeper)
+            train_epoch(
+                net, train, trainer, config, position=position, contexts=contexts, progress=progress, keeper=keeper
+            )
             progress.settle()
             tokens_per_second = position.tokens / position.seconds
-            valid_loss = evaluate(net, valid, ctx, keeper)
+            valid_loss = evaluate(net, valid, contexts[0], keeper)
             report = _epoch_report(position, config, valid_loss, trainer.learning_rate)
             report = replace(report, tokens_per_second=tokens_per_second, seconds=progress.epoch_seconds())
             position.best_epoch, position.best_loss = report.best_epoch, report.best_loss
@@ -191,31 +198,33 @@ def train_epoch(
     config: TrainConfig,
     *,
     position: Position,
-    ctx: mx.Context,
+    contexts: Sequence[mx.Context],
     progress: Progress,
     keeper: Optional[Keeper] = None,
 ) -> None:
     """Make one update for each of the `batches` after `position`; `progress` reads the losses a few steps later."""
     parameters = list(net.collect_params().values())
-    cross_entropy = CrossEntropy()
-    cross_entropy.hybridize(static_alloc=True, static_shape=True)
-    for data, target in islice(batches.epoch(position.epoch + 1), position.batch, None):
-        data, target = data.as_in_context(ctx), target.as_in_context(ctx)  # (T, N)
-        states = _carried(net, position.states, data.shape[1], ctx)
+    losses_of = [CrossEntropy() for _ in contexts]
+    for cross_entropy in losses_of:
+        cross_entropy.hybridize(static_alloc=True, static_shape=True)
+    for batch in islice(batches.epoch(position.epoch + 1), position.batch, None):
+        tokens, sequences = batch[0].size, batch[0].shape[1]
+        data, target = (_split(array, contexts) for array in batch)  # (T, N) of each part
+        begun = _carried(net, position.states, data)
         if net.draws_random:
             mx.random.seed(_step_seed(config.seed, position.step))
         with autograd.record():
-            logits, states = net(data, states)  # (T, N, V)
-        loss, gradient = cross_entropy(logits, target)
-        logits.backward(gradient)
+            logits, states = zip(*map(net, data, begun))  # (T, N, V)
+        losses, gradients = zip(*(of(*part, sequences) for of, *part in zip(losses_of, logits, target)))
+        autograd.backward(list(logits), list(gradients))
         trainer.allreduce_grads()
         if config.clip > 0:
             norm = clip_grad_global_norm(parameters, config.clip, check_isfinite=False)
         else:
             norm = grad_global_norm(parameters)
         trainer.update(1)  # the loss is a mean already
-        position.states = list(states) if batches.carries_state else []
-        progress.add(data.size, loss, norm)
+        position.states = list(map(list, states)) if batches.carries_state else []
+        progress.add(tokens, mx.nd.add_n(*(loss.as_in_context(contexts[0]) for loss in losses)), norm)
         if keeper:
             keeper.check()
             if keeper.is_due(position.step):
@@ -239,8 +248,8 @@ def evaluate(
         if checked:
             checked.check()
         data, target = data.as_in_context(ctx), target.as_in_context(ctx)
-        states = _carried(net, states if batches.carries_state else [], data.shape[1], ctx)
-        logits, states = net(data, states)
+        (begun,) = _carried(net, [states] if states and batches.carries_state else [], [data])
+        logits, states = net(data, begun)
         losses.append((data.size, token_losses(logits, target).mean()))
         if len(losses) > IN_FLIGHT:
             losses[-1 - IN_FLIGHT][1].wait_to_read()
@@ -262,7 +271,9 @@ def make_trainer(net: Any, config: TrainConfig, steps: int) -> gluon.Trainer:
     # MXNet's optimizers overwrite the scheduler's rate with their own default unless they are given the rate too.
     options = {"learning_rate": config.lr, "lr_scheduler": learning_rate_schedule(config, steps), "wd": 0.0}
     # Gradients are clipped between their reduction and the update, so the key-value store must not do the update.
-    return gluon.Trainer(net.collect_params(), config.optimizer, options, kvstore="device", update_on_kvstore=False)
+    return gluon.Trainer(
+        net.collect_params(), config.optimizer, options, kvstore=config.kvstore, update_on_kvstore=False
+    )
 
 
 def _epoch_report(
@@ -290,11 +301,26 @@ def _epoch_report(
     )
 
 
-def _carried(net: Any, states: list[NDArray], batch_size: int, ctx: mx.Context) -> list[NDArray]:
-    """Initial states `(L, N, H)` of a batch: the last ones of the batch before, detached from its graph, or zeros."""
-    if not states or states[0].shape[1] != batch_size:
-        return net.begin_state(batch_size, ctx=ctx)
-    return [state.as_in_context(ctx).detach() for state in states]
+def _split(array: NDArray, contexts: Sequence[mx.Context]) -> list[NDArray]:
+    """The parts of an array `(T, N)` or `(L, N, H)`, one on each device."""
+    if array.shape[1] < len(contexts):
+        raise ValueError(
+            f"a batch of {counted(array.shape[1], 'sequence')} cannot be shared by {len(contexts)} devices"
+        )
+    return split_and_load(array, list(contexts), batch_axis=1, even_split=False)
+
+
+def _parted(start: Position, contexts: Sequence[mx.Context]) -> list[list[NDArray]]:
+    """The states of a position for each of the devices, which may be other ones than it was saved with."""
+    states = (mx.nd.array(state, dtype=state.dtype) for state in start.joined_states())
+    return list(map(list, zip(*(_split(state, contexts) for state in states))))
+
+
+def _carried(net: Any, states: Sequence[Sequence[NDArray]], parts: Sequence[NDArray]) -> list[list[NDArray]]:
+    """Initial states `(L, N, H)` of the parts of a batch: the last ones of the batch before, detached, or zeros."""
+    if [state[0].shape[1] for state in states] != [part.shape[1] for part in parts]:
+        return [net.begin_state(part.shape[1], ctx=part.ctx) for part in parts]
+    return [[state.as_in_context(part.ctx).detach() for state in own] for own, part in zip(states, parts)]
 
 
 def _step_seed(seed: int, step: int) -> int:

@@ -78,7 +78,7 @@ class Checkpoints:
         optimizer, optimizer_arrays = optimizer_state(parameters, trainer)
         training = {
             **{f"optimizer/{name}": array for name, array in optimizer_arrays.items()},
-            **{f"states/{index}": array.asnumpy() for index, array in enumerate(position.states)},
+            **{f"states/{index}": array for index, array in enumerate(position.joined_states())},
             **{f"random/{name}": array for name, array in random_arrays().items()},
         }
         for name, array in {**arrays, **training}.items():
