@@ -158,7 +158,7 @@ def test_bad_input(bad, capsys, line, expected):
 @pytest.mark.parametrize(
     "line, expected",
     [
-        ("", "a command is missing: train, generate, evaluate, export, serve, or --help"),
+        ("", "a command is missing: train, generate, evaluate, export, serve, launch, or --help"),
         ("trian", "argument COMMAND: invalid choice: 'trian'"),
         ("train --resume", "--resume needs --out FOLDER, that of the run to be continued"),
         ("generate", "the following arguments are required: model"),

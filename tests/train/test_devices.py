@@ -87,6 +87,8 @@ def test_resumed(tmp_path, contexts, close):
     """With the same devices bit for bit, states included; others share the same batch."""
 
     class Keeper:
+        signals = None
+
         def check(self):
             pass
 

@@ -88,6 +88,7 @@ class Listed:
 
     def __init__(self, batches, carries_state=True):
         self.batches = [tuple(mx.nd.array(part, dtype="int32") for part in pair) for pair in batches]
+        self.batch_size = self.batches[0][0].shape[1] if batches else 0
         self.carries_state = carries_state
 
     def __len__(self):
@@ -517,6 +518,7 @@ class Kept:
     def __init__(self, folder, net, trainer, stop):
         self.write = saving.Checkpoints(folder).save
         self.net, self.trainer, self.stop, self.now = net, trainer, stop, 0
+        self.signals = self
 
     def check(self):
         if self.now == self.stop:

@@ -217,7 +217,10 @@ class TrainConfig:
     ctx
         Device to compute on, cpu or gpu, or several such as gpu(0),gpu(1): each takes a part of every batch.
     kvstore
-        How the gradients of several devices are summed. device: on the devices; local: in the memory of the host.
+        How gradients are summed. device: those of several devices, on one of them; local: in the memory of the host;
+        dist_sync, dist_device_sync: those of several processes as well (docs/several_processes.md).
+    timeout
+        Seconds after which a process of several is given up if it does not come, or shows no sign of life.
     tensorboard
         Also write TensorBoard events to the run's folder.
     """
@@ -240,14 +243,16 @@ class TrainConfig:
     diagnose: bool = False
     threads: int = 1
     ctx: str = "cpu"
-    kvstore: Literal["device", "local"] = "device"
+    kvstore: Literal["device", "local", "dist_sync", "dist_device_sync"] = "device"
+    timeout: float = 60.0
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self, epochs=1, sample_length=1)
         check_devices("ctx", self.ctx)
-        if not self.lr > 0:
-            raise ValueError(f"lr must be above 0, got {self.lr}")
+        for name in ("lr", "timeout"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("clip", "checkpoint_minutes"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")

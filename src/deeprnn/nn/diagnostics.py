@@ -226,7 +226,7 @@ class Watched:
 
     def __init__(self, net: gluon.Block, batches: Any) -> None:
         self.before: Optional[dict[str, NDArray]] = None
-        self.carries_state = batches.carries_state
+        self.batch_size, self.carries_state = batches.batch_size, batches.carries_state
         self._net = net
         self._batches = batches
 

@@ -4,8 +4,8 @@ It knows no particular model: a network is called with `(data, states)`, returns
 and an attribute `draws_random`: whether its training graph draws random numbers. Progress is reported through
 callbacks.
 
-Several devices share each batch: every one computes the gradient of its part of the sequences, and carries their
-states; the gradients are summed.
+Several devices share each batch, and so do several processes: every one computes the gradient of its part of the
+sequences, and carries their states; the gradients are summed, and what follows is the same everywhere.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import mxnet as mx
 import numpy as np
 from gluonnlp.utils import clip_grad_global_norm, grad_global_norm
 from mxnet import autograd, gluon
-from mxnet.gluon.utils import split_and_load
 from mxnet.ndarray import NDArray
 
 from .._util.wording import counted
 from ..config import TrainConfig
+from ..distributed.workers import Alone
 from .loss import CrossEntropy, perplexity, token_losses
+from .parts import carried, parted, split
 from .position import Position
 from .progress import IN_FLIGHT, Diverged, EpochReport, Progress, StepReport, divergence
 from .schedule import learning_rate_schedule
@@ -53,13 +54,15 @@ __all__ = [
 class BatchSource(Protocol):
     """Batches as the loop needs them; `data.batches.Batches` is one."""
 
+    batch_size: int
+    """Sequences in a batch, with those of other processes."""
     carries_state: bool
     """Whether a batch continues the one before."""
 
     def __len__(self) -> int: ...
 
     def epoch(self, number: int) -> Iterator[tuple[NDArray, NDArray]]:
-        """The batches ``(data, target)`` of an epoch, ids of shape (T, N) each."""
+        """The batches ``(data, target)`` of an epoch, ids of shape (T, N) each: the sequences of this process."""
 
 
 class Checked(Protocol):
@@ -71,6 +74,10 @@ class Checked(Protocol):
 
 class Keeper(Checked, Protocol):
     """What the loop calls between two steps; `keeping.Keeper` is one."""
+
+    @property
+    def signals(self) -> Checked:
+        """What may end the validation."""
 
     def is_due(self, step: int) -> bool:
         """Whether a checkpoint is to be saved now."""
@@ -97,6 +104,7 @@ def fit(
     trainer: Optional[gluon.Trainer] = None,
     start: Optional[Position] = None,
     keeper: Optional[Keeper] = None,
+    workers: Optional[Alone] = None,
     on_step: Optional[Callable[[StepReport], None]] = None,
     on_epoch: Optional[Callable[[EpochReport], None]] = None,
     report_every: float = 1.0,
@@ -121,6 +129,9 @@ def fit(
         result is that of a run without the interruption.
     keeper
         Decides between two steps whether to save a checkpoint or to stop, and saves one at the end of each epoch.
+    workers
+        The processes that train together, where there are several; `trainer` then has their key-value store. They make
+        the same steps, and worker 0 validates.
     on_step
         Called between two steps, within the first two seconds and then every `report_every` seconds.
     on_epoch
@@ -145,7 +156,8 @@ def fit(
     >>> [epoch.valid_perplexity for epoch in history.epochs]
     """
     contexts = [ctx] if isinstance(ctx, mx.Context) else list(ctx)
-    position = replace(start, states=_parted(start, contexts)) if start else Position()
+    workers = workers or Alone()
+    position = replace(start, states=parted(start, workers, contexts)) if start else Position()
     if position.epoch >= config.epochs:
         raise ValueError(f"nothing is left to train: epoch {position.epoch} is done, of epochs={config.epochs}")
     if position.batch > len(train):
@@ -166,12 +178,11 @@ def fit(
                 stopped_early = True
                 break
             progress.begin_epoch()
-            train_epoch(
-                net, train, trainer, config, position=position, contexts=contexts, progress=progress, keeper=keeper
-            )
+            where: dict[str, Any] = {"position": position, "contexts": contexts, "workers": workers}
+            train_epoch(net, train, trainer, config, **where, progress=progress, keeper=keeper)
             progress.settle()
             tokens_per_second = position.tokens / position.seconds
-            valid_loss = evaluate(net, valid, contexts[0], keeper)
+            valid_loss = _validated(net, valid, contexts[0], keeper, workers)
             report = _epoch_report(position, config, valid_loss, trainer.learning_rate)
             report = replace(report, tokens_per_second=tokens_per_second, seconds=progress.epoch_seconds())
             position.best_epoch, position.best_loss = report.best_epoch, report.best_loss
@@ -199,6 +210,7 @@ def train_epoch(
     *,
     position: Position,
     contexts: Sequence[mx.Context],
+    workers: Alone,
     progress: Progress,
     keeper: Optional[Keeper] = None,
 ) -> None:
@@ -208,14 +220,14 @@ def train_epoch(
     for cross_entropy in losses_of:
         cross_entropy.hybridize(static_alloc=True, static_shape=True)
     for batch in islice(batches.epoch(position.epoch + 1), position.batch, None):
-        tokens, sequences = batch[0].size, batch[0].shape[1]
-        data, target = (_split(array, contexts) for array in batch)  # (T, N) of each part
-        begun = _carried(net, position.states, data)
+        tokens, whole = len(batch[0]) * batches.batch_size, batches.batch_size
+        data, target = (split(array, contexts) for array in batch)  # (T, N) of each part
+        begun = carried(net, position.states, data)
         if net.draws_random:
-            mx.random.seed(_step_seed(config.seed, position.step))
+            mx.random.seed(_step_seed(config.seed, position.step, workers.number))
         with autograd.record():
             logits, states = zip(*map(net, data, begun))  # (T, N, V)
-        losses, gradients = zip(*(of(*part, sequences) for of, *part in zip(losses_of, logits, target)))
+        losses, gradients = zip(*(of(*part, whole) for of, *part in zip(losses_of, logits, target)))
         autograd.backward(list(logits), list(gradients))
         trainer.allreduce_grads()
         if config.clip > 0:
@@ -224,7 +236,8 @@ def train_epoch(
             norm = grad_global_norm(parameters)
         trainer.update(1)  # the loss is a mean already
         position.states = list(map(list, states)) if batches.carries_state else []
-        progress.add(tokens, mx.nd.add_n(*(loss.as_in_context(contexts[0]) for loss in losses)), norm)
+        loss = mx.nd.add_n(*(loss.as_in_context(contexts[0]) for loss in losses))
+        progress.add(tokens, workers.summed("loss", loss), norm)
         if keeper:
             keeper.check()
             if keeper.is_due(position.step):
@@ -248,7 +261,7 @@ def evaluate(
         if checked:
             checked.check()
         data, target = data.as_in_context(ctx), target.as_in_context(ctx)
-        (begun,) = _carried(net, [states] if states and batches.carries_state else [], [data])
+        (begun,) = carried(net, [states] if states and batches.carries_state else [], [data])
         logits, states = net(data, begun)
         losses.append((data.size, token_losses(logits, target).mean()))
         if len(losses) > IN_FLIGHT:
@@ -257,8 +270,31 @@ def evaluate(
     return sum(count * float(loss.asscalar()) for count, loss in losses) / tokens if tokens else None
 
 
-def make_trainer(net: Any, config: TrainConfig, steps: int) -> gluon.Trainer:
+def _validated(
+    net: Any, valid: Optional[BatchSource], ctx: mx.Context, keeper: Optional[Keeper], workers: Alone
+) -> Optional[float]:
+    """The loss that worker 0 finds, see `evaluate`, for all workers; if a signal ends it there, it ends them all."""
+    if valid is None or not len(valid):
+        return None
+
+    def on_first() -> tuple[float, float]:
+        try:
+            loss = evaluate(net, valid, ctx, keeper.signals if keeper else None)
+            assert loss is not None
+            return 0, loss
+        except Stopped as error:
+            return error.number, math.nan
+
+    number, loss = workers.of_first(on_first, 2)
+    if number:
+        raise Stopped(int(number))
+    return loss
+
+
+def make_trainer(net: Any, config: TrainConfig, steps: int, kvstore: Any = None) -> gluon.Trainer:
     """The `gluon.Trainer` of a run of `steps` updates, without weight decay and momentum.
+
+    Several processes have the same `kvstore`, from `Workers`.
 
     Raises
     ------
@@ -271,9 +307,8 @@ def make_trainer(net: Any, config: TrainConfig, steps: int) -> gluon.Trainer:
     # MXNet's optimizers overwrite the scheduler's rate with their own default unless they are given the rate too.
     options = {"learning_rate": config.lr, "lr_scheduler": learning_rate_schedule(config, steps), "wd": 0.0}
     # Gradients are clipped between their reduction and the update, so the key-value store must not do the update.
-    return gluon.Trainer(
-        net.collect_params(), config.optimizer, options, kvstore=config.kvstore, update_on_kvstore=False
-    )
+    kvstore = kvstore or config.kvstore
+    return gluon.Trainer(net.collect_params(), config.optimizer, options, kvstore=kvstore, update_on_kvstore=False)
 
 
 def _epoch_report(
@@ -301,32 +336,10 @@ def _epoch_report(
     )
 
 
-def _split(array: NDArray, contexts: Sequence[mx.Context]) -> list[NDArray]:
-    """The parts of an array `(T, N)` or `(L, N, H)`, one on each device."""
-    if array.shape[1] < len(contexts):
-        raise ValueError(
-            f"a batch of {counted(array.shape[1], 'sequence')} cannot be shared by {len(contexts)} devices"
-        )
-    return split_and_load(array, list(contexts), batch_axis=1, even_split=False)
-
-
-def _parted(start: Position, contexts: Sequence[mx.Context]) -> list[list[NDArray]]:
-    """The states of a position for each of the devices, which may be other ones than it was saved with."""
-    states = (mx.nd.array(state, dtype=state.dtype) for state in start.joined_states())
-    return list(map(list, zip(*(_split(state, contexts) for state in states))))
-
-
-def _carried(net: Any, states: Sequence[Sequence[NDArray]], parts: Sequence[NDArray]) -> list[list[NDArray]]:
-    """Initial states `(L, N, H)` of the parts of a batch: the last ones of the batch before, detached, or zeros."""
-    if [state[0].shape[1] for state in states] != [part.shape[1] for part in parts]:
-        return [net.begin_state(part.shape[1], ctx=part.ctx) for part in parts]
-    return [[state.as_in_context(part.ctx).detach() for state in own] for own, part in zip(states, parts)]
-
-
-def _step_seed(seed: int, step: int) -> int:
-    """A seed of 31 bits for `mx.random.seed`, different at every step and the same in every run.
+def _step_seed(seed: int, step: int, worker: int) -> int:
+    """A seed of 31 bits for `mx.random.seed`, different at every step and worker, and the same in every run.
 
     The state of MXNet's generators cannot be saved. Reseeding at every step makes a resumed run draw the same numbers
     as an uninterrupted one.
     """
-    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0] >> 1)
+    return int(np.random.SeedSequence((seed, step, worker)).generate_state(1)[0] >> 1)
