@@ -23,8 +23,8 @@ __all__ = ["build_launch"]
 
 HERE = "127.0.0.1"
 FIRST = "worker 0"
-GRACE = 10.0
-"""Seconds that the others have to end, beyond those after which they give one up."""
+GRACE = 5.0
+"""Seconds to end for a process that knows that another has ended."""
 
 PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
@@ -64,7 +64,7 @@ def launched(counts: LaunchConfig, arguments: list[str], timeout: float) -> int:
         for reader in readers:
             reader.start()
         with forwarded(processes[FIRST]):
-            codes = waited_for(processes, timeout + GRACE)
+            codes = waited_for(processes, timeout)
         for reader in readers:
             reader.join(GRACE)
     return next((code for name in (FIRST, *codes) if (code := codes[name])), 0)
@@ -128,17 +128,27 @@ def forwarded(process: subprocess.Popen[str]) -> Iterator[None]:
 
 
 def waited_for(processes: Mapping[str, subprocess.Popen[str]], patience: float) -> dict[str, int]:
-    """The exit codes of the processes; those that do not end within `patience` seconds of the first one are killed."""
-    deadline = float("inf")
-    while any(process.poll() is None for process in processes.values()):
-        if deadline == float("inf") and any(process.returncode is not None for process in processes.values()):
-            deadline = time.monotonic() + patience
-        if time.monotonic() > deadline:
-            for name, process in processes.items():
-                if process.poll() is None:
-                    failed(f"{name} (process {process.pid}) does not end and is killed", 1)
-                    process.kill()
-            deadline = float("inf")
+    """The exit codes of the processes. When one has ended the others follow, or are killed.
+
+    Parameters
+    ----------
+    processes
+        By name.
+    patience
+        Seconds that they may take to notice that another has ended, as long as the scheduler cannot have told them.
+    """
+    running, changed = set(processes), time.monotonic()
+    while running:
+        ended = {name for name in running if processes[name].poll() is not None}
+        if ended:
+            running, changed = running - ended, time.monotonic()
+        informed = "scheduler" not in running or len(running) == 1
+        limit = GRACE if informed else patience + GRACE
+        if 0 < len(running) < len(processes) and time.monotonic() - changed > limit:
+            for name in running:
+                failed(f"{name} (process {processes[name].pid}) does not end and is killed", 1)
+                processes[name].kill()
+            changed = time.monotonic()
         time.sleep(0.05)
     return {name: code if (code := process.returncode) >= 0 else 128 - code for name, process in processes.items()}
 
