@@ -36,8 +36,6 @@ def build_launch(given: Mapping[str, Any]) -> Callable[[], int]:
     if arguments[:1] != ["train"]:
         raise ValueError("launch needs a training to start: deeprnn launch --workers 2 -- train [options of train]")
     run = resolve(vars(parse(arguments)["train"]))
-    if run.data.corpus == "-" and "--resume" not in arguments:
-        raise ValueError("corpus=- is standard input, which several processes cannot read: give a file")
     if run.data.batch_size < counts.workers:
         raise ValueError(f"batch_size={run.data.batch_size} cannot be shared by {counted(counts.workers, 'worker')}")
     if not run.train.kvstore.startswith("dist"):

@@ -6,7 +6,9 @@ import ipaddress
 import os
 from typing import TYPE_CHECKING, Callable, NoReturn, Optional
 
-from ..config import TrainConfig
+from .._util.checks import check_devices
+from ..config import RunConfig
+from ..data.reading import is_stream
 from ..distributed.role import Role
 from ..distributed.watch import watched
 from .console import silence
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["join", "serving"]
 
 
-def join(role: Optional[Role], config: TrainConfig) -> Alone:
+def join(role: Optional[Role], run: RunConfig) -> Alone:
     """The workers that this process trains with, when all of them have come; only worker 0 is heard of from here on.
 
     Raises
@@ -26,6 +28,7 @@ def join(role: Optional[Role], config: TrainConfig) -> Alone:
     ValueError
         If the option kvstore and the environment contradict each other, or the scheduler cannot be reached.
     """
+    config = run.train
     several = config.kvstore.startswith("dist")
     if several and not role:
         raise ValueError(
@@ -35,6 +38,11 @@ def join(role: Optional[Role], config: TrainConfig) -> Alone:
         )
     if role and not several:
         raise ValueError(f"DMLC_ROLE={role.kind} is set, so kvstore must be 'dist_sync', got {config.kvstore!r}")
+    parts = (role.workers if role else 1) * len(check_devices("ctx", config.ctx))
+    if run.data.batch_size < parts:
+        raise ValueError(f"batch_size={run.data.batch_size} cannot be shared by the {parts} devices of all workers")
+    if role and is_stream(run.data.corpus):
+        raise ValueError(f"corpus={run.data.corpus} is standard input, which several workers cannot read: give a file")
     use_threads(config.threads)
     if not role:
         from ..distributed.workers import Alone

@@ -68,7 +68,7 @@ def build_train(given: Mapping[str, Any]) -> Callable[[], int]:
     folder = Path(run.out)
     if holds_a_run(folder) and not resume:
         raise ValueError(f"out {folder} holds a run already: choose another folder, or continue that run by --resume")
-    workers = join(role, run.train)
+    workers = join(role, run)
     with contextlib.ExitStack() as held:
         taken_over = locked(folder, held) if resume and not workers.number else []
         training, notes = prepared(run, given, workers)

@@ -1,6 +1,6 @@
 """The scheduler's part: it knows who has come, hears that each lives, and lets all end if one is lost.
 
-a process comes         {"hello": VERSION, "kind": "worker", "number": 1, "of": "process 12 on a", "facts": {...}}
+a process comes         {"hello": VERSION, "kind": "worker", "number": 1, "of": "process 12 on a", ...}
 all have come           {"name": "worker 1"} to each, which then joins the key-value store
 it has joined it        {"joined": true}
 it is ready to train    {"ready": {...}}: text, options and position, which must be the same everywhere
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
 from .role import Role
-from .wire import SIGN_OF_LIFE, Message, Patience, Wire
+from .wire import LAST_WORD, SIGN_OF_LIFE, Message, Patience, Wire
 
 __all__ = ["VERSION", "Hub"]
 
@@ -102,9 +102,7 @@ class Hub:
                 lost = lost or self._look(now - before)
                 before = now
             if lost or self._ended():
-                self._tell({"lost": lost} if lost else {"end": 0})
-                for peer in self._peers:
-                    peer.wire.finish()
+                self._end({"lost": lost} if lost else {"end": 0})
                 return lost
 
     def _accept(self) -> None:
@@ -159,6 +157,12 @@ class Hub:
         if message.get("hello") != VERSION or message.get("kind") not in ("worker", "server"):
             return "this version of deeprnn does not understand that of the scheduler"
         kind, number, of = message["kind"], message.get("number"), str(message.get("of"))
+        given = (message.get("workers"), message.get("servers"))
+        if given != (role.workers, role.servers):
+            return (
+                f"this {kind} was started for {given[0]} workers and {given[1]} servers, and the scheduler for "
+                f"{role.workers} and {role.servers} (DMLC_NUM_WORKER, DMLC_NUM_SERVER)"
+            )
         alike = [each for each in self._peers if each.kind == kind]
         if number is not None and any(each.number == number for each in alike):
             other = next(each for each in alike if each.number == number)
@@ -166,13 +170,7 @@ class Hub:
         count = role.workers if kind == "worker" else role.servers
         if len(alike) == count:
             return f"there are {count} of {count} {kind}s already (DMLC_NUM_{kind.upper()})"
-        given = (message.get("workers"), message.get("servers"))
-        if given != (role.workers, role.servers):
-            return (
-                f"this {kind} was started for {given[0]} workers and {given[1]} servers, and the scheduler for "
-                f"{role.workers} and {role.servers} (DMLC_NUM_WORKER, DMLC_NUM_SERVER)"
-            )
-        peer.kind, peer.number, peer.of, peer.facts = kind, number, of, message.get("facts", {})
+        peer.kind, peer.number, peer.of = kind, number, of
         return ""
 
     def _name_all(self) -> None:
@@ -247,6 +245,14 @@ class Hub:
 
     def _ended(self) -> bool:
         return self._named and all(peer.ended for peer in self._workers())
+
+    def _end(self, message: Message) -> None:
+        self._tell(message)
+        until = time.monotonic() + LAST_WORD
+        for peer in self._peers:
+            peer.wire.finish(until)
+        self._selector.close()
+        self._listening.close()
 
     def _tell(self, message: Message) -> None:
         for peer in self._peers:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, Optional
 
 from .hub import VERSION, Hub
 from .role import Role
-from .wire import SIGN_OF_LIFE, Message, Patience, Wire
+from .wire import LAST_WORD, SIGN_OF_LIFE, Message, Patience, Wire
 
 __all__ = ["Watch", "leave", "watched"]
 
@@ -40,6 +40,8 @@ class Watch:
         self.role, self.timeout = role, timeout
         self.together = False
         """Whether all workers end as this one does, and are to be waited for."""
+        self.signal: Optional[int] = None
+        """The signal that a server or the scheduler got, in worker 0. It may have come here, too, as a signal."""
         self._tick = min(1.0, timeout / 10)
         self._named, self._go, self._over = threading.Event(), threading.Event(), threading.Event()
         self.number = role.number or 0
@@ -92,7 +94,7 @@ class Watch:
             self._over.wait()
         elif self._wire:
             self._send({"failed": code})
-            self._wire.finish()
+            self._wire.finish(time.monotonic() + LAST_WORD)
         os._exit(code)
 
     def _send(self, message: Message) -> None:
@@ -174,7 +176,7 @@ class Watch:
         elif "go" in message:
             self._go.set()
         elif "signal" in message:
-            os.kill(os.getpid(), message["signal"])
+            self.signal = message["signal"]
         elif "end" in message:
             if self.role.kind == "server":
                 self._end("")

@@ -7,9 +7,10 @@ import json
 import select
 import socket
 import threading
+import time
 from typing import Any, Optional
 
-__all__ = ["SIGN_OF_LIFE", "Patience", "Wire"]
+__all__ = ["LAST_WORD", "SIGN_OF_LIFE", "Patience", "Wire"]
 
 Message = dict[str, Any]
 
@@ -20,6 +21,9 @@ LONGEST = 1 << 20
 
 STUCK = 5.0
 """Seconds that sending may take: longer, nobody reads there."""
+
+LAST_WORD = 1.0
+"""Seconds in which a last message is to be read."""
 
 
 class Patience:
@@ -77,12 +81,16 @@ class Wire:
         fine = content and len(self._received) < LONGEST and all(isinstance(each, dict) for each in messages)
         return messages if fine else None
 
-    def finish(self) -> None:
-        """Send nothing more, and wait a moment until the other end has read what was sent and has closed."""
+    def finish(self, until: float) -> None:
+        """Send nothing more, and wait until the other end has read what was sent and has closed; close then.
+
+        To close at once could cost the last message. `until` is a time of `time.monotonic`.
+        """
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
-            while select.select([self._socket], [], [], STUCK / 5)[0] and self._socket.recv(1 << 16):
-                pass
+            while select.select([self._socket], [], [], max(until - time.monotonic(), 0))[0]:
+                if not self._socket.recv(1 << 16):
+                    break
         self.close()
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Optional
 
 import mxnet as mx
 import numpy as np
@@ -27,10 +27,13 @@ class Alone:
         Of this worker, from 0, and of all.
     kvstore : mxnet.kvstore.KVStore or None
         What sums the gradients of the workers.
+    signal : int or None
+        A signal that came to a process that does not train, and is to end all.
     """
 
     number, count = 0, 1
     kvstore: Any = None
+    signal: Optional[int] = None
 
     def share(self, sequences: int) -> slice:
         """Which of the sequences of a batch are this worker's."""
@@ -75,6 +78,10 @@ class Workers(Alone):
         watch.joined()
         self._watch = watch
         self._passed: dict[str, tuple[int, NDArray]] = {}
+
+    @property
+    def signal(self) -> Optional[int]:  # type: ignore[override]
+        return self._watch.signal
 
     def share(self, sequences: int) -> slice:
         return shares(sequences, self.count)[self.number]

@@ -83,7 +83,8 @@ class SharedKeeper(Keeper):
 
     def check(self) -> None:
         """Raise `Stopped` if a signal has come to any of the workers. To be called once a step."""
-        wishes = [float(self.signals.received == number) for number in ENDING]
+        received = self.signals.received or self._workers.signal
+        wishes = [float(received == number) for number in ENDING]
         wishes.append(float(super().is_time()))
         self._unread.append(self._workers.summed("wishes", mx.nd.array(wishes)))
         if len(self._unread) > IN_FLIGHT:
