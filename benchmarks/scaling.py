@@ -78,7 +78,7 @@ def started(command: list[str], environment: dict[str, str], core: Optional[int]
 
 
 def measure() -> dict[str, Any]:
-    """The step of each size; and of 2 x 1024 half a batch, which is the share of each of two workers, and two workers."""
+    """The step of each size; of 2 x 1024 with half a batch, the share of each of two workers; and of two workers."""
     steps = {128: 40, 256: 40, 512: 20, 1024: 10, 2048: 4}
     symbols = {size: BATCH * (SEQ_LEN * steps[size] + 1) for _, size in SIZES}
     sizes = [trained(layers, size, 1, BATCH, symbols[size]) for layers, size in SIZES]
@@ -132,10 +132,10 @@ def table(record: dict[str, Any]) -> str:
     two, one = record["two"], next(row for row in record["sizes"] if row["size"] == record["two"]["size"])
     gained = two["characters_per_second"] / one["characters_per_second"]
     return (
-        f"{markdown_table(rows)}\n\nThe last columns: what each of 2 / 8 / 64 workers keeps of the speed of one, with a "
-        f"batch of {BATCH} each. Two workers that share a batch of {BATCH} on this machine, {two['layers']} x "
-        f"{two['size']}: {gained:.2f} times the characters a second of one; {predicted(record):.2f} if the exchange took "
-        "no time."
+        f"{markdown_table(rows)}\n\nThe last columns: what each of 2 / 8 / 64 workers keeps of the speed of one, with "
+        f"a batch of {BATCH} each. Two workers that share a batch of {BATCH} on this machine, {two['layers']} x "
+        f"{two['size']}: {gained:.2f} times the characters a second of one; {predicted(record):.2f} if the exchange "
+        "took no time."
     )
 
 

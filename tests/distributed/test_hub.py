@@ -156,6 +156,16 @@ def test_one_is_lost(run, who, name, how, expected):
     assert run.ended().endswith(expected) and time.monotonic() - begun < (1 if how == "dies" else 10)
 
 
+def test_all_are_there_and_nothing_moves(run):
+    peers = run.all_come(0, 1)
+    go(peers)
+    peers[0].say({"still": 99})
+    time.sleep(10 * TICK)
+    assert run.thread.is_alive()  # the other one moves
+    peers[2].say({"still": 99})
+    assert peers[0].expect("lost").startswith("no worker has moved for 5 s: ")
+
+
 def test_one_ends_alone(run):
     peers = run.all_come(0, 1)
     go(peers)

@@ -37,12 +37,12 @@ def join(role: Optional[Role], run: RunConfig) -> Alone:
             "(docs/several_processes.md)"
         )
     if role and not several:
-        raise ValueError(f"DMLC_ROLE={role.kind} is set, so kvstore must be 'dist_sync', got {config.kvstore!r}")
+        raise ValueError(f"DMLC_ROLE={role.kind} is set, so kvstore={config.kvstore!r} must be 'dist_sync'")
     parts = (role.workers if role else 1) * len(check_devices("ctx", config.ctx))
     if run.data.batch_size < parts:
         raise ValueError(f"batch_size={run.data.batch_size} cannot be shared by the {parts} devices of all workers")
     if role and is_stream(run.data.corpus):
-        raise ValueError(f"corpus={run.data.corpus} is standard input, which several workers cannot read: give a file")
+        raise ValueError(f"corpus={run.data.corpus!r} is standard input, which several workers cannot read: give a file")
     use_threads(config.threads)
     if not role:
         from ..distributed.workers import Alone

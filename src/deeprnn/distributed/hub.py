@@ -1,14 +1,15 @@
 """The scheduler's part: it knows who has come, hears that each lives, and lets all end if one is lost.
 
-a process comes         {"hello": VERSION, "kind": "worker", "number": 1, "of": "process 12 on a", ...}
-all have come           {"name": "worker 1"} to each, which then joins the key-value store
-it has joined it        {"joined": true}
-it is ready to train    {"ready": {...}}: text, options and position, which must be the same everywhere
-all are ready           {"go": true} to each
-a signal has come       {"signal": 15}, handed on to worker 0
-it has ended            {"end": 0}; when all workers have, {"end": 0} to each
-it ends alone           {"failed": 2}
-one is lost             {"lost": "worker 1 (process 12 on a) has died"} to each
+    a process comes         {"hello": VERSION, "kind": "worker", "number": 1, "of": "process 12 on a", ...}
+    all have come           {"name": "worker 1"} to each, which then joins the key-value store
+    it has joined it        {"joined": true}
+    it is ready to train    {"ready": {...}}: text, options and position, which must be the same everywhere
+    all are ready           {"go": true} to each
+    a worker lives          {"still": 3}, every second: for how many its main thread has been where it is
+    a signal has come       {"signal": 15}, handed on to worker 0
+    it has ended            {"end": 0}; when all workers have, {"end": 0} to each
+    it ends alone           {"failed": 2}
+    one is lost             {"lost": "worker 1 (process 12 on a) has died"} to each
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ __all__ = ["VERSION", "Hub"]
 VERSION = 1
 """Of the messages."""
 
+STALLED = 10
+"""Times the timeout: if no worker has moved for so long, they wait for each other, though all are there."""
+
 
 @dataclass(eq=False)
 class Peer:
@@ -42,6 +46,7 @@ class Peer:
     joined: bool = False
     ready: bool = False
     ended: bool = False
+    still: float = 0.0
 
     @property
     def name(self) -> str:
@@ -142,8 +147,12 @@ class Hub:
                 if difference:
                     return difference
                 self._let_go()
+            elif "still" in message:
+                peer.still = message["still"]
             elif "signal" in message:
-                return self._hand_on(message["signal"])
+                early = self._hand_on(message["signal"])
+                if early:
+                    return early
             elif "end" in message:
                 peer.ended = True
             elif "failed" in message:
@@ -157,6 +166,9 @@ class Hub:
         if message.get("hello") != VERSION or message.get("kind") not in ("worker", "server"):
             return "this version of deeprnn does not understand that of the scheduler"
         kind, number, of = message["kind"], message.get("number"), str(message.get("of"))
+        count = role.workers if kind == "worker" else role.servers
+        if number is not None and number not in range(count):
+            return f"{kind} {number} is none of {count} (DMLC_NUM_{kind.upper()})"
         given = (message.get("workers"), message.get("servers"))
         if given != (role.workers, role.servers):
             return (
@@ -167,7 +179,6 @@ class Hub:
         if number is not None and any(each.number == number for each in alike):
             other = next(each for each in alike if each.number == number)
             return f"{kind} {number} is {other.of} already, and {of} was given the same number: DMLC_{kind.upper()}_ID"
-        count = role.workers if kind == "worker" else role.servers
         if len(alike) == count:
             return f"there are {count} of {count} {kind}s already (DMLC_NUM_{kind.upper()})"
         peer.kind, peer.number, peer.of = kind, number, of
@@ -241,6 +252,9 @@ class Hub:
         absent = [str(peer) for peer in self._peers if peer.kind == "worker" and not peer.joined]
         if absent:
             return f"{', '.join(absent)} cannot reach the key-value store: is a port closed between the machines?"
+        limit = STALLED * self._timeout
+        if self._went and all(peer.still > limit for peer in self._workers()):
+            return f"no worker has moved for {limit:g} s: they wait for each other, or for a server out of reach"
         return ""
 
     def _ended(self) -> bool:

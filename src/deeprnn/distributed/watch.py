@@ -5,6 +5,7 @@ MXNet waits for other processes inside C calls, which nothing interrupts. So a t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -40,6 +41,7 @@ class Watch:
         self.role, self.timeout = role, timeout
         self.together = False
         """Whether all workers end as this one does, and are to be waited for."""
+        self._leaving = False
         self.signal: Optional[int] = None
         """The signal that a server or the scheduler got, in worker 0. It may have come here, too, as a signal."""
         self._tick = min(1.0, timeout / 10)
@@ -68,7 +70,7 @@ class Watch:
         self._wire.send({"hello": VERSION, "kind": role.kind, "of": of, **numbers})
         if role.kind == "server":
             self._ward_off_signals()
-        threading.Thread(target=self._watch, daemon=True).start()
+        threading.Thread(target=self._watch_all, daemon=True).start()
         self._named.wait()
 
     def joined(self) -> None:
@@ -85,14 +87,16 @@ class Watch:
 
         MXNet's own end of a key-value store waits without a limit, so this goes without it.
         """
-        if sys.exc_info()[0]:
-            traceback.print_exc()  # as nobody else will
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        with contextlib.suppress(OSError, ValueError):
+            if sys.exc_info()[0]:
+                traceback.print_exc()  # as nobody else will
+            sys.stdout.flush()
+            sys.stderr.flush()
         if self.together:
             self._send({"end": code})
             self._over.wait()
         elif self._wire:
+            self._leaving = True
             self._send({"failed": code})
             self._wire.finish(time.monotonic() + LAST_WORD)
         os._exit(code)
@@ -146,12 +150,23 @@ class Watch:
             lost = f"the scheduler has failed: {type(error).__name__}: {error}"
         self._end(lost)
 
+    def _watch_all(self) -> None:
+        try:
+            self._watch()
+        except Exception as error:  # then this process would wait for ever
+            self._end(f"the watch has failed: {type(error).__name__}: {error}")
+
     def _watch(self) -> None:
         assert self._wire
         patience, before = Patience(self.timeout, self._tick), time.monotonic()
         scheduler = f"the scheduler at {self.role.address}, port {self.role.port + 1},"
-        while True:
-            self._wire.send(SIGN_OF_LIFE)
+        main, place, since = threading.main_thread().ident or 0, None, before
+        while not self._leaving:
+            frame = sys._current_frames().get(main)
+            now_at = frame and (id(frame), frame.f_lasti)
+            if now_at != place:
+                place, since = now_at, time.monotonic()
+            self._wire.send({"still": time.monotonic() - since} if self.role.kind == "worker" else SIGN_OF_LIFE)
             sources: list[Any] = [self._wire, self._signals]
             readable, _, _ = select.select(sources, [], [], self._tick)
             if self._signals in readable:
@@ -162,7 +177,7 @@ class Watch:
                 if messages is None:
                     self._end(f"{scheduler} has died")
                 patience.heard()
-                for message in messages:
+                for message in messages or ():
                     self._take(message)
             now = time.monotonic()
             if patience.over(now - before):
@@ -178,16 +193,20 @@ class Watch:
         elif "signal" in message:
             self.signal = message["signal"]
         elif "end" in message:
+            self._leaving = True
+            self._over.set()
             if self.role.kind == "server":
                 self._end("")
-            self._over.set()
-        elif "lost" in message and not self._over.is_set():
+        elif "lost" in message:
             self._end(message["lost"])
 
-    def _end(self, lost: str) -> NoReturn:
+    def _end(self, lost: str) -> None:
         """End this process, whatever its main thread waits for; with a line, if somebody is lost."""
-        if lost:
-            os.write(2, f"deeprnn: error: {lost}\n".encode())
+        if self._leaving and lost:  # it ends already, for a reason of its own
+            return
+        with contextlib.suppress(OSError):  # whoever read there may be gone, or stopped
+            if lost and select.select([], [2], [], LAST_WORD)[1]:
+                os.write(2, f"deeprnn: error: {lost}\n".encode())
         os._exit(1 if lost else 0)
 
 
