@@ -82,6 +82,7 @@ def bad(tmp_path, text, trained, monkeypatch):
         ("--sampling sorted", "--sampling must be one of 'consecutive', 'random', got 'sorted'"),
         ("--optimizer adamw", "--optimizer must be one of 'adam', 'sgd', 'rmsprop', got 'adamw'; did you mean 'adam'?"),
         ("--ctx tpu", "--ctx must be cpu or gpu, or several devices such as 'gpu(0),gpu(1)', got 'tpu'"),
+        ("--kvstore dist_async", "--kvstore must be one of 'device', 'local', 'dist_sync', 'dist_device_sync', got"),
         ("--ctx cpu,gpu", "--ctx must name devices of one kind, got 'cpu,gpu'"),
         ("--ctx cpu,cpu(0)", "--ctx must name each device once, got 'cpu,cpu(0)'"),
         ("--ctx cpu(0),cpu(1) --batch-size 1", "--batch-size 1 cannot be shared by the 2 devices of ctx"),
