@@ -116,3 +116,9 @@ def test_more_devices_than_sequences():
     alone = Batches(np.arange(40, dtype="int32") % VOCABULARY, 2, 4)
     with pytest.raises(ValueError, match=r"^a batch of 2 sequences cannot be shared by 3 devices$"):
         loop.fit(network(THREE), alone, None, config(), ctx=THREE)
+
+
+def test_weights_go_to_a_store_before_gradients_do():
+    """Else these could overtake them, and come back in their place; see `make_trainer`."""
+    trainer = loop.make_trainer(network(ONE), config(), 5, mx.kv.create("local"))
+    assert trainer._kv_initialized and not trainer._params_to_init

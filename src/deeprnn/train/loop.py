@@ -307,8 +307,15 @@ def make_trainer(net: Any, config: TrainConfig, steps: int, kvstore: Any = None)
     # MXNet's optimizers overwrite the scheduler's rate with their own default unless they are given the rate too.
     options = {"learning_rate": config.lr, "lr_scheduler": learning_rate_schedule(config, steps), "wd": 0.0}
     # Gradients are clipped between their reduction and the update, so the key-value store must not do the update.
-    kvstore = kvstore or config.kvstore
-    return gluon.Trainer(net.collect_params(), config.optimizer, options, kvstore=kvstore, update_on_kvstore=False)
+    store = kvstore or config.kvstore
+    trainer = gluon.Trainer(net.collect_params(), config.optimizer, options, kvstore=store, update_on_kvstore=False)
+    if kvstore:
+        # At the first step gluon gives the weights to the servers, gets them back, and sends the gradients after them
+        # without waiting: where these overtake, a weight comes back as a gradient. So the weights go here, alone.
+        trainer._init_kvstore()
+        trainer._init_params()
+        mx.nd.waitall()
+    return trainer
 
 
 def _epoch_report(
