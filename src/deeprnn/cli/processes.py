@@ -42,7 +42,9 @@ def join(role: Optional[Role], run: RunConfig) -> Alone:
     if run.data.batch_size < parts:
         raise ValueError(f"batch_size={run.data.batch_size} cannot be shared by the {parts} devices of all workers")
     if role and is_stream(run.data.corpus):
-        raise ValueError(f"corpus={run.data.corpus!r} is standard input, which several workers cannot read: give a file")
+        raise ValueError(
+            f"corpus={run.data.corpus!r} is standard input, which several workers cannot read: give a file"
+        )
     use_threads(config.threads)
     if not role:
         from ..distributed.workers import Alone
