@@ -19,6 +19,9 @@ LEVELS = {
     "_util.arguments": 0, "_util.checks": 0, "_util.files": 0, "_util.machine": 0, "_util.old_numpy": 0,
     "_util.extras": 0, "_util.types": 0, "_util.wording": 0,
     "config.fields": 1, "config.run": 1, "config.commands": 1, "config.resolution": 1, "config": 1,
+    "_util.shares": 0,
+    "distributed.role": 1, "distributed.wire": 1, "distributed.hub": 1, "distributed.watch": 1,
+    "distributed.workers": 1,
     "nn.context": 1,
     "nn.arrays": 2, "nn.operators": 2, "nn.cells": 2, "nn.initializers": 2,
     "data.download": 2, "data.reading": 2, "data.text": 2, "data.unpacking": 2,
@@ -28,7 +31,7 @@ LEVELS = {
     "models.language_model": 5, "models.plugins": 5, "testing": 5,
     "train.schedule": 6, "train.loss": 6, "train.progress": 6, "train.loop": 6,
     "train.storage": 6, "train.checkpoint": 6, "train.keeping": 6, "train.lock": 6, "train.optimizer_state": 6,
-    "train.position": 6, "train.random_state": 6, "train.saving": 6, "train.signals": 6,
+    "train.position": 6, "train.parts": 6, "train.random_state": 6, "train.saving": 6, "train.signals": 6,
     "nn.diagnostics": 6, "generation": 6, "evaluation": 6, "sampling": 1, "runtimes": 1,
     "export.architecture": 6, "export.torch": 6, "export.manifest": 6, "export.card": 6,
     "export.symbol": 6, "export.onnx_graph": 6, "export.onnx_scan": 6, "export.onnx": 6,
@@ -39,6 +42,7 @@ LEVELS = {
     "serve.answers": 7, "serve.metrics": 7, "serve.completions": 7, "serve.app": 7, "serve.guard": 7,
     "serve.server": 7, "cli.serve": 8,
     "cli.generate": 8, "cli.evaluate": 8, "cli.export": 8, "cli.main": 8,
+    "cli.launch": 8, "cli.processes": 8,
     "__main__": 9,
 }  # fmt: skip
 """A module imports modules of lower levels, and of its own level as long as there is no cycle."""

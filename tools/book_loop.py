@@ -15,6 +15,7 @@ from mxnet.gluon import nn
 
 from deeprnn.config import ModelConfig, TrainConfig
 from deeprnn.data.batches import Batches
+from deeprnn.distributed.workers import Alone
 from deeprnn.models.language_model import STACKS, LanguageModel
 from deeprnn.testing import distance
 from deeprnn.train.loop import Position, Progress, make_trainer, train_epoch
@@ -94,9 +95,8 @@ class OurLoop:
         position = Position(step=self._trainer.optimizer.num_update)
         progress = Progress(position, self._trainer, self._config, position.step + len(batches), None, math.inf)
         progress.begin_epoch()
-        train_epoch(
-            self._model, batches, self._trainer, self._config, position=position, ctx=mx.cpu(), progress=progress
-        )
+        where: dict[str, Any] = {"position": position, "contexts": [mx.cpu()], "workers": Alone()}
+        train_epoch(self._model, batches, self._trainer, self._config, **where, progress=progress)
         progress.settle()
         return position.loss_sum / position.tokens
 

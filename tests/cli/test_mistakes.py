@@ -81,7 +81,11 @@ def bad(tmp_path, text, trained, monkeypatch):
         ("--unit letter", "--unit must be one of 'char', 'word', got 'letter'"),
         ("--sampling sorted", "--sampling must be one of 'consecutive', 'random', got 'sorted'"),
         ("--optimizer adamw", "--optimizer must be one of 'adam', 'sgd', 'rmsprop', got 'adamw'; did you mean 'adam'?"),
-        ("--ctx tpu", "--ctx must be one of 'cpu', 'gpu', got 'tpu'"),
+        ("--ctx tpu", "--ctx must be cpu or gpu, or several devices such as 'gpu(0),gpu(1)', got 'tpu'"),
+        ("--kvstore dist_async", "--kvstore must be one of 'device', 'local', 'dist_sync', 'dist_device_sync', got"),
+        ("--ctx cpu,gpu", "--ctx must name devices of one kind, got 'cpu,gpu'"),
+        ("--ctx cpu,cpu(0)", "--ctx must name each device once, got 'cpu,cpu(0)'"),
+        ("--ctx cpu(0),cpu(1) --batch-size 1", "--batch-size 1 cannot be shared by the 2 devices of ctx"),
         ("--sample-greedy maybe", "--sample-greedy must be true or false, got 'maybe'"),
         ("--backend gluon --residual false --dropout 0.5", "--backend gluon ignores --dropout 0.5 on the CPU"),
         ("--backend gluon --residual false --dropout 0 --diagnose", "--diagnose true needs --backend deeprnn: "),
@@ -155,7 +159,7 @@ def test_bad_input(bad, capsys, line, expected):
 @pytest.mark.parametrize(
     "line, expected",
     [
-        ("", "a command is missing: train, generate, evaluate, export, serve, or --help"),
+        ("", "a command is missing: train, generate, evaluate, export, serve, launch, or --help"),
         ("trian", "argument COMMAND: invalid choice: 'trian'"),
         ("train --resume", "--resume needs --out FOLDER, that of the run to be continued"),
         ("generate", "the following arguments are required: model"),

@@ -81,6 +81,7 @@ RUNS = {
     "gru": ["--cell", "gru", *EVERYTHING],
     "lstm, random batches": ["--cell", "lstm", "--sampling", "random", "--layer-norm", *EVERYTHING],
     "lstm, native": ["--cell", "lstm", *RANDOM],
+    "gru, two devices": ["--cell", "gru", "--ctx", "cpu(0),cpu(1)", "--batch-size", "7", *RANDOM],
     "rnn, native": ["--activation", "relu", "--optimizer", "rmsprop", "--schedule", "step", "--warmup", "5"],
 }
 

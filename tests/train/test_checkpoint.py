@@ -167,11 +167,11 @@ def test_the_state_comes_back(saved):
 def test_the_position_comes_back(tmp_path):
     states = [mx.nd.random.normal(shape=(2, 3, 4)), mx.nd.random.normal(shape=(2, 3, 4))]
     sums = {"tokens": 70, "loss_sum": 1 / 3, "norm_sum": 2 / 7, "seconds": 0.1}
-    save(tmp_path, make_net(), **sums, states=states)
+    save(tmp_path, make_net(), **sums, states=[states])
     position = checkpoint.load(tmp_path).position
     assert {name: getattr(position, name) for name in sums} == sums
     assert (position.epoch, position.batch) == (3, 2)
-    for one, other in zip(position.states, states):
+    for one, other in zip(position.states[0], states):
         np.testing.assert_array_equal(one.asnumpy(), other.asnumpy())
 
 

@@ -40,7 +40,7 @@ FACTS: dict[str, Any] = {"seed": 0, "config": {}, "vocabulary": [], "versions": 
 class Varying:
     """Batches of random lengths."""
 
-    carries_state = True
+    batch_size, carries_state = 4, True
 
     def __len__(self) -> int:
         return EPOCH
@@ -49,7 +49,7 @@ class Varying:
         """Batches of random symbols."""
         rng = np.random.default_rng(number)
         for _ in range(EPOCH):
-            ids = rng.integers(VOCABULARY, size=(int(rng.choice(LENGTHS)) + 1, 4))
+            ids = rng.integers(VOCABULARY, size=(int(rng.choice(LENGTHS)) + 1, self.batch_size))
             yield mx.nd.array(ids[:-1], dtype="int32"), mx.nd.array(ids[1:], dtype="int32")
 
 

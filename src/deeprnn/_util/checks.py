@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import numbers
+import re
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -18,6 +19,7 @@ __all__ = [
     "check_activation",
     "check_bounds",
     "check_choice",
+    "check_devices",
     "check_dtype",
     "check_encoding",
     "check_fraction",
@@ -85,6 +87,19 @@ def check_encoding(name: str, value: str) -> str:
     except (LookupError, UnicodeError):
         raise ValueError(f"{name} must be an encoding such as 'utf-8' or 'gb18030', got {value!r}") from None
     return value
+
+
+def check_devices(name: str, value: Any) -> list[tuple[str, int]]:
+    """Kind and number of each device of a list such as ``gpu(0),gpu(1)``; raise ValueError for anything else."""
+    found = [re.fullmatch(r"(cpu|gpu)(?:\((\d{1,3})\))?", part.strip()) for part in str(value).split(",")]
+    devices = [(match[1], int(match[2] or 0)) for match in found if match]
+    if len(devices) < len(found):
+        raise ValueError(f"{name} must be cpu or gpu, or several devices such as 'gpu(0),gpu(1)', got {value!r}")
+    if len({kind for kind, _ in devices}) > 1:
+        raise ValueError(f"{name} must name devices of one kind, got {value!r}")
+    if len(set(devices)) < len(devices):
+        raise ValueError(f"{name} must name each device once, got {value!r}")
+    return devices
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:

@@ -5,6 +5,7 @@
     evaluate    run, exported folder or ONNX file -> model -> loss
     export      run -> network -> folder for MXNet, ONNX and PyTorch
     serve       runs, exported folders or ONNX files -> models -> a page and an API
+    launch      several processes that train one model
 
 Invalid arguments are reported in one line before any work starts (exit code 2). A failure during the work gives exit
 code 1, SIGINT (Ctrl-C) 130, SIGTERM 143, SIGHUP 129. MXNet is loaded only after the arguments have been checked, so
@@ -19,10 +20,12 @@ from collections.abc import Sequence
 from typing import Callable, Optional
 
 from ..config import OptionsFileError
+from ..distributed.watch import leave
 from .console import Nowhere, failed, silence
 from .evaluate import build_evaluate
 from .export import build_export
 from .generate import build_generate
+from .launch import build_launch
 from .options import in_flags, parse
 from .serve import build_serve
 from .train import build_train
@@ -33,7 +36,20 @@ Work = Callable[[], int]
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command line `argv`, by default that of the process; returns the exit code."""
+    """Run the command line `argv`, by default that of the process; returns the exit code.
+
+    A process that trains with others ends here, see `distributed.watch`.
+    """
+    code = 1
+    try:
+        code = run(argv)
+    finally:
+        leave(code)
+    return code
+
+
+def run(argv: Optional[Sequence[str]]) -> int:
+    """Run a command line; returns the exit code."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed before the program began
             setattr(sys, name, Nowhere())
@@ -72,5 +88,6 @@ def build(argv: Optional[Sequence[str]]) -> Work:
         "evaluate": build_evaluate,
         "export": build_export,
         "serve": build_serve,
+        "launch": build_launch,
     }
     return builders[given.command](vars(given[given.command]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import re
 import sys
@@ -20,6 +21,7 @@ from ..config import (
     EvaluateConfig,
     ExportConfig,
     GenerateConfig,
+    LaunchConfig,
     ModelConfig,
     RunConfig,
     ServeConfig,
@@ -40,20 +42,21 @@ COMMANDS: dict[str, tuple[type, ...]] = {
     "evaluate": (EvaluateConfig,),
     "export": (ExportConfig,),
     "serve": (ServeConfig,),
+    "launch": (LaunchConfig,),
 }
 """The dataclasses whose fields are the flags of each command."""
 
 NOT_FLAGS = {"data", "model", "train"}
 """Fields of `RunConfig` that hold options and are none themselves."""
 
-OTHERS = {"train": ACTIONS, **dict.fromkeys(("generate", "evaluate", "export", "serve"), ("plugin",))}
+OTHERS = {"train": ACTIONS, "launch": (), **dict.fromkeys(("generate", "evaluate", "export", "serve"), ("plugin",))}
 """Flags that are not made from a dataclass."""
 
 METAVARS: dict[Any, str] = {bool: "{true,false}", int: "N", float: "X", str: "TEXT", Split: "TRAIN,VALID,TEST"}
 SPECIAL = {
     **{"out": "FOLDER", "plugin": "FILE", "prefix_file": "FILE", "token_file": "FILE"},
     **{"host": "ADDRESS", "hosts": "NAMES", "cors": "ORIGINS"},
-    **{"encoding": "NAME", "cell": "NAME", "corpus": "TEXT"},
+    **{"encoding": "NAME", "cell": "NAME", "corpus": "TEXT", "ctx": "DEVICES"},
 }
 """Placeholders for values in the help, by type and by option."""
 
@@ -154,6 +157,14 @@ def command_line() -> FlagParser:
         for options in COMMANDS[name]:
             command.add_options(options)
         commands.add_subcommand(name, command, help=description)
+
+    launch = FlagParser(
+        description="Train with several processes on this machine. What follows -- is the command of each of them.",
+        usage="deeprnn launch [options] -- train [options of train]",
+    )
+    launch.add_argument("command_line", nargs="*", help=argparse.SUPPRESS)
+    launch.add_options(LaunchConfig)
+    commands.add_subcommand("launch", launch, help="Train with several processes on this machine.")
     return parser
 
 

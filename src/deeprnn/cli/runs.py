@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from .._util.checks import check_devices
 from .._util.machine import cores, keep_freed_memory
 from .._util.wording import counted
 from ..config import DataConfig, ModelConfig, RunConfig
@@ -29,7 +30,7 @@ __all__ = [
     "COPY",
     "check_size_of",
     "corpus_of",
-    "device",
+    "devices",
     "generated",
     "holds_a_run",
     "language_model",
@@ -163,13 +164,16 @@ def use_threads(threads: int) -> None:
     keep_freed_memory()
 
 
-def device(name: str) -> mx.Context:
-    """The device ``cpu`` or ``gpu``; raises ValueError if there is no GPU."""
+def devices(ctx: str) -> list[mx.Context]:
+    """The devices of a list such as ``gpu(0),gpu(1)``; raises ValueError if there are not so many GPUs."""
     import mxnet as mx
 
-    if name == "gpu" and not mx.context.num_gpus():
-        raise ValueError("ctx='gpu': MXNet finds no GPU here; use ctx='cpu'")
-    return mx.Context(name)
+    found, gpus = check_devices("ctx", ctx), mx.context.num_gpus()
+    for kind, number in found:
+        if kind == "gpu" and number >= gpus:
+            lacking = "finds no GPU here" if not gpus else f"finds {counted(gpus, 'GPU')} here, from 0 on"
+            raise ValueError(f"ctx={ctx!r}: MXNet {lacking}; use ctx='cpu'")
+    return [mx.Context(kind, number) for kind, number in found]
 
 
 def language_model(config: ModelConfig, vocab_size: int, plugin: Optional[str] = None) -> LanguageModel:
@@ -238,7 +242,7 @@ def try_plugin(net: LanguageModel, plugin: str, ctx: mx.Context) -> None:
 
 def parameter_count(net: LanguageModel) -> int:
     """Number of trained values."""
-    return sum(parameter.data().size for parameter in net.collect_params().values())
+    return sum(parameter.list_data()[0].size for parameter in net.collect_params().values())
 
 
 def saved_vocabulary(checkpoint: Checkpoint) -> gluonnlp.Vocab:

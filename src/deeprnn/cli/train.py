@@ -6,20 +6,22 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from .._util.files import remove_temporary, write_text_atomic
 from .._util.machine import machine, versions
 from .._util.wording import counted
-from ..config import RunConfig, as_yaml, origin, resolve
+from ..config import RunConfig, as_yaml, flag, origin, resolve
+from ..distributed.role import Role
 from ..train.lock import RunLock
 from ..train.reports import EventWriter, trim_metrics
 from .console import log, one_line
+from .processes import join, serving
 from .runs import (
     COPY,
     check_size_of,
     corpus_of,
-    device,
+    devices,
     holds_a_run,
     language_model,
     parameter_count,
@@ -27,7 +29,6 @@ from .runs import (
     saved_corpus,
     saved_vocabulary,
     try_plugin,
-    use_threads,
 )
 from .training import STATE, Training
 
@@ -35,9 +36,13 @@ if TYPE_CHECKING:
     import gluonnlp
 
     from ..data.text import Corpus
+    from ..distributed.workers import Alone
     from ..train.checkpoint import Checkpoint
 
 __all__ = ["build_train"]
+
+OF_EACH = ("out", "corpus", "plugin", "threads", "ctx", "kvstore")
+"""Options that may differ among the workers of a run; the text is compared by its content."""
 
 
 def build_train(given: Mapping[str, Any]) -> Callable[[], int]:
@@ -48,6 +53,9 @@ def build_train(given: Mapping[str, Any]) -> Callable[[], int]:
     ValueError, TypeError, OSError
         For everything that the user can correct. Nothing has been written then.
     """
+    role = Role.from_environment()
+    if role and role.kind != "worker":
+        return serving(role, resolve({**given, "resume": False}).train.timeout)
     resume = given.get("resume", False)
     if resume and not given.get("out"):
         raise ValueError("resume needs out=FOLDER, that of the run to be continued")
@@ -60,9 +68,12 @@ def build_train(given: Mapping[str, Any]) -> Callable[[], int]:
     folder = Path(run.out)
     if holds_a_run(folder) and not resume:
         raise ValueError(f"out {folder} holds a run already: choose another folder, or continue that run by --resume")
+    workers = join(role, run)
     with contextlib.ExitStack() as held:
-        taken_over = locked(folder, held) if resume else []
-        training, notes = prepared(run, given)
+        taken_over = locked(folder, held) if resume and not workers.number else []
+        training, notes = prepared(run, given, workers)
+        if workers.number:
+            return training.work
         if not resume:
             taken_over = locked(folder, held)
             if holds_a_run(folder):
@@ -76,9 +87,8 @@ def build_train(given: Mapping[str, Any]) -> Callable[[], int]:
     return training.work
 
 
-def prepared(run: RunConfig, given: Mapping[str, Any]) -> tuple[Training, list[str]]:
+def prepared(run: RunConfig, given: Mapping[str, Any], workers: Alone) -> tuple[Training, list[str]]:
     """The training of a run, new or resumed, and notes about it for the user. Nothing is written."""
-    use_threads(run.train.threads)
     import mxnet as mx
 
     from ..data.batches import Batches
@@ -89,7 +99,7 @@ def prepared(run: RunConfig, given: Mapping[str, Any]) -> tuple[Training, list[s
 
     assert run.out is not None
     folder, data = Path(run.out), run.data
-    ctx = device(run.train.ctx)
+    contexts = devices(run.train.ctx)
     start = checkpoint.load(folder / "checkpoints") if given.get("resume") else None
     earlier = start
     if given.get("init_from"):
@@ -100,29 +110,32 @@ def prepared(run: RunConfig, given: Mapping[str, Any]) -> tuple[Training, list[s
     vocab = saved_vocabulary(earlier) if earlier else None
     corpus = saved_corpus(folder, data, start.state, vocab) if start else corpus_of(data, vocab)
     run, notes = with_known_prefixes(run, corpus.vocab, replaceable=origin("sample_prefix", given) == "preset")
-    train = Batches(corpus.train, data.batch_size, data.seq_len, data.sampling, run.train.seed)
+    how = (data.batch_size, data.seq_len, data.sampling, run.train.seed)
+    train = Batches(corpus.train, *how, share=workers.share)
     valid, test = (Batches(ids, data.batch_size, data.seq_len, keep_last=True) for ids in (corpus.valid, corpus.test))
 
     mx.random.seed(run.train.seed)
     if earlier:
         check_size_of(run.model, earlier)
     net = language_model(run.model, len(corpus.vocab), run.model.plugin)
-    net.initialize(initializer(run.model.init, run.model.activation, run.model.residual), ctx=ctx)
+    net.initialize(initializer(run.model.init, run.model.activation, run.model.residual), ctx=contexts)
     if run.model.plugin:
-        try_plugin(net, run.model.plugin, ctx)
+        try_plugin(net, run.model.plugin, contexts[0])
     net.hybridize(static_alloc=True, static_shape=True)
     rollbacks = saved_rollbacks(start) if start else []
     config = replace(run.train, lr=rollbacks[-1]["lr"]) if rollbacks else run.train
-    trainer = make_trainer(net, config, run.train.epochs * len(train))
+    trainer = make_trainer(net, config, run.train.epochs * len(train), workers.kvstore)
     if earlier:
         earlier.restore(net, trainer if start else None)
     facts = saved_facts(run, corpus)
     if start:
         notes += differences(start, facts)
-    checkpoints = Checkpoints(folder / "checkpoints", start)
-    training = Training(
-        run, folder, corpus, train, valid, test, net, trainer, ctx, start, checkpoints, facts, rollbacks
-    )
+    workers.compare(comparable(facts, start))
+    if workers.number:  # worker 0 reports
+        run = replace(run, train=replace(run.train, diagnose=False, sample_every=0, tensorboard=False))
+    checkpoints = Checkpoints(folder / "checkpoints", start, workers)
+    how_far: tuple[Any, ...] = (start, checkpoints, facts, rollbacks)
+    training = Training(run, folder, corpus, train, valid, test, net, trainer, contexts, workers, *how_far)
     return training, notes
 
 
@@ -144,6 +157,14 @@ def saved_facts(run: RunConfig, corpus: Corpus) -> dict[str, Any]:
             "native": native.status().instruction_set or "none",
         },
     }
+
+
+def comparable(facts: Mapping[str, Any], start: Optional[Checkpoint]) -> dict[str, Any]:
+    """What must be the same for all workers of a run."""
+    options = {flag(name): value for name, value in facts["config"].items() if name not in OF_EACH}
+    packages = {f"version of {name}": facts["versions"][name] for name in ("deeprnn", "mxnet")}
+    text = {"a text of SHA-256": facts["corpus_sha256"][:12], "step": start.step if start else 0}
+    return {**packages, **text, **options}
 
 
 def saved_rollbacks(start: Checkpoint) -> list[dict[str, Any]]:

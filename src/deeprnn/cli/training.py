@@ -14,6 +14,7 @@ from .._util.files import write_json_atomic
 from .._util.machine import machine, versions
 from .._util.wording import counted
 from ..config import RunConfig
+from ..distributed.role import Role
 from ..sampling import Sampler
 from ..train.reports import EventWriter, append_metrics, append_row, curves, read_metrics
 from .console import ProgressLine, command, failed, log, one_line
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..data.batches import Batches
     from ..data.text import Corpus
+    from ..distributed.workers import Alone
     from ..models.language_model import LanguageModel
     from ..train.checkpoint import Checkpoint
     from ..train.loop import Diverged, EpochReport, Position
@@ -56,7 +58,8 @@ class Training:
     test: Batches
     net: LanguageModel
     trainer: mx.gluon.Trainer
-    ctx: mx.Context
+    contexts: list[mx.Context]
+    workers: Alone
     start: Optional[Checkpoint]
     checkpoints: Checkpoints
     facts: Mapping[str, Any]
@@ -66,18 +69,19 @@ class Training:
 
     def work(self) -> int:
         """Train, then evaluate the best network on the test part; returns the exit code."""
-        from ..train.keeping import Keeper
+        from ..train.keeping import Keeper, SharedKeeper
         from ..train.loop import Diverged, Stopped
         from ..train.signals import Signals
 
         config = self.run.train
-        again = f"continue with: {command('train', '--out', str(self.folder), '--resume', *self.plugin_flags)}"
+        again = f"continue with: {command(*self.command, '--out', str(self.folder), '--resume', *self.plugin_flags)}"
         position = self.start.position if self.start else None
         try:
             with self.held, self.events or contextlib.nullcontext(), Signals() as signals:
-                keeper = Keeper(
-                    self.write, minutes=config.checkpoint_minutes, steps=config.checkpoint_steps, signals=signals
-                )
+                when: dict[str, Any] = {"minutes": config.checkpoint_minutes, "steps": config.checkpoint_steps}
+                keeper = Keeper(self.write, **when, signals=signals)
+                if self.workers.count > 1:
+                    keeper = SharedKeeper(self.write, self.workers, **when, signals=signals)
                 if config.on_nan == "rollback" and not position:
                     self.save_the_beginning()
                 while True:
@@ -86,15 +90,35 @@ class Training:
                         break
                     except Diverged as error:
                         position = self.roll_back(error)
-                self.finish(signals)
+                self.workers.end_together()
+                if self.is_first:
+                    self.finish(signals)
         except Diverged as error:
-            write_json_atomic(self.folder / STATE, {"state": "diverged", "reason": str(error)})
-            return failed(in_flags(str(error)), 1)
+            self.workers.end_together()
+            if self.is_first:
+                write_json_atomic(self.folder / STATE, {"state": "diverged", "reason": str(error)})
+                failed(in_flags(str(error)), 1)
+            return 1
         except OSError as error:
             return failed(f"{one_line(error)}; {again}", 1)
         except Stopped as error:
-            return failed(f"{error}; {self.reached()} is saved; {again}", 128 + error.number)
+            self.workers.end_together()
+            if self.is_first:
+                failed(f"{error}; {self.reached()} is saved; {again}", 128 + error.number)
+            return 128 + error.number
         return 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one of several that writes the run and reports on it."""
+        return self.workers.number == 0
+
+    @property
+    def command(self) -> list[str]:
+        """The command that has started this training, without options."""
+        role = Role.from_environment()
+        counts = ["launch", f"--workers={role.workers}", f"--servers={role.servers}", "--"] if role else []
+        return [*counts, "train"]
 
     def fit(self, position: Optional[Position], keeper: Any) -> None:
         """Train from `position` to the end."""
@@ -122,8 +146,9 @@ class Training:
                 train,
                 self.valid,
                 config,
-                ctx=self.ctx,
+                ctx=self.contexts,
                 trainer=self.trainer,
+                workers=self.workers,
                 start=position,
                 keeper=keeper,
                 on_step=progress.step,
@@ -140,7 +165,7 @@ class Training:
 
     def write(self, position: Position, report: Optional[EpochReport]) -> None:
         """Save a checkpoint of `position`, and before it the metrics of the epoch that ends there."""
-        if report:
+        if report and self.is_first:
             append_metrics(self.folder / "metrics.jsonl", report)
             if self.events:
                 with extra("TensorBoard events"):
@@ -165,6 +190,7 @@ class Training:
         lr = self.learning_rate / 2
         self.rollbacks = [*self.rollbacks, {"to_step": last.step, "lr": lr, "reason": str(error)}]
         last.restore(self.net, self.trainer)
+        self.workers.wait_for_all()  # before worker 0 writes there
         steps = self.run.train.epochs * len(self.train)
         self.trainer.optimizer.lr_scheduler = learning_rate_schedule(replace(self.run.train, lr=lr), steps)
         self.write(last.position, None)
@@ -184,8 +210,8 @@ class Training:
         from ..nn.diagnostics import diagnose
         from ..train.loop import token_losses
 
-        data, target = (array.as_in_context(self.ctx) for array in next(self.train.epoch(epoch)))
-        states = self.net.begin_state(data.shape[1], ctx=self.ctx)
+        data, target = (array.as_in_context(self.contexts[0]) for array in next(self.train.epoch(epoch)))
+        states = self.net.begin_state(data.shape[1], ctx=self.contexts[0])
         seen = diagnose(self.net, data, states, lambda logits: token_losses(logits, target), before=before)
         sentences = seen.sentences(followed=[f"init={self.run.model.init}", f"cell={self.run.model.cell}"])
         layers = [asdict(layer) for layer in seen.layers]
@@ -203,7 +229,7 @@ class Training:
         metrics = read_metrics(self.folder / "metrics.jsonl")
         best = next(row for row in metrics if row["epoch"] == metrics[-1]["best_epoch"])
         checkpoint.load(self.folder / "checkpoints", "best").restore(self.net)
-        test_loss = evaluate(self.net, self.test, self.ctx, signals)
+        test_loss = evaluate(self.net, self.test, self.contexts[0], signals)
         test_perplexity = math.inf if test_loss is None else perplexity(test_loss)
         seconds = sum(row["seconds"] for row in metrics)
         packages = versions()
@@ -248,10 +274,9 @@ class Training:
         config = self.run.train
         rng = np.random.default_rng((config.seed, epoch))
         sampler = Sampler(greedy=config.sample_greedy)
+        how = (config.sample_length, sampler, rng, self.contexts[0])
         texts = [
-            generated(
-                self.net, self.corpus.vocab, self.run.data.unit, prefix, config.sample_length, sampler, rng, self.ctx
-            )
+            generated(self.net, self.corpus.vocab, self.run.data.unit, prefix, *how)
             for prefix in config.sample_prefix.split("|")
         ]
         return "\n".join(f"\n{textwrap.indent(text, '    ')}" for text in texts) + "\n"

@@ -5,7 +5,7 @@ line; the help text is the field's entry in the docstring. Values are checked wh
 """
 
 from .._util.arguments import flag
-from .commands import EvaluateConfig, ExportConfig, GenerateConfig, ServeConfig
+from .commands import EvaluateConfig, ExportConfig, GenerateConfig, LaunchConfig, ServeConfig
 from .fields import select, spelled
 from .resolution import OptionsFileError, as_yaml, origin, presets, read_options, resolve
 from .run import CELLS, DataConfig, ModelConfig, RunConfig, Split, TrainConfig
@@ -16,6 +16,7 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "GenerateConfig",
+    "LaunchConfig",
     "ModelConfig",
     "OptionsFileError",
     "RunConfig",

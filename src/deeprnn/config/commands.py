@@ -8,7 +8,7 @@ from typing import Literal, Optional
 from .._util.checks import check_encoding
 from .fields import check_fields
 
-__all__ = ["EvaluateConfig", "ExportConfig", "GenerateConfig", "ServeConfig"]
+__all__ = ["EvaluateConfig", "ExportConfig", "GenerateConfig", "LaunchConfig", "ServeConfig"]
 
 Runtime = Optional[Literal["native", "mxnet", "onnx", "torch"]]
 
@@ -111,6 +111,25 @@ class ExportConfig:
         check_fields(self)
         if not self.out:
             raise ValueError("out is missing: give the folder to write, out=FOLDER")
+
+
+@dataclass(frozen=True)
+class LaunchConfig:
+    """Processes on this machine.
+
+    Parameters
+    ----------
+    workers
+        Processes that train; each takes a part of every batch.
+    servers
+        Processes that add up the gradients.
+    """
+
+    workers: int = 2
+    servers: int = 1
+
+    def __post_init__(self) -> None:
+        check_fields(self, workers=1, servers=1)
 
 
 @dataclass(frozen=True)

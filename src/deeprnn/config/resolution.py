@@ -33,7 +33,7 @@ ACTIONS = ("preset", "config", "resume", "init_from")
 """Arguments that name sources of options and weights. They are not options, so they are not saved with the run."""
 
 MAY_CHANGE = (
-    *("out", "corpus", "plugin", "epochs", "patience", "threads", "ctx", "tensorboard"),
+    *("out", "corpus", "plugin", "epochs", "patience", "threads", "ctx", "kvstore", "timeout", "tensorboard"),
     *("checkpoint_minutes", "checkpoint_steps", "on_nan"),
     *("sample_every", "sample_length", "sample_prefix", "sample_greedy", "diagnose"),
 )

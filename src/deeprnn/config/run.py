@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Optional
 
-from .._util.checks import check_activation, check_choice, check_encoding, check_fraction
+from .._util.checks import check_activation, check_choice, check_devices, check_encoding, check_fraction
 from .fields import check_fields, select
 
 __all__ = ["CELLS", "DataConfig", "ModelConfig", "RunConfig", "Split", "TrainConfig"]
@@ -215,7 +215,12 @@ class TrainConfig:
         Threads to compute with; 0: OMP_NUM_THREADS if it is set, otherwise one per core. More threads help where cores
         are idle, and the more the larger the layers are.
     ctx
-        Device to compute on.
+        Device to compute on, cpu or gpu, or several such as gpu(0),gpu(1): each takes a part of every batch.
+    kvstore
+        How gradients are summed. device: those of several devices, on one of them; local: in the memory of the host;
+        dist_sync, dist_device_sync: those of several processes as well (docs/several_processes.md).
+    timeout
+        Seconds after which a process of several is given up if it does not come, or shows no sign of life.
     tensorboard
         Also write TensorBoard events to the run's folder.
     """
@@ -237,13 +242,17 @@ class TrainConfig:
     sample_greedy: bool = False
     diagnose: bool = False
     threads: int = 1
-    ctx: Literal["cpu", "gpu"] = "cpu"
+    ctx: str = "cpu"
+    kvstore: Literal["device", "local", "dist_sync", "dist_device_sync"] = "device"
+    timeout: float = 60.0
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self, epochs=1, sample_length=1)
-        if not self.lr > 0:
-            raise ValueError(f"lr must be above 0, got {self.lr}")
+        check_devices("ctx", self.ctx)
+        for name in ("lr", "timeout"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("clip", "checkpoint_minutes"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
@@ -268,7 +277,10 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.model.backend == "gluon" and self.model.dropout and self.train.ctx == "cpu":
+        devices = check_devices("ctx", self.train.ctx)
+        if self.data.batch_size < len(devices):
+            raise ValueError(f"batch_size={self.data.batch_size} cannot be shared by the {len(devices)} devices of ctx")
+        if self.model.backend == "gluon" and self.model.dropout and devices[0][0] == "cpu":
             dropout = self.model.dropout
             raise ValueError(
                 f"backend='gluon' ignores dropout={dropout} on the CPU: use backend='deeprnn', or dropout=0"

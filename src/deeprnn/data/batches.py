@@ -24,6 +24,7 @@ random: adjacent windows from a random offset (here 1), in random order; no stat
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Callable, Optional
 
 import mxnet as mx
 import numpy as np
@@ -50,11 +51,13 @@ class Batches:
     keep_last : bool
         For evaluation: let the last batch be shorter, (T', N), so that at most N - 1 symbols are not scored. A text of
         fewer than two symbols then has no batches. For consecutive sampling only.
+    share : callable, optional
+        Which of N sequences to give out, where several processes share each batch; by default all.
 
     Attributes
     ----------
     batch_size : int
-        The actual N.
+        The actual N, before it is shared.
     carries_state : bool
         Whether a batch continues the one before.
     scored, unscored : int
@@ -80,6 +83,7 @@ class Batches:
         seed: int = 0,
         *,
         keep_last: bool = False,
+        share: Optional[Callable[[int], slice]] = None,
     ) -> None:
         ids = np.asarray(ids)
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
@@ -115,6 +119,7 @@ class Batches:
                 self._batches = pairs // (seq_len * batch_size)
             self.scored = self._batches * seq_len * batch_size
         self.batch_size = batch_size
+        self._share = share(batch_size) if share else slice(None)
         self.unscored = pairs - self.scored
 
     def __len__(self) -> int:
@@ -133,7 +138,8 @@ class Batches:
     # float32, and it pads the last batch with symbols that would be scored.
     def _consecutive(self) -> Iterator[np.ndarray]:
         for start in range(0, self._batches * self.seq_len, self.seq_len):
-            yield self._sequence[start : start + self.seq_len + 1]  # (T + 1, N), the last one may be shorter
+            # (T + 1, N), the last one may be shorter
+            yield self._sequence[start : start + self.seq_len + 1, self._share]
 
     def _random(self, number: int) -> Iterator[np.ndarray]:
         rng = np.random.default_rng((self._seed, number))
@@ -141,4 +147,4 @@ class Batches:
         offset = rng.integers(min(self.seq_len, self.unscored + 1))
         windows = rng.permutation((len(self._sequence) - 1 - offset) // self.seq_len)[: self._batches * self.batch_size]
         for starts in (offset + windows * self.seq_len).reshape(self._batches, self.batch_size):
-            yield self._sequence[starts + np.arange(self.seq_len + 1)[:, np.newaxis]]  # (T + 1, N)
+            yield self._sequence[starts[self._share] + np.arange(self.seq_len + 1)[:, np.newaxis]]  # (T + 1, N)

@@ -226,7 +226,7 @@ class Watched:
 
     def __init__(self, net: gluon.Block, batches: Any) -> None:
         self.before: Optional[dict[str, NDArray]] = None
-        self.carries_state = batches.carries_state
+        self.batch_size, self.carries_state = batches.batch_size, batches.carries_state
         self._net = net
         self._batches = batches
 
@@ -236,7 +236,7 @@ class Watched:
     def epoch(self, number: int) -> Iterator[tuple[NDArray, NDArray]]:
         for left, batch in zip(range(len(self) - 1, -1, -1), self._batches.epoch(number)):
             if not left:
-                self.before = {name: p.data().copy() for name, p in self._net.collect_params().items()}
+                self.before = {name: p.list_data()[0].copy() for name, p in self._net.collect_params().items()}
             yield batch
 
 
@@ -256,10 +256,10 @@ def _layer(
     relu = getattr(stack.cell, "activation", "tanh") == "relu"
     activations = outputs - inputs if stack.residual and number > 0 else outputs  # (T, N, H)
     flat = activations <= 0 if relu else np.abs(activations) > FLAT
-    weight = np.concatenate([weight.data().asnumpy() for weight in weights["i2h_weight"]])
+    weight = np.concatenate([weight.list_data()[0].asnumpy() for weight in weights["i2h_weight"]])
     ratio = None
     if before is not None:
-        pairs = [(p.data(), before[p.name]) for of_kind in weights.values() for p in of_kind]
+        pairs = [(p.list_data()[0], before[p.name]) for of_kind in weights.values() for p in of_kind]
         ratio = _norm(*(now - was for now, was in pairs)) / _norm(*(was for _, was in pairs))
     return Layer(
         number=number + 1,

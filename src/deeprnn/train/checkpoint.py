@@ -208,7 +208,7 @@ def _read(path: Path, name: str, damaged: tuple[str, ...]) -> Checkpoint:
         path,
         state,
         arrays,
-        _position(path, state, states),
+        _position(path, state, [states] if states else []),
         optimizer=content["optimizer"],
         optimizer_arrays=training if content["format"] == 1 else _below(training, "optimizer"),
         random=_below(training, "random"),
@@ -247,7 +247,7 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-def _position(path: Path, state: Mapping[str, Any], states: list[NDArray]) -> Position:
+def _position(path: Path, state: Mapping[str, Any], states: list[list[NDArray]]) -> Position:
     try:
         return Position.from_mapping(state, states)
     except ValueError as error:

@@ -3,15 +3,18 @@
 It knows no particular model: a network is called with `(data, states)`, returns `(logits, states)`, has a `begin_state`
 and an attribute `draws_random`: whether its training graph draws random numbers. Progress is reported through
 callbacks.
+
+Several devices share each batch, and so do several processes: every one computes the gradient of its part of the
+sequences, and carries their states; the gradients are summed, and what follows is the same everywhere.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Callable, Optional, Protocol
+from typing import Any, Callable, Optional, Protocol, Union
 
 import mxnet as mx
 import numpy as np
@@ -21,7 +24,9 @@ from mxnet.ndarray import NDArray
 
 from .._util.wording import counted
 from ..config import TrainConfig
+from ..distributed.workers import Alone
 from .loss import CrossEntropy, perplexity, token_losses
+from .parts import carried, parted, split
 from .position import Position
 from .progress import IN_FLIGHT, Diverged, EpochReport, Progress, StepReport, divergence
 from .schedule import learning_rate_schedule
@@ -49,13 +54,15 @@ __all__ = [
 class BatchSource(Protocol):
     """Batches as the loop needs them; `data.batches.Batches` is one."""
 
+    batch_size: int
+    """Sequences in a batch, with those of other processes."""
     carries_state: bool
     """Whether a batch continues the one before."""
 
     def __len__(self) -> int: ...
 
     def epoch(self, number: int) -> Iterator[tuple[NDArray, NDArray]]:
-        """The batches ``(data, target)`` of an epoch, ids of shape (T, N) each."""
+        """The batches ``(data, target)`` of an epoch, ids of shape (T, N) each: the sequences of this process."""
 
 
 class Checked(Protocol):
@@ -67,6 +74,10 @@ class Checked(Protocol):
 
 class Keeper(Checked, Protocol):
     """What the loop calls between two steps; `keeping.Keeper` is one."""
+
+    @property
+    def signals(self) -> Checked:
+        """What may end the validation."""
 
     def is_due(self, step: int) -> bool:
         """Whether a checkpoint is to be saved now."""
@@ -89,10 +100,11 @@ def fit(
     valid: Optional[BatchSource],
     config: TrainConfig,
     *,
-    ctx: mx.Context,
+    ctx: Union[mx.Context, Sequence[mx.Context]],
     trainer: Optional[gluon.Trainer] = None,
     start: Optional[Position] = None,
     keeper: Optional[Keeper] = None,
+    workers: Optional[Alone] = None,
     on_step: Optional[Callable[[StepReport], None]] = None,
     on_epoch: Optional[Callable[[EpochReport], None]] = None,
     report_every: float = 1.0,
@@ -109,7 +121,7 @@ def fit(
     config
         Epochs, optimizer, learning rate, clipping, patience, seed.
     ctx
-        Device of `net`.
+        Device of `net`, or its devices in order: each takes a part of every batch, all of them as equal as can be.
     trainer
         From `make_trainer`, if its state is to be saved or was restored; by default a new one.
     start
@@ -117,6 +129,9 @@ def fit(
         result is that of a run without the interruption.
     keeper
         Decides between two steps whether to save a checkpoint or to stop, and saves one at the end of each epoch.
+    workers
+        The processes that train together, where there are several; `trainer` then has their key-value store. They make
+        the same steps, and worker 0 validates.
     on_step
         Called between two steps, within the first two seconds and then every `report_every` seconds.
     on_epoch
@@ -132,15 +147,17 @@ def fit(
     Stopped
         If `keeper` ends the training, after a checkpoint has been saved.
     ValueError
-        If `trainer` has not made as many updates as `start`, no epoch is left after `start`, or an epoch of `train` has
-        fewer batches than `start` has done.
+        If `trainer` has not made as many updates as `start`, no epoch is left after `start`, an epoch of `train` has
+        fewer batches than `start` has done, or a batch has fewer sequences than there are devices.
 
     Examples
     --------
     >>> history = fit(net, train, valid, TrainConfig(epochs=3, lr=5e-3), ctx=mx.cpu())
     >>> [epoch.valid_perplexity for epoch in history.epochs]
     """
-    position = replace(start) if start else Position()
+    contexts = [ctx] if isinstance(ctx, mx.Context) else list(ctx)
+    workers = workers or Alone()
+    position = replace(start, states=parted(start, workers, contexts)) if start else Position()
     if position.epoch >= config.epochs:
         raise ValueError(f"nothing is left to train: epoch {position.epoch} is done, of epochs={config.epochs}")
     if position.batch > len(train):
@@ -161,10 +178,11 @@ def fit(
                 stopped_early = True
                 break
             progress.begin_epoch()
-            train_epoch(net, train, trainer, config, position=position, ctx=ctx, progress=progress, keeper=keeper)
+            where: dict[str, Any] = {"position": position, "contexts": contexts, "workers": workers}
+            train_epoch(net, train, trainer, config, **where, progress=progress, keeper=keeper)
             progress.settle()
             tokens_per_second = position.tokens / position.seconds
-            valid_loss = evaluate(net, valid, ctx, keeper)
+            valid_loss = _validated(net, valid, contexts[0], keeper, workers)
             report = _epoch_report(position, config, valid_loss, trainer.learning_rate)
             report = replace(report, tokens_per_second=tokens_per_second, seconds=progress.epoch_seconds())
             position.best_epoch, position.best_loss = report.best_epoch, report.best_loss
@@ -191,31 +209,35 @@ def train_epoch(
     config: TrainConfig,
     *,
     position: Position,
-    ctx: mx.Context,
+    contexts: Sequence[mx.Context],
+    workers: Alone,
     progress: Progress,
     keeper: Optional[Keeper] = None,
 ) -> None:
     """Make one update for each of the `batches` after `position`; `progress` reads the losses a few steps later."""
     parameters = list(net.collect_params().values())
-    cross_entropy = CrossEntropy()
-    cross_entropy.hybridize(static_alloc=True, static_shape=True)
-    for data, target in islice(batches.epoch(position.epoch + 1), position.batch, None):
-        data, target = data.as_in_context(ctx), target.as_in_context(ctx)  # (T, N)
-        states = _carried(net, position.states, data.shape[1], ctx)
+    losses_of = [CrossEntropy() for _ in contexts]
+    for cross_entropy in losses_of:
+        cross_entropy.hybridize(static_alloc=True, static_shape=True)
+    for batch in islice(batches.epoch(position.epoch + 1), position.batch, None):
+        tokens, whole = len(batch[0]) * batches.batch_size, batches.batch_size
+        data, target = (split(array, contexts) for array in batch)  # (T, N) of each part
+        begun = carried(net, position.states, data)
         if net.draws_random:
-            mx.random.seed(_step_seed(config.seed, position.step))
+            mx.random.seed(_step_seed(config.seed, position.step, workers.number))
         with autograd.record():
-            logits, states = net(data, states)  # (T, N, V)
-        loss, gradient = cross_entropy(logits, target)
-        logits.backward(gradient)
+            logits, states = zip(*map(net, data, begun))  # (T, N, V)
+        losses, gradients = zip(*(of(*part, whole) for of, *part in zip(losses_of, logits, target)))
+        autograd.backward(list(logits), list(gradients))
         trainer.allreduce_grads()
         if config.clip > 0:
             norm = clip_grad_global_norm(parameters, config.clip, check_isfinite=False)
         else:
             norm = grad_global_norm(parameters)
         trainer.update(1)  # the loss is a mean already
-        position.states = list(states) if batches.carries_state else []
-        progress.add(data.size, loss, norm)
+        position.states = list(map(list, states)) if batches.carries_state else []
+        loss = mx.nd.add_n(*(loss.as_in_context(contexts[0]) for loss in losses))
+        progress.add(tokens, workers.summed("loss", loss), norm)
         if keeper:
             keeper.check()
             if keeper.is_due(position.step):
@@ -239,8 +261,8 @@ def evaluate(
         if checked:
             checked.check()
         data, target = data.as_in_context(ctx), target.as_in_context(ctx)
-        states = _carried(net, states if batches.carries_state else [], data.shape[1], ctx)
-        logits, states = net(data, states)
+        (begun,) = carried(net, [states] if states and batches.carries_state else [], [data])
+        logits, states = net(data, begun)
         losses.append((data.size, token_losses(logits, target).mean()))
         if len(losses) > IN_FLIGHT:
             losses[-1 - IN_FLIGHT][1].wait_to_read()
@@ -248,8 +270,31 @@ def evaluate(
     return sum(count * float(loss.asscalar()) for count, loss in losses) / tokens if tokens else None
 
 
-def make_trainer(net: Any, config: TrainConfig, steps: int) -> gluon.Trainer:
+def _validated(
+    net: Any, valid: Optional[BatchSource], ctx: mx.Context, keeper: Optional[Keeper], workers: Alone
+) -> Optional[float]:
+    """The loss that worker 0 finds, see `evaluate`, for all workers; if a signal ends it there, it ends them all."""
+    if valid is None or not len(valid):
+        return None
+
+    def on_first() -> tuple[float, float]:
+        try:
+            loss = evaluate(net, valid, ctx, keeper.signals if keeper else None)
+            assert loss is not None
+            return 0, loss
+        except Stopped as error:
+            return error.number, math.nan
+
+    number, loss = workers.of_first(on_first, 2)
+    if number:
+        raise Stopped(int(number))
+    return loss
+
+
+def make_trainer(net: Any, config: TrainConfig, steps: int, kvstore: Any = None) -> gluon.Trainer:
     """The `gluon.Trainer` of a run of `steps` updates, without weight decay and momentum.
+
+    Several processes have the same `kvstore`, from `Workers`.
 
     Raises
     ------
@@ -262,7 +307,15 @@ def make_trainer(net: Any, config: TrainConfig, steps: int) -> gluon.Trainer:
     # MXNet's optimizers overwrite the scheduler's rate with their own default unless they are given the rate too.
     options = {"learning_rate": config.lr, "lr_scheduler": learning_rate_schedule(config, steps), "wd": 0.0}
     # Gradients are clipped between their reduction and the update, so the key-value store must not do the update.
-    return gluon.Trainer(net.collect_params(), config.optimizer, options, kvstore="device", update_on_kvstore=False)
+    store = kvstore or config.kvstore
+    trainer = gluon.Trainer(net.collect_params(), config.optimizer, options, kvstore=store, update_on_kvstore=False)
+    if kvstore:
+        # At the first step gluon gives the weights to the servers, gets them back, and sends the gradients after them
+        # without waiting: where these overtake, a weight comes back as a gradient. So the weights go here, alone.
+        trainer._init_kvstore()
+        trainer._init_params()
+        mx.nd.waitall()
+    return trainer
 
 
 def _epoch_report(
@@ -290,17 +343,10 @@ def _epoch_report(
     )
 
 
-def _carried(net: Any, states: list[NDArray], batch_size: int, ctx: mx.Context) -> list[NDArray]:
-    """Initial states `(L, N, H)` of a batch: the last ones of the batch before, detached from its graph, or zeros."""
-    if not states or states[0].shape[1] != batch_size:
-        return net.begin_state(batch_size, ctx=ctx)
-    return [state.as_in_context(ctx).detach() for state in states]
-
-
-def _step_seed(seed: int, step: int) -> int:
-    """A seed of 31 bits for `mx.random.seed`, different at every step and the same in every run.
+def _step_seed(seed: int, step: int, worker: int) -> int:
+    """A seed of 31 bits for `mx.random.seed`, different at every step and worker, and the same in every run.
 
     The state of MXNet's generators cannot be saved. Reseeding at every step makes a resumed run draw the same numbers
     as an uninterrupted one.
     """
-    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0] >> 1)
+    return int(np.random.SeedSequence((seed, step, worker)).generate_state(1)[0] >> 1)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
 from mxnet.ndarray import NDArray
 
 __all__ = ["Position"]
@@ -26,8 +27,9 @@ class Position:
         The epoch with the lowest loss so far, and that loss in nats per token; 0 and infinity before the first.
     tokens, loss_sum, norm_sum, seconds
         Of the batches of this epoch that are done: tokens, losses times tokens, norms of the gradient, wall time.
-    states : list of NDArray
-        States that the next batch begins with, `(L, N, H)` each; empty for zeros.
+    states : list of list of NDArray
+        States that the next batch begins with, `(L, N, H)` each: a list for each part of the batch, in order, as
+        several devices share it. Empty for zeros.
     """
 
     epoch: int = 0
@@ -39,7 +41,11 @@ class Position:
     loss_sum: float = 0.0
     norm_sum: float = 0.0
     seconds: float = 0.0
-    states: list[NDArray] = field(default_factory=list)
+    states: list[list[NDArray]] = field(default_factory=list)
+
+    def joined_states(self) -> list[np.ndarray]:
+        """The states of the whole batch, however it was split."""
+        return [np.concatenate([part.asnumpy() for part in parts], axis=1) for parts in zip(*self.states)]
 
     def next_epoch(self) -> None:
         """Go to the beginning of the next epoch."""
@@ -53,7 +59,7 @@ class Position:
         return {**plain, "best_loss": None if math.isinf(self.best_loss) else self.best_loss}
 
     @classmethod
-    def from_mapping(cls, plain: Mapping[str, Any], states: list[NDArray]) -> Position:
+    def from_mapping(cls, plain: Mapping[str, Any], states: list[list[NDArray]]) -> Position:
         """The position that `to_mapping` gave.
 
         Raises

@@ -10,6 +10,7 @@ from typing import Any, Optional, Union
 import numpy as np
 from mxnet import gluon
 
+from ..distributed.workers import Alone
 from .checkpoint import STATE, Checkpoint
 from .optimizer_state import named_parameters, optimizer_state
 from .position import Position
@@ -31,10 +32,12 @@ class Checkpoints:
         Created with the first checkpoint.
     start
         The checkpoint that training continues from, if any; those of later steps will be removed.
+    workers
+        The processes that train together, where there are several: all save at the same time, and worker 0 writes.
     """
 
-    def __init__(self, folder: PathLike, start: Optional[Checkpoint] = None) -> None:
-        self._folder = Path(folder)
+    def __init__(self, folder: PathLike, start: Optional[Checkpoint] = None, workers: Optional[Alone] = None) -> None:
+        self._folder, self._workers = Path(folder), workers or Alone()
         self._best = start.best if start else None
 
     def save(
@@ -76,14 +79,17 @@ class Checkpoints:
         parameters = named_parameters(net)
         arrays = {name: parameter.list_data()[0].asnumpy() for name, parameter in parameters.items()}
         optimizer, optimizer_arrays = optimizer_state(parameters, trainer)
+        states = self._workers.joined(position.joined_states())
         training = {
             **{f"optimizer/{name}": array for name, array in optimizer_arrays.items()},
-            **{f"states/{index}": array.asnumpy() for index, array in enumerate(position.states)},
+            **{f"states/{index}": array for index, array in enumerate(states)},
             **{f"random/{name}": array for name, array in random_arrays().items()},
         }
         for name, array in {**arrays, **training}.items():
             if not np.isfinite(array).all():
                 raise Diverged(f"{name} has values that are not finite after step {position.step}")
+        if self._workers.number:
+            return
         best = {"epoch": position.epoch, "step": position.step, "parameters": None} if is_best else self._best
         content = {"state": {**state, **position.to_mapping()}, "optimizer": optimizer}
         manifest = write_checkpoint(self._folder, position.step, arrays, training, content, best)

@@ -7,7 +7,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Optional
 
-__all__ = ["Signals", "Stopped"]
+__all__ = ["ENDING", "Signals", "Stopped"]
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -33,7 +33,8 @@ class Signals:
     """
 
     def __init__(self) -> None:
-        self._received: Optional[int] = None
+        self.received: Optional[int] = None
+        """Number of the first signal that came."""
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -52,10 +53,10 @@ class Signals:
 
     def check(self) -> None:
         """Raise `Stopped` if a signal has come."""
-        if self._received is not None:
-            raise Stopped(self._received)
+        if self.received is not None:
+            raise Stopped(self.received)
 
     def _remember(self, number: int, frame: Optional[FrameType]) -> None:
-        self._received = number
+        self.received = number
         for each in self._before:
             signal.signal(each, signal.SIG_DFL)  # not by Python, which may be waiting for MXNet's engine
