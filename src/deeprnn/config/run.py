@@ -63,7 +63,8 @@ class DataConfig:
     Parameters
     ----------
     corpus
-        Name of a text (pydoc, timemachine, tinyshakespeare, jaychou), or path of a .txt, .gz or .zip file.
+        Name of a text (pydoc, timemachine, tinyshakespeare, jaychou), or path of a .txt, .gz or .zip file; several are
+        read as one text: separated by commas, or a quoted pattern such as 'books/*.txt'.
     encoding
         Encoding of the file, such as utf-8, gb18030 or utf-16.
     max_chars
@@ -81,6 +82,9 @@ class DataConfig:
     sampling
         consecutive: a batch continues the one before, and the state is carried over; random: windows in random order,
         each from a state of zeros.
+    check_cache
+        Compare the hashes of a large text and of its encoded form, which is kept in the cache, instead of the sizes and
+        times of the files.
     """
 
     corpus: str = "pydoc"
@@ -92,6 +96,7 @@ class DataConfig:
     batch_size: int = 32
     seq_len: int = 35
     sampling: Literal["consecutive", "random"] = "consecutive"
+    check_cache: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "split", Split.parse(self.split))

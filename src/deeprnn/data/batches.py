@@ -24,11 +24,13 @@ random: adjacent windows from a random offset (here 1), in random order; no stat
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Optional, Union
 
 import mxnet as mx
 import numpy as np
 
 from .._util.checks import check_choice, check_size
+from .encoded import Ids
 
 __all__ = ["Batches"]
 
@@ -38,7 +40,7 @@ class Batches:
 
     Parameters
     ----------
-    ids : numpy.ndarray
+    ids : numpy.ndarray or Ids
         The text: integers of shape (symbols,).
     batch_size : int
         Sequences N in a batch. With `keep_last`, a short text has fewer, such that each is at least one window long.
@@ -47,6 +49,10 @@ class Batches:
     sampling : {'consecutive', 'random'}
     seed : int
         Random sampling is a function of this seed and the number of the epoch.
+    shard : (int, int)
+        ``(worker, workers)``, for one of several that train together: of each batch, this worker has the sequences
+        ``N * worker // workers`` to ``N * (worker + 1) // workers``. All of them together have the batches of one. Of a
+        text that is mapped into memory, it reads its own part alone, if sampling is consecutive.
     keep_last : bool
         For evaluation: let the last batch be shorter, (T', N), so that at most N - 1 symbols are not scored. A text of
         fewer than two symbols then has no batches. For consecutive sampling only.
@@ -54,7 +60,7 @@ class Batches:
     Attributes
     ----------
     batch_size : int
-        The actual N.
+        The actual N, of all workers together.
     carries_state : bool
         Whether a batch continues the one before.
     scored, unscored : int
@@ -73,15 +79,18 @@ class Batches:
 
     def __init__(
         self,
-        ids: np.ndarray,
+        ids: Union[np.ndarray, Ids],
         batch_size: int,
         seq_len: int,
         sampling: str = "consecutive",
         seed: int = 0,
         *,
+        shard: tuple[int, int] = (0, 1),
         keep_last: bool = False,
     ) -> None:
-        ids = np.asarray(ids)
+        # The ids of codes are looked up batch by batch.
+        self._id_of: Optional[np.ndarray] = ids.id_of if isinstance(ids, Ids) else None
+        ids = ids.codes if isinstance(ids, Ids) else np.asarray(ids)
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
             raise ValueError(f"ids must be integers of shape (symbols,), got {ids.dtype} of shape {ids.shape}")
         check_size("batch_size", batch_size)
@@ -98,7 +107,9 @@ class Batches:
             steps = pairs // batch_size
             self._batches = -(-steps // seq_len)
             self.scored = steps * batch_size
-            self._sequence = np.stack([ids[n * steps : (n + 1) * steps + 1] for n in range(batch_size)], axis=1)
+            # The last symbol of a stream is the first of the next one: a view, as the text may be larger than memory.
+            shape, step = (min(steps + 1, len(ids)), batch_size), ids.strides[0]
+            self._sequence = np.lib.stride_tricks.as_strided(ids, shape, (step, steps * step), writeable=False)
         else:
             needed = batch_size * (seq_len + 1) if self.carries_state else batch_size * seq_len + 1
             if len(ids) < needed:
@@ -114,6 +125,13 @@ class Batches:
                 self._sequence = ids
                 self._batches = pairs // (seq_len * batch_size)
             self.scored = self._batches * seq_len * batch_size
+        worker, workers = shard
+        if not 0 <= worker < workers <= batch_size:
+            raise ValueError(
+                f"shard must be (worker, workers), worker below workers, and these at most the {batch_size} sequences "
+                f"of a batch, got {shard}"
+            )
+        self._own = slice(batch_size * worker // workers, batch_size * (worker + 1) // workers)
         self.batch_size = batch_size
         self.unscored = pairs - self.scored
 
@@ -127,18 +145,24 @@ class Batches:
     def epoch(self, number: int) -> Iterator[tuple[mx.nd.NDArray, mx.nd.NDArray]]:
         """The batches ``(data, target)`` of epoch `number`, int32 of shape (T, N) each."""
         for window in self._consecutive() if self.carries_state else self._random(number):
+            if self._id_of is not None:
+                window = self._id_of[window]
             yield mx.nd.array(window[:-1], dtype="int32"), mx.nd.array(window[1:], dtype="int32")
 
     # gluonnlp's CorpusBPTTBatchify makes the same training batches (a test compares them), but from tokens and in
     # float32, and it pads the last batch with symbols that would be scored.
     def _consecutive(self) -> Iterator[np.ndarray]:
         for start in range(0, self._batches * self.seq_len, self.seq_len):
-            yield self._sequence[start : start + self.seq_len + 1]  # (T + 1, N), the last one may be shorter
+            yield self._sequence[start : start + self.seq_len + 1, self._own]  # (T + 1, N), the last may be shorter
 
     def _random(self, number: int) -> Iterator[np.ndarray]:
         rng = np.random.default_rng((self._seed, number))
         # Some symbols are left over in every epoch; a random offset changes which ones, and with them the windows.
         offset = rng.integers(min(self.seq_len, self.unscored + 1))
-        windows = rng.permutation((len(self._sequence) - 1 - offset) // self.seq_len)[: self._batches * self.batch_size]
-        for starts in (offset + windows * self.seq_len).reshape(self._batches, self.batch_size):
+        windows = (len(self._sequence) - 1 - offset) // self.seq_len
+        order = np.arange(windows, dtype=np.min_scalar_type(windows))  # in few bytes: a large text has many
+        rng.shuffle(order)
+        for batch in range(self._batches):
+            own = order[batch * self.batch_size : (batch + 1) * self.batch_size][self._own]
+            starts = offset + own.astype(np.int64) * self.seq_len
             yield self._sequence[starts + np.arange(self.seq_len + 1)[:, np.newaxis]]  # (T + 1, N)
