@@ -22,11 +22,11 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Optional
+from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Optional
 
 import numpy as np
 
@@ -34,10 +34,12 @@ from .._util.files import read_json, read_regular, sync_folder, write_json_atomi
 from .encoded import Encoded, Stale
 from .progress import Progress
 from .reading import Reading
-from .symbols import CODES
 from .unpacking import chunks_of
 
-__all__ = ["LARGE", "Cache", "Kept"]
+if TYPE_CHECKING:
+    import gluonnlp
+
+__all__ = ["LARGE", "Cache", "Kept", "Numbering"]
 
 LARGE = 1 << 26
 """Characters above which the ids of a text are kept in files."""
@@ -47,6 +49,16 @@ STEP = 1 << 28
 
 VERSION = 1
 """Of the files; those of another version are not used."""
+
+
+@dataclass(frozen=True, eq=False)
+class Numbering:
+    """A vocabulary, the sizes of a text's parts, how many of their symbols it lacks, and notes for the user."""
+
+    vocab: gluonnlp.Vocab
+    sizes: Sequence[int]
+    unknown: dict[str, int]
+    notes: list[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +138,11 @@ class Cache:
             self._note = ["the codes in the cache were damaged: encoded anew"]
         return kept
 
-    def make(self) -> Kept:
+    def make(self, number: Callable[[np.ndarray, list[str]], Numbering]) -> tuple[Kept, Optional[Numbering]]:
         """Encode the text; where another process was interrupted, this one goes on.
+
+        From its codes and their symbols, `number` makes a vocabulary. The codes of the symbols that are in it become
+        their ids, so that these need not be looked up. Where another process was first, there is no numbering.
 
         Raises
         ------
@@ -150,17 +165,21 @@ class Cache:
         with _locked(lock, name):
             kept = self.find()  # another process may have made them meanwhile
             if kept:
-                return kept
+                return kept, None
             self._pending.mkdir(exist_ok=True)
             stamps = list(map(_stamp, self.reading.files))
             path = self._pending / "codes"
             path.touch()
             with path.open("r+b") as file:
-                state = self._encoded(file).state()
+                encoded = self._encoded(file)
+                file.flush()
+                numbering = number(_mapped(path, encoded.codes.dtype, encoded.codes.count), encoded.symbols)
+                symbols = encoded.numbered_by(numbering.vocab.idx_to_token)
+                state = encoded.state()
             if stamps != list(map(_stamp, self.reading.files)):
                 raise ValueError(f"corpus {name} was changed while it was read: begin again")
             (self._pending / "state.json").unlink()
-            _write(self._pending / "codes.json", {**state, "stamp": _stamp(path)})
+            _write(self._pending / "codes.json", {**state, "symbols": symbols, "stamp": _stamp(path)})
             sha256, notes = state["sha256"], self.reading.notes
             folder = self._of(sha256)
             shutil.rmtree(folder, ignore_errors=True)
@@ -169,7 +188,7 @@ class Cache:
             _write(self._source, {"sha256": sha256, "files": stamps, "notes": notes})
             kept = self._open(sha256, [*notes, *self._note])
         assert kept
-        return kept
+        return kept, numbering
 
     def _of(self, sha256: str) -> Path:
         """The folder of a text."""
@@ -217,9 +236,8 @@ class Cache:
                 fine = True
                 _write(folder / "codes.json", {**record, "stamp": stamp})
             if fine:
-                dtype = np.dtype(record["dtype"])
-                codes = np.asarray(np.memmap(path, dtype, "r")) if record["count"] else np.empty(0, dtype)
-                return Kept(folder, sha256, CODES[self.unit](record["symbols"]).names, codes, notes)
+                codes = _mapped(path, np.dtype(record["dtype"]), record["count"])
+                return Kept(folder, sha256, record["symbols"], codes, notes)
         shutil.rmtree(folder, ignore_errors=True)
         return None
 
@@ -233,6 +251,10 @@ def _stamp(path: Path) -> list[int]:
     """What changes with a file: size, time, inode."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def _mapped(path: Path, dtype: np.dtype, count: int) -> np.ndarray:
+    return np.asarray(np.memmap(path, dtype, "r", shape=(count,))) if count else np.empty(0, dtype)
 
 
 def _text_sha256(reading: Reading) -> str:

@@ -9,14 +9,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 import gluonnlp
 import numpy as np
 
 from .._util.checks import check_choice
 from .._util.wording import counted
-from .cache import LARGE, Cache, Kept
+from .cache import LARGE, Cache, Kept, Numbering
 from .download import cache_folder
 from .encoded import Encoded, Ids, counts_of
 from .reading import BUILT_IN, Reading, is_stream, text_path
@@ -51,8 +51,8 @@ class Corpus:
     vocab : gluonnlp.Vocab
         Symbols of the training part, the most frequent first.
     train, valid, test : numpy.ndarray or Ids
-        int32 ids of shape (symbols,), in the order of the text; those of a large text are mapped into memory. Any may
-        be empty, but `train` only if a vocabulary was given.
+        Ids of shape (symbols,), in the order of the text: int32, but those of a large text are mapped into memory, in
+        the smallest dtype. Any may be empty, but `train` only if a vocabulary was given.
     unknown : dict of str to int
         Number of symbols of each part that are not in the vocabulary.
     notes : list of str
@@ -125,7 +125,11 @@ def load_corpus(
     """
     split_sizes(0, split)
     reading = Reading(corpus, encoding=encoding, max_chars=max_chars, cache=cache)
-    store = kept = None
+
+    def number(codes: np.ndarray, symbols: Sequence[str]) -> Numbering:
+        return _numbering(codes, symbols, reading.name, split, unit, unknown, vocab)
+
+    store = kept = numbering = None
     if reading.files:
         store = Cache((Path(cache) if cache else cache_folder()) / "corpora", reading, unit, check_cache)
         kept = store.find()
@@ -134,24 +138,31 @@ def load_corpus(
         for part in reading:
             encoded.add(part)
             if store and encoded.characters > LARGE:
-                kept = store.make()
+                kept, numbering = store.make(number)
                 break
             if is_stream(corpus):
                 parts.append(part)
         else:
             encoded.add("")
     if kept:
-        numbering = _remembered(kept, reading.name, split, unit, unknown, vocab)
+        numbering = _remembered(kept, numbering, number, split, unknown, vocab)
         codes, symbols, sha256, notes = kept.codes, kept.symbols, kept.sha256, kept.notes
     else:
         codes, symbols = encoded.codes.in_memory(), encoded.symbols
-        numbering = _numbering(codes, symbols, reading.name, split, unit, unknown, vocab)
+        numbering = number(codes, symbols)
         sha256, notes = encoded.sha256, reading.notes
     vocab = numbering.vocab
     default = 0 if vocab.unknown_token is None else vocab[vocab.unknown_token]
     id_of = np.array([vocab.token_to_idx.get(symbol, default) for symbol in symbols], dtype=np.int32)
+    are_ids = symbols[: len(vocab)] == vocab.idx_to_token
     ends = np.cumsum([0, *numbering.sizes]).tolist()
-    ids = {part: Ids(codes[begin:end], id_of) for part, begin, end in zip(PARTS, ends, ends[1:])}
+    ids: dict[str, Union[np.ndarray, Ids]] = {}
+    for part, begin, end in zip(PARTS, ends, ends[1:]):
+        ids[part] = Ids(codes[begin:end], id_of)
+        if not kept:
+            ids[part] = np.asarray(ids[part])
+        elif are_ids and not numbering.unknown[part]:
+            ids[part] = codes[begin:end]
     return Corpus(
         name=reading.name,
         sha256=sha256,
@@ -160,7 +171,7 @@ def load_corpus(
         notes=[*notes, *numbering.notes],
         path=text_path(corpus),
         text="".join(parts) if is_stream(corpus) else None,
-        **(ids if kept else {part: np.asarray(ids[part]) for part in PARTS}),
+        **ids,
     )
 
 
@@ -243,20 +254,15 @@ def count_vocabulary(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Numbering:
-    """A vocabulary, the sizes of a text's parts, and how many of their symbols it lacks."""
-
-    vocab: gluonnlp.Vocab
-    sizes: Sequence[int]
-    unknown: dict[str, int]
-    notes: list[str]
-
-
 def _remembered(
-    kept: Kept, name: str, split: Sequence[float], unit: str, unknown: bool, vocab: Optional[gluonnlp.Vocab]
-) -> _Numbering:
-    """As `_numbering`; the symbols of a text in the cache are counted once."""
+    kept: Kept,
+    made: Optional[Numbering],
+    number: Callable[[np.ndarray, Sequence[str]], Numbering],
+    split: Sequence[float],
+    unknown: bool,
+    vocab: Optional[gluonnlp.Vocab],
+) -> Numbering:
+    """The numbering of a text in the cache; it is made once."""
     shares = list(map(float, split))
 
     def given(vocab: gluonnlp.Vocab) -> tuple[Any, ...]:
@@ -265,14 +271,13 @@ def _remembered(
     options = given(vocab) if vocab else (shares, unknown)
     facts = kept.recall(*options)
     if facts is None:
-        numbering = _numbering(kept.codes, kept.symbols, name, split, unit, unknown, vocab)
-        made = numbering.vocab
-        facts = {"tokens": made.idx_to_token, "unknown_token": made.unknown_token, **vars(numbering), "vocab": None}
+        made = made or number(kept.codes, kept.symbols)
+        token = made.vocab.unknown_token
+        facts = {**vars(made), "vocab": made.vocab.idx_to_token, "unknown_token": token}
         kept.remember(facts, *options)
-        kept.remember(facts, *given(made))  # a run that is resumed gives its vocabulary
-    return _Numbering(
-        vocab or vocabulary(facts["tokens"], facts["unknown_token"]), facts["sizes"], facts["unknown"], facts["notes"]
-    )
+        kept.remember(facts, *given(made.vocab))  # a run that is resumed gives its vocabulary
+    vocab = vocab or vocabulary(facts["vocab"], facts["unknown_token"])
+    return Numbering(vocab, facts["sizes"], facts["unknown"], facts["notes"])
 
 
 def _numbering(
@@ -283,7 +288,7 @@ def _numbering(
     unit: str,
     unknown: bool,
     vocab: Optional[gluonnlp.Vocab],
-) -> _Numbering:
+) -> Numbering:
     """Count the symbols of a text for the vocabulary of its training part, or for a given one; see `load_corpus`."""
     sizes = split_sizes(len(codes), split)
     ends = np.cumsum([0, *sizes]).tolist()
@@ -312,7 +317,7 @@ def _numbering(
         if count > MOSTLY * size:
             subject = "the text" if whole else f"the {part} part"
             notes.append(f"warning: most of {subject} ({count / size:.0%}) is unknown: is it in the same language?")
-    return _Numbering(vocab, sizes, {part: sum(missing[part].values()) for part in PARTS}, notes)
+    return Numbering(vocab, sizes, {part: sum(missing[part].values()) for part in PARTS}, notes)
 
 
 def _counted(codes: np.ndarray, symbols: Sequence[str], in_order: bool) -> dict[str, int]:
