@@ -82,6 +82,7 @@ def prepared(run: RunConfig, given: Mapping[str, Any]) -> tuple[Training, list[s
     import mxnet as mx
 
     from ..data.batches import Batches
+    from ..models.sampled import SampledSoftmax
     from ..nn.initializers import initializer
     from ..train import checkpoint
     from ..train.loop import make_trainer
@@ -116,12 +117,15 @@ def prepared(run: RunConfig, given: Mapping[str, Any]) -> tuple[Training, list[s
     trainer = make_trainer(net, config, run.train.epochs * len(train))
     if earlier:
         earlier.restore(net, trainer if start else None)
+    sampled = None
+    if config.loss == "sampled":
+        sampled = SampledSoftmax(net, config.samples, config.seed, lambda: trainer.optimizer.num_update)
     facts = saved_facts(run, corpus)
     if start:
         notes += differences(start, facts)
     checkpoints = Checkpoints(folder / "checkpoints", start)
     training = Training(
-        run, folder, corpus, train, valid, test, net, trainer, ctx, start, checkpoints, facts, rollbacks
+        run, folder, corpus, train, valid, test, net, trainer, ctx, start, checkpoints, facts, rollbacks, sampled
     )
     return training, notes
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..data.batches import Batches
     from ..data.text import Corpus
     from ..models.language_model import LanguageModel
+    from ..models.sampled import SampledSoftmax
     from ..train.checkpoint import Checkpoint
     from ..train.loop import Diverged, EpochReport, Position
     from ..train.saving import Checkpoints
@@ -61,6 +62,7 @@ class Training:
     checkpoints: Checkpoints
     facts: Mapping[str, Any]
     rollbacks: list[dict[str, Any]]
+    sampled: Optional[SampledSoftmax] = None
     events: Optional[EventWriter] = None
     held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -124,6 +126,7 @@ class Training:
                 config,
                 ctx=self.ctx,
                 trainer=self.trainer,
+                sampled=self.sampled,
                 start=position,
                 keeper=keeper,
                 on_step=progress.step,

@@ -194,6 +194,12 @@ class TrainConfig:
         Updates over which the learning rate rises linearly from 0.
     clip
         Largest global norm of the gradient; larger ones are scaled down. 0: no clipping.
+    loss
+        What is minimized. full: the cross-entropy over the whole vocabulary; sampled: over a sample of it, which takes
+        less time and memory if it is large. Validation and test take the whole vocabulary; the running training loss is
+        then of the sample.
+    samples
+        Symbols in a sample, for loss sampled; at most half of the vocabulary.
     seed
         Seed of all random numbers.
     patience
@@ -231,6 +237,8 @@ class TrainConfig:
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     warmup: int = 0
     clip: float = 1.0
+    loss: Literal["full", "sampled"] = "full"
+    samples: int = 8192
     seed: int = 0
     patience: int = 0
     checkpoint_minutes: float = 5.0
@@ -246,7 +254,7 @@ class TrainConfig:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        check_fields(self, epochs=1, sample_length=1)
+        check_fields(self, epochs=1, sample_length=1, samples=1)
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
         for name in ("clip", "checkpoint_minutes"):
@@ -278,6 +286,8 @@ class RunConfig:
             raise ValueError(
                 f"backend='gluon' ignores dropout={dropout} on the CPU: use backend='deeprnn', or dropout=0"
             )
+        if self.model.tied and self.train.loss == "sampled":
+            raise ValueError("loss='sampled' needs tied=False")
         if self.model.backend == "gluon" and self.train.diagnose:
             raise ValueError(
                 "diagnose=True needs backend='deeprnn': the layers of gluon give no access to their values"

@@ -24,7 +24,7 @@ random: adjacent windows from a random offset (here 1), in random order; no stat
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Optional, Union
+from typing import Callable, Optional, Union
 
 import mxnet as mx
 import numpy as np
@@ -49,18 +49,17 @@ class Batches:
     sampling : {'consecutive', 'random'}
     seed : int
         Random sampling is a function of this seed and the number of the epoch.
-    shard : (int, int)
-        ``(worker, workers)``, for one of several that train together: of each batch, this worker has the sequences
-        ``N * worker // workers`` to ``N * (worker + 1) // workers``. All of them together have the batches of one. Of a
-        text that is mapped into memory, it reads its own part alone, if sampling is consecutive.
     keep_last : bool
         For evaluation: let the last batch be shorter, (T', N), so that at most N - 1 symbols are not scored. A text of
         fewer than two symbols then has no batches. For consecutive sampling only.
+    share : callable, optional
+        Which of N sequences to give out, where several processes share each batch; by default all. Of a text that is
+        mapped into memory, consecutive sampling then reads these alone.
 
     Attributes
     ----------
     batch_size : int
-        The actual N, of all workers together.
+        The actual N, before it is shared.
     carries_state : bool
         Whether a batch continues the one before.
     scored, unscored : int
@@ -85,8 +84,8 @@ class Batches:
         sampling: str = "consecutive",
         seed: int = 0,
         *,
-        shard: tuple[int, int] = (0, 1),
         keep_last: bool = False,
+        share: Optional[Callable[[int], slice]] = None,
     ) -> None:
         # The ids of codes are looked up batch by batch.
         self._id_of: Optional[np.ndarray] = ids.id_of if isinstance(ids, Ids) else None
@@ -125,13 +124,7 @@ class Batches:
                 self._sequence = ids
                 self._batches = pairs // (seq_len * batch_size)
             self.scored = self._batches * seq_len * batch_size
-        worker, workers = shard
-        if not 0 <= worker < workers <= batch_size:
-            raise ValueError(
-                f"shard must be (worker, workers), worker below workers, and these at most the {batch_size} sequences "
-                f"of a batch, got {shard}"
-            )
-        self._own = slice(batch_size * worker // workers, batch_size * (worker + 1) // workers)
+        self._share = share(batch_size) if share else slice(None)
         self.batch_size = batch_size
         self.unscored = pairs - self.scored
 
@@ -153,7 +146,7 @@ class Batches:
     # float32, and it pads the last batch with symbols that would be scored.
     def _consecutive(self) -> Iterator[np.ndarray]:
         for start in range(0, self._batches * self.seq_len, self.seq_len):
-            yield self._sequence[start : start + self.seq_len + 1, self._own]  # (T + 1, N), the last may be shorter
+            yield self._sequence[start : start + self.seq_len + 1, self._share]  # (T + 1, N), the last may be shorter
 
     def _random(self, number: int) -> Iterator[np.ndarray]:
         rng = np.random.default_rng((self._seed, number))
@@ -163,6 +156,6 @@ class Batches:
         order = np.arange(windows, dtype=np.min_scalar_type(windows))  # in few bytes: a large text has many
         rng.shuffle(order)
         for batch in range(self._batches):
-            own = order[batch * self.batch_size : (batch + 1) * self.batch_size][self._own]
+            own = order[batch * self.batch_size : (batch + 1) * self.batch_size][self._share]
             starts = offset + own.astype(np.int64) * self.seq_len
             yield self._sequence[starts + np.arange(self.seq_len + 1)[:, np.newaxis]]  # (T + 1, N)

@@ -75,6 +75,16 @@ class Keeper(Checked, Protocol):
         """Save a checkpoint; with the report of the epoch at its end."""
 
 
+class Sampled(Protocol):
+    """What replaces network and loss of a step; `models.sampled.SampledSoftmax` is one."""
+
+    outputs: Any
+    """The network without its decoder: called with ids and states, it returns outputs (T, N, H) and states."""
+
+    def __call__(self, outputs: NDArray, target: NDArray) -> tuple[NDArray, NDArray]:
+        """The loss, and its gradient by the outputs."""
+
+
 @dataclass(frozen=True)
 class History:
     """The result of `fit`: a report of each epoch, and whether it stopped early because the loss no longer fell."""
@@ -91,6 +101,7 @@ def fit(
     *,
     ctx: mx.Context,
     trainer: Optional[gluon.Trainer] = None,
+    sampled: Optional[Sampled] = None,
     start: Optional[Position] = None,
     keeper: Optional[Keeper] = None,
     on_step: Optional[Callable[[StepReport], None]] = None,
@@ -112,6 +123,8 @@ def fit(
         Device of `net`.
     trainer
         From `make_trainer`, if its state is to be saved or was restored; by default a new one.
+    sampled
+        Trains by a sample of the vocabulary, see `models.sampled`; validation takes the whole vocabulary.
     start
         Continue from this position, at which `net` and `trainer` were saved and to which they have been restored. The
         result is that of a run without the interruption.
@@ -161,7 +174,8 @@ def fit(
                 stopped_early = True
                 break
             progress.begin_epoch()
-            train_epoch(net, train, trainer, config, position=position, ctx=ctx, progress=progress, keeper=keeper)
+            how: dict[str, Any] = {"position": position, "ctx": ctx, "progress": progress, "keeper": keeper}
+            train_epoch(net, train, trainer, config, **how, sampled=sampled)
             progress.settle()
             tokens_per_second = position.tokens / position.seconds
             valid_loss = evaluate(net, valid, ctx, keeper)
@@ -194,6 +208,7 @@ def train_epoch(
     ctx: mx.Context,
     progress: Progress,
     keeper: Optional[Keeper] = None,
+    sampled: Optional[Sampled] = None,
 ) -> None:
     """Make one update for each of the `batches` after `position`; `progress` reads the losses a few steps later."""
     parameters = list(net.collect_params().values())
@@ -205,9 +220,9 @@ def train_epoch(
         if net.draws_random:
             mx.random.seed(_step_seed(config.seed, position.step))
         with autograd.record():
-            logits, states = net(data, states)  # (T, N, V)
-        loss, gradient = cross_entropy(logits, target)
-        logits.backward(gradient)
+            outputs, states = (sampled.outputs if sampled else net)(data, states)  # (T, N, V)
+        loss, gradient = (sampled or cross_entropy)(outputs, target)
+        outputs.backward(gradient)
         trainer.allreduce_grads()
         if config.clip > 0:
             norm = clip_grad_global_norm(parameters, config.clip, check_isfinite=False)
