@@ -64,7 +64,7 @@ def measured(vocab_size: int, loss: str, samples: int, steps: int) -> dict[str, 
     sampled = None
     if loss == "sampled":
         sampled = SampledSoftmax(net, samples, config.seed, lambda: trainer.optimizer.num_update)
-    position, times = Position(), []
+    position, times, busy = Position(), [], []
 
     class Timed:
         """Waits for each update, and takes its time."""
@@ -77,10 +77,11 @@ def measured(vocab_size: int, loss: str, samples: int, steps: int) -> dict[str, 
         def epoch(self, number: int) -> Any:
             for batch in islice(train.epoch(number), steps):
                 mx.nd.waitall()
-                begun = time.perf_counter()
+                begun, used = time.perf_counter(), time.process_time()
                 yield batch
                 mx.nd.waitall()
                 times.append(time.perf_counter() - begun)
+                busy.append(time.process_time() - used)
 
     progress = Progress(position, trainer, config, steps, None, 1.0)
     progress.begin_epoch()
@@ -97,6 +98,7 @@ def measured(vocab_size: int, loss: str, samples: int, steps: int) -> dict[str, 
         "updates": steps,
         "seconds": min(times),
         "words_per_second": BATCH_SIZE * SEQ_LEN / min(times),
+        "words_per_cpu_second": BATCH_SIZE * SEQ_LEN / min(busy),
         "peak_rss": peak,
         "valid_loss": valid_loss,
         "valid_perplexity": math.exp(valid_loss),
@@ -127,9 +129,10 @@ def main() -> int:
         for vocab_size, steps in zip(arguments.vocabularies, arguments.steps)
         for loss in LOSSES
     ]
-    rows = [["words", "loss", "words/s", "memory (MB)", "updates", "valid perplexity"]]
+    rows = [["words", "loss", "words/s", "words/s of CPU", "memory (MB)", "updates", "valid perplexity"]]
     for r in records:
-        figures = [f"{r['words_per_second']:,.0f}", f"{r['peak_rss'] >> 20:,}", str(r["updates"])]
+        figures = [f"{r['words_per_second']:,.0f}", f"{r['words_per_cpu_second']:,.0f}"]
+        figures += [f"{r['peak_rss'] >> 20:,}", str(r["updates"])]
         rows.append([f"{r['vocabulary']:,}", r["loss"], *figures, f"{r['valid_perplexity']:,.0f}"])
     print(terminal_table(rows))
     if arguments.json:
