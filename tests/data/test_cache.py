@@ -21,13 +21,14 @@ import pytest
 
 import deeprnn
 from deeprnn.data import cache as caching
+from deeprnn.data import encoded as encoding
 from deeprnn.data import text as texts
 from deeprnn.data import unpacking
 from deeprnn.data.batches import Batches
 from deeprnn.data.cache import Cache
 from deeprnn.data.encoded import Encoded, Ids
 from deeprnn.data.reading import Reading
-from deeprnn.data.text import load_corpus
+from deeprnn.data.text import encode, load_corpus
 
 ENGLISH = "the cat sat on the mat\nand the dog sat on the log, caf\u00e9\r\n" * 100
 CHINESE = "".join(chr(0x4E00 + i * 7919 % 3000) + ("\n" if i % 40 == 39 else "") for i in range(9000))
@@ -39,6 +40,7 @@ PARTS = ("train", "valid", "test")
 def small(monkeypatch, tmp_path):
     """Texts of a thousand characters are large here; returns the folder of the cache."""
     monkeypatch.setattr(unpacking, "CHUNK", 700)
+    monkeypatch.setattr(encoding, "CHUNK", 100)
     monkeypatch.setattr(texts, "LARGE", 1000)
     monkeypatch.setattr(caching, "STEP", 1500)
     folder = tmp_path / "cache"
@@ -117,6 +119,9 @@ def test_kept_ids_are_those_in_memory(small, write, monkeypatch, unit, text, opt
     plain = in_memory(monkeypatch, path, unit=unit, **options)
     assert is_kept(kept) and not is_kept(plain)
     same(kept, plain)
+    ids = np.concatenate([getattr(plain, part) for part in PARTS])
+    read = text.replace("\r", "")[: options.get("max_chars")]
+    np.testing.assert_array_equal(ids, encode(plain.vocab, read, unit, unknown="token"))
     assert kept.train.dtype == (np.uint8 if len(kept.vocab) < 128 else np.uint16)  # nothing is looked up
     again = load_corpus(path, unit=unit, **options)
     same(again, plain)
