@@ -160,7 +160,8 @@ def main() -> int:
     """Measure, compare with what is wanted, and print."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--cell", choices=CELLS, help="One cell alone.")
-    parser.add_argument("--runtime", choices=("native", "mxnet", "onnx", "torch"), default="native", help="What computes.")
+    runtimes = ("native", "mxnet", "onnx", "torch")
+    parser.add_argument("--runtime", choices=runtimes, default=runtimes[0], help="What computes.")
     parser.add_argument("--seconds", type=float, default=5.0, help="Time for each figure.")
     parser.add_argument("--json", metavar="FILE", type=Path, help="Write the record here.")
     args = parser.parse_args()

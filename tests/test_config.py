@@ -160,7 +160,7 @@ def choices(part, name):
 
 def test_choices_are_those_of_the_package():
     """The configuration repeats the names, as it must be checked without loading MXNet."""
-    from deeprnn.data import download, text
+    from deeprnn.data import download, symbols
     from deeprnn.models import language_model
     from deeprnn.nn import cells, initializers
 
@@ -168,7 +168,7 @@ def test_choices_are_those_of_the_package():
     assert choices(ModelConfig, "backend") == language_model.BACKENDS
     assert choices(ModelConfig, "init") == tuple(initializers.INITIALIZERS)
     assert sorted(choices(ModelConfig, "activation")) == sorted(cells.ACTIVATIONS)
-    assert choices(DataConfig, "unit") == text.UNITS
+    assert choices(DataConfig, "unit") == symbols.UNITS
     for name in download.DOWNLOADS:
         assert name in DataConfig.__doc__
 

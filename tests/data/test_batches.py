@@ -136,6 +136,23 @@ def test_random_windows_differ_between_epochs_and_seeds():
     assert {first[0] % 10 for first in starts} == set(range(10))  # every offset
 
 
+@law
+@given(lengths, sizes, steps, consecutive_or_random, st.booleans(), st.integers(1, 6))
+def test_shares_make_up_the_batches(length, batch_size, seq_len, sampling, keep_last, workers):
+    keep_last = keep_last and sampling == "consecutive"
+    whole = made(length, batch_size, seq_len, sampling, keep_last=keep_last)
+    assume(workers <= whole.batch_size)
+    shares = [lambda n, w=w: slice(n * w // workers, n * (w + 1) // workers) for w in range(workers)]
+    shards = [made(length, batch_size, seq_len, sampling, share=share, keep_last=keep_last) for share in shares]
+    assert {(len(shard), shard.batch_size, shard.scored) for shard in shards} == {
+        (len(whole), whole.batch_size, whole.scored)
+    }
+    for batch, *parts in zip(pairs(whole, 3), *(pairs(shard, 3) for shard in shards)):
+        for all_of_it, of_each in zip(batch, zip(*parts)):
+            np.testing.assert_array_equal(np.concatenate(of_each, axis=1), all_of_it)
+            assert max(part.shape[1] for part in of_each) - min(part.shape[1] for part in of_each) <= 1
+
+
 def test_an_epoch_can_be_taken_again():
     batches = Batches(np.arange(100), 4, 5)
     assert [data.shape for data, _ in batches] == [data.shape for data, _ in batches] == [(5, 4)] * len(batches)

@@ -19,7 +19,8 @@ import pytest
 import deeprnn
 from deeprnn.data import reading, unpacking
 from deeprnn.data.reading import load_text
-from deeprnn.data.text import encode, load_corpus, split_symbols
+from deeprnn.data.symbols import split_symbols
+from deeprnn.data.text import encode, load_corpus
 
 TEXT = "the cat sat on the mat\nand the dog sat on the log\n" * 20
 SOURCES = str(Path(deeprnn.__file__).parents[1])

@@ -20,15 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deeprnn.data import download as downloads
+from deeprnn.data.decoding import suggested_encoding
 from deeprnn.data.download import Download
-from deeprnn.data.reading import load_text, suggested_encoding
+from deeprnn.data.reading import load_text
+from deeprnn.data.symbols import split_symbols
 from deeprnn.data.text import (
     count_vocabulary,
     decode,
     encode,
     load_corpus,
     split_sizes,
-    split_symbols,
     vocabulary,
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Union
 
 from .._util.wording import counted
 from ..config import EvaluateConfig, select
@@ -17,6 +17,8 @@ from .runs import saved_corpus, use_threads
 if TYPE_CHECKING:
     import gluonnlp
     import numpy as np
+
+    from ..data.encoded import Ids
 
 __all__ = ["build_evaluate"]
 
@@ -63,8 +65,10 @@ def build_evaluate(given: Mapping[str, Any]) -> Callable[[], int]:
         if config.corpus:
             for note in corpus.notes:
                 print(note, file=sys.stderr)
-        positions = Batches(np.arange(len(ids)), sizes.batch_size, sizes.seq_len, keep_last=True)
-        loss, places = evaluate(opened.model, batches, positions if config.per_symbol else None, PLACES)
+        positions = None
+        if config.per_symbol:
+            positions = Batches(np.arange(len(ids)), sizes.batch_size, sizes.seq_len, keep_last=True)
+        loss, places = evaluate(opened.model, batches, positions, PLACES)
         tokens = counted(batches.scored, "token")
         show(f"{title} loss {loss:.4f} nats per token, perplexity {perplexity(loss):.4g}, {tokens}")
         if places:
@@ -74,7 +78,7 @@ def build_evaluate(given: Mapping[str, Any]) -> Callable[[], int]:
     return work
 
 
-def table(places: Sequence[Surprise], ids: np.ndarray, vocab: gluonnlp.Vocab, unit: str) -> str:
+def table(places: Sequence[Surprise], ids: Union[np.ndarray, Ids], vocab: gluonnlp.Vocab, unit: str) -> str:
     """The most surprising places of a text: where, after what, what came, and what was expected."""
     from ..data.text import decode
 

@@ -116,7 +116,7 @@ def corpus_of(data: DataConfig, vocab: Optional[gluonnlp.Vocab] = None) -> Corpu
     """The text of a configuration, in the ids of `vocab` or of its own vocabulary; raises as `load_corpus`."""
     from ..data.text import load_corpus
 
-    how = {name: getattr(data, name) for name in ("encoding", "max_chars", "split", "unit", "unknown")}
+    how = {name: getattr(data, name) for name in ("encoding", "max_chars", "split", "unit", "unknown", "check_cache")}
     return load_corpus(data.corpus, vocab=vocab, **how)
 
 

@@ -92,6 +92,7 @@ def prepared(run: RunConfig, given: Mapping[str, Any], workers: Alone) -> tuple[
     import mxnet as mx
 
     from ..data.batches import Batches
+    from ..models.sampled import SampledSoftmax
     from ..nn.initializers import initializer
     from ..train import checkpoint
     from ..train.loop import make_trainer
@@ -127,6 +128,9 @@ def prepared(run: RunConfig, given: Mapping[str, Any], workers: Alone) -> tuple[
     trainer = make_trainer(net, config, run.train.epochs * len(train), workers.kvstore)
     if earlier:
         earlier.restore(net, trainer if start else None)
+    sampled = None
+    if config.loss == "sampled":
+        sampled = SampledSoftmax(net, config.samples, config.seed, lambda: trainer.optimizer.num_update)
     facts = saved_facts(run, corpus)
     if start:
         notes += differences(start, facts)
@@ -134,8 +138,8 @@ def prepared(run: RunConfig, given: Mapping[str, Any], workers: Alone) -> tuple[
     if workers.number:  # worker 0 reports
         run = replace(run, train=replace(run.train, diagnose=False, sample_every=0, tensorboard=False))
     checkpoints = Checkpoints(folder / "checkpoints", start, workers)
-    how_far: tuple[Any, ...] = (start, checkpoints, facts, rollbacks)
-    training = Training(run, folder, corpus, train, valid, test, net, trainer, contexts, workers, *how_far)
+    how: tuple[Any, ...] = (start, checkpoints, facts, rollbacks, sampled)
+    training = Training(run, folder, corpus, train, valid, test, net, trainer, contexts, workers, *how)
     return training, notes
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..data.text import Corpus
     from ..distributed.workers import Alone
     from ..models.language_model import LanguageModel
+    from ..models.sampled import SampledSoftmax
     from ..train.checkpoint import Checkpoint
     from ..train.loop import Diverged, EpochReport, Position
     from ..train.saving import Checkpoints
@@ -64,6 +65,7 @@ class Training:
     checkpoints: Checkpoints
     facts: Mapping[str, Any]
     rollbacks: list[dict[str, Any]]
+    sampled: Optional[SampledSoftmax] = None
     events: Optional[EventWriter] = None
     held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -149,6 +151,7 @@ class Training:
                 ctx=self.contexts,
                 trainer=self.trainer,
                 workers=self.workers,
+                sampled=self.sampled,
                 start=position,
                 keeper=keeper,
                 on_step=progress.step,

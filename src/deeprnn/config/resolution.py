@@ -33,7 +33,8 @@ ACTIONS = ("preset", "config", "resume", "init_from")
 """Arguments that name sources of options and weights. They are not options, so they are not saved with the run."""
 
 MAY_CHANGE = (
-    *("out", "corpus", "plugin", "epochs", "patience", "threads", "ctx", "kvstore", "timeout", "tensorboard"),
+    *("out", "corpus", "check_cache", "plugin", "epochs", "patience"),
+    *("threads", "ctx", "kvstore", "timeout", "tensorboard"),
     *("checkpoint_minutes", "checkpoint_steps", "on_nan"),
     *("sample_every", "sample_length", "sample_prefix", "sample_greedy", "diagnose"),
 )
@@ -159,7 +160,7 @@ def origin(name: str, arguments: Mapping[str, Any]) -> str:
 
 def default_folder(run: RunConfig) -> str:
     """A folder named after the text, the model and the time."""
-    text = re.sub(r"[^\w-]+", "-", Path(run.data.corpus).name.split(".")[0]) or "text"
+    text = re.sub(r"[^\w-]+", "-", Path(run.data.corpus).name.split(".")[0]).strip("-") or "text"
     model = f"{run.model.cell}-{run.model.layers}x{run.model.hidden_size}"
     return f"runs/{text}-{model}-{time.strftime('%Y%m%d-%H%M%S')}"
 

@@ -63,7 +63,8 @@ class DataConfig:
     Parameters
     ----------
     corpus
-        Name of a text (pydoc, timemachine, tinyshakespeare, jaychou), or path of a .txt, .gz or .zip file.
+        Name of a text (pydoc, timemachine, tinyshakespeare, jaychou), or path of a .txt, .gz or .zip file; several are
+        read as one text: separated by commas, or a quoted pattern such as 'books/*.txt'.
     encoding
         Encoding of the file, such as utf-8, gb18030 or utf-16.
     max_chars
@@ -81,6 +82,9 @@ class DataConfig:
     sampling
         consecutive: a batch continues the one before, and the state is carried over; random: windows in random order,
         each from a state of zeros.
+    check_cache
+        Compare the hashes of a large text and of its encoded form, which is kept in the cache, instead of the sizes and
+        times of the files.
     """
 
     corpus: str = "pydoc"
@@ -92,6 +96,7 @@ class DataConfig:
     batch_size: int = 32
     seq_len: int = 35
     sampling: Literal["consecutive", "random"] = "consecutive"
+    check_cache: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "split", Split.parse(self.split))
@@ -189,6 +194,12 @@ class TrainConfig:
         Updates over which the learning rate rises linearly from 0.
     clip
         Largest global norm of the gradient; larger ones are scaled down. 0: no clipping.
+    loss
+        What is minimized. full: the cross-entropy over the whole vocabulary; sampled: over a sample of it, which takes
+        less time and memory if it is large. Validation and test take the whole vocabulary; the running training loss is
+        then of the sample.
+    samples
+        Symbols in a sample, for loss sampled; at most half of the vocabulary.
     seed
         Seed of all random numbers.
     patience
@@ -231,6 +242,8 @@ class TrainConfig:
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     warmup: int = 0
     clip: float = 1.0
+    loss: Literal["full", "sampled"] = "full"
+    samples: int = 8192
     seed: int = 0
     patience: int = 0
     checkpoint_minutes: float = 5.0
@@ -248,7 +261,7 @@ class TrainConfig:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        check_fields(self, epochs=1, sample_length=1)
+        check_fields(self, epochs=1, sample_length=1, samples=1)
         check_devices("ctx", self.ctx)
         for name in ("lr", "timeout"):
             if not getattr(self, name) > 0:
@@ -285,6 +298,11 @@ class RunConfig:
             raise ValueError(
                 f"backend='gluon' ignores dropout={dropout} on the CPU: use backend='deeprnn', or dropout=0"
             )
+        if self.train.loss == "sampled":
+            if self.model.tied:
+                raise ValueError("loss='sampled' needs tied=False")
+            if len(devices) > 1 or self.train.kvstore.startswith("dist"):
+                raise ValueError("loss='sampled' needs one device and one process")
         if self.model.backend == "gluon" and self.train.diagnose:
             raise ValueError(
                 "diagnose=True needs backend='deeprnn': the layers of gluon give no access to their values"

@@ -24,12 +24,13 @@ random: adjacent windows from a random offset (here 1), in random order; no stat
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Callable, Optional
+from typing import Callable, Optional, Union
 
 import mxnet as mx
 import numpy as np
 
 from .._util.checks import check_choice, check_size
+from .encoded import Ids
 
 __all__ = ["Batches"]
 
@@ -39,7 +40,7 @@ class Batches:
 
     Parameters
     ----------
-    ids : numpy.ndarray
+    ids : numpy.ndarray or Ids
         The text: integers of shape (symbols,).
     batch_size : int
         Sequences N in a batch. With `keep_last`, a short text has fewer, such that each is at least one window long.
@@ -52,7 +53,8 @@ class Batches:
         For evaluation: let the last batch be shorter, (T', N), so that at most N - 1 symbols are not scored. A text of
         fewer than two symbols then has no batches. For consecutive sampling only.
     share : callable, optional
-        Which of N sequences to give out, where several processes share each batch; by default all.
+        Which of N sequences to give out, where several processes share each batch; by default all. Of a text that is
+        mapped into memory, consecutive sampling then reads these alone.
 
     Attributes
     ----------
@@ -76,7 +78,7 @@ class Batches:
 
     def __init__(
         self,
-        ids: np.ndarray,
+        ids: Union[np.ndarray, Ids],
         batch_size: int,
         seq_len: int,
         sampling: str = "consecutive",
@@ -85,7 +87,9 @@ class Batches:
         keep_last: bool = False,
         share: Optional[Callable[[int], slice]] = None,
     ) -> None:
-        ids = np.asarray(ids)
+        # The ids of codes are looked up batch by batch.
+        self._id_of: Optional[np.ndarray] = ids.id_of if isinstance(ids, Ids) else None
+        ids = ids.codes if isinstance(ids, Ids) else np.asarray(ids)
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
             raise ValueError(f"ids must be integers of shape (symbols,), got {ids.dtype} of shape {ids.shape}")
         check_size("batch_size", batch_size)
@@ -102,7 +106,9 @@ class Batches:
             steps = pairs // batch_size
             self._batches = -(-steps // seq_len)
             self.scored = steps * batch_size
-            self._sequence = np.stack([ids[n * steps : (n + 1) * steps + 1] for n in range(batch_size)], axis=1)
+            # The last symbol of a stream is the first of the next one: a view, as the text may be larger than memory.
+            shape, step = (min(steps + 1, len(ids)), batch_size), ids.strides[0]
+            self._sequence = np.lib.stride_tricks.as_strided(ids, shape, (step, steps * step), writeable=False)
         else:
             needed = batch_size * (seq_len + 1) if self.carries_state else batch_size * seq_len + 1
             if len(ids) < needed:
@@ -132,19 +138,24 @@ class Batches:
     def epoch(self, number: int) -> Iterator[tuple[mx.nd.NDArray, mx.nd.NDArray]]:
         """The batches ``(data, target)`` of epoch `number`, int32 of shape (T, N) each."""
         for window in self._consecutive() if self.carries_state else self._random(number):
+            if self._id_of is not None:
+                window = self._id_of[window]
             yield mx.nd.array(window[:-1], dtype="int32"), mx.nd.array(window[1:], dtype="int32")
 
     # gluonnlp's CorpusBPTTBatchify makes the same training batches (a test compares them), but from tokens and in
     # float32, and it pads the last batch with symbols that would be scored.
     def _consecutive(self) -> Iterator[np.ndarray]:
         for start in range(0, self._batches * self.seq_len, self.seq_len):
-            # (T + 1, N), the last one may be shorter
-            yield self._sequence[start : start + self.seq_len + 1, self._share]
+            yield self._sequence[start : start + self.seq_len + 1, self._share]  # (T + 1, N), the last may be shorter
 
     def _random(self, number: int) -> Iterator[np.ndarray]:
         rng = np.random.default_rng((self._seed, number))
         # Some symbols are left over in every epoch; a random offset changes which ones, and with them the windows.
         offset = rng.integers(min(self.seq_len, self.unscored + 1))
-        windows = rng.permutation((len(self._sequence) - 1 - offset) // self.seq_len)[: self._batches * self.batch_size]
-        for starts in (offset + windows * self.seq_len).reshape(self._batches, self.batch_size):
-            yield self._sequence[starts[self._share] + np.arange(self.seq_len + 1)[:, np.newaxis]]  # (T + 1, N)
+        windows = (len(self._sequence) - 1 - offset) // self.seq_len
+        order = np.arange(windows, dtype=np.min_scalar_type(windows))  # in few bytes: a large text has many
+        rng.shuffle(order)
+        for batch in range(self._batches):
+            own = order[batch * self.batch_size : (batch + 1) * self.batch_size][self._share]
+            starts = offset + own.astype(np.int64) * self.seq_len
+            yield self._sequence[starts + np.arange(self.seq_len + 1)[:, np.newaxis]]  # (T + 1, N)

@@ -1,4 +1,4 @@
-"""Reading a text: the built-in one, a named download, a file (plain, .gz or .zip), or standard input, in an encoding.
+"""Reading a text: the built-in one, a named download, files (plain, .gz or .zip), or standard input, in an encoding.
 
 A leading byte-order mark is removed and CR LF (or CR) becomes a newline; both are mentioned in the notes. Nothing else
 changes: case, punctuation and spacing stay, also in `timemachine` (which the English book reduces to a-z) and
@@ -10,48 +10,153 @@ archives.
 
 from __future__ import annotations
 
-import codecs
 import difflib
+import glob
 import hashlib
-import io
 import os
 import platform
 import stat
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Optional, Union
 
 from .._util.checks import check_encoding, check_size
-from .._util.wording import counted
+from .decoding import decoded
 from .download import DOWNLOADS, fetch
-from .unpacking import CHUNK, LARGEST, chunks_of, unpacked
+from .unpacking import LARGEST, chunks_of, unpacked
 
-__all__ = ["BUILT_IN", "is_stream", "is_there", "load_text", "suggested_encoding", "text_path"]
+__all__ = ["BUILT_IN", "Reading", "is_stream", "is_there", "load_text", "text_path"]
 
 BUILT_IN = "pydoc"
 """The text that is part of every Python installation."""
 
 STANDARD_INPUT = "-"
 
-MARKS = {
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-"""Byte-order marks of encodings other than UTF-8, none of which is valid in UTF-8."""
+LARGEST_DOWNLOAD = 2 << 20
+"""No download has more bytes, so a larger file is not compared with them."""
 
-MULTI_BYTE = ("gb18030", "big5", "cp932", "euc_jp", "euc_kr", "utf_16", "utf_16_le", "utf_16_be", "utf_32")
-"""Encodings that can be recognized by the bytes. (Those with one byte per character fit almost any bytes.)"""
 
-SAMPLE = 1 << 16
-"""Bytes from which the encoding is guessed."""
+class Reading:
+    """A text that is read in parts, as often as it is iterated over, and no further than needed.
 
-EVIDENCE = 20
-"""Bytes above 0x7F without which no encoding is guessed."""
+    Parameters
+    ----------
+    corpus : str
+        'pydoc', CPython's own documentation (`pydoc_data.topics` in key order, which differs a little between
+        releases); a name in `DOWNLOADS`; a path to a text: plain, .gz, or .zip with one member; or '-', standard input.
+        Names take precedence: write ./name for a file with the name of a corpus. A copy of a named download is
+        recognized by its checksum, wherever it is, and read in the same way.
+        Several texts are read as one: a pattern, such as 'books/*.txt', stands for the files that match it, in the
+        order of their names, and commas separate texts and patterns. A newline is added between two texts if the first
+        does not end in one.
+    encoding : str
+        Of the files, by Python's name. Named texts are always UTF-8; a file with the byte-order mark of UTF-16 or
+        UTF-32 is read as that instead of UTF-8.
+    max_chars : int, optional
+        Number of characters to keep, from the beginning; no more of the text is read than the chunk that has the last.
+    cache : path, optional
+        Folder of the downloads, see `fetch`.
+    largest : int, optional
+        Bytes that each text may have; by default as many as there are, and `LARGEST` for a stream.
+
+    Attributes
+    ----------
+    name : str
+        The corpus, or the name of the file; of several, that of the first and the number of the others.
+    files : list of Path
+        The files; empty if there is a stream or the built-in text among the texts.
+    notes : list of str
+        What was changed, for the user; complete after an iteration.
+    size, done : int
+        Bytes of the files, as they are on disk, and how many of them have been read.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name. In an iteration, for a file that is empty, damaged or in another encoding (which the error
+        names if it can be guessed); for an archive without exactly one readable member; for more than `largest` bytes.
+    OSError
+        For a missing file, a folder, a device or a pipe, or a failed download.
+    """
+
+    def __init__(
+        self,
+        corpus: str,
+        *,
+        encoding: str = "utf-8",
+        max_chars: Optional[int] = None,
+        cache: Optional[Union[str, Path]] = None,
+        largest: Optional[int] = None,
+    ) -> None:
+        self.encoding = check_encoding("encoding", encoding)
+        self.max_chars = None if max_chars is None else check_size("max_chars", max_chars)
+        self._largest = largest
+        self._origin: list[str] = []
+        self._texts: list[tuple[str, Path]] = []
+        for each in expanded(corpus):
+            if _is_named(each) and Path(each).exists():
+                self._origin.append(f"the text {each} is read, not the file of that name, which would be ./{each}")
+            if each in DOWNLOADS:
+                path, notes = fetch(each, cache)
+                self._origin += notes
+            elif each == BUILT_IN:
+                path = Path(each)
+                self._origin.append(
+                    f"pydoc is the documentation of CPython {platform.python_version()} and differs between releases"
+                )
+            else:
+                path = Path("standard input") if is_stream(each) else _existing(each)
+            self._texts.append((each, path))
+        each, path = self._texts[0]
+        # A file with the name of a known text is another text, unless it has that text's checksum.
+        named = each == BUILT_IN or not _is_named(path.name)
+        others = f" and {len(self._texts) - 1:,} more" if len(self._texts) > 1 else ""
+        self.name = f"{'' if named else './'}{path.name}{others}"
+        on_disk = all(each != BUILT_IN and not is_stream(each) for each, _ in self._texts)
+        self.files = [path for _, path in self._texts] if on_disk else []
+        self.size = sum(path.stat().st_size for path in self.files)
+        self.done = 0
+        self.notes = list(self._origin)
+
+    def __iter__(self) -> Iterator[str]:
+        self.done, self.notes = 0, list(self._origin)
+        left, last = self.max_chars, "\n"
+        for corpus, path in self._texts:
+            if last != "\n" and left != 0:
+                yield "\n"
+                left = None if left is None else left - 1
+            if left == 0:
+                break
+            before = self.done
+            for part in self._one(corpus, path, left):
+                yield part
+                last = part[-1]
+                left = None if left is None else left - len(part)
+            self.done = before + (path.stat().st_size if self.files else 0)
+
+    def _one(self, corpus: str, path: Path, max_chars: Optional[int]) -> Iterator[str]:
+        """The parts of one text."""
+        if corpus == BUILT_IN:
+            yield _pydoc()[:max_chars]
+            return
+        notes: list[str] = []
+        with _opened(corpus, path) as file:
+            known = _known(file) if file.seekable() else None
+            if known and len(self._texts) == 1:
+                self.name = known
+            spaces = known and DOWNLOADS[known].newlines_to_spaces
+            largest = self._largest or (LARGEST if is_stream(corpus) else None)
+            content = _bounded(unpacked(file, path, notes), path, largest, max_chars)
+            before = self.done
+            for part in decoded(content, path, "utf-8" if known else self.encoding, max_chars, notes):
+                self.done = before + (file.tell() if self.files else 0)
+                yield part.replace("\n", " ") if spaces else part
+        if spaces:
+            notes.append(f"newlines of {known} read as spaces")
+        several = len(self._texts) > 1
+        self.notes += [f"{path.name}: {note}" if several and path.name not in note else note for note in notes]
 
 
 def load_text(
@@ -61,63 +166,44 @@ def load_text(
     max_chars: Optional[int] = None,
     cache: Optional[Union[str, Path]] = None,
 ) -> tuple[str, str, list[str]]:
-    """Read a text.
+    """Read a text into memory, at most `LARGEST` bytes: the text, its name, and what was changed; see `Reading`."""
+    reading = Reading(corpus, encoding=encoding, max_chars=max_chars, cache=cache, largest=LARGEST)
+    return "".join(reading), reading.name, reading.notes
 
-    Parameters
-    ----------
-    corpus : str
-        'pydoc', CPython's own documentation (`pydoc_data.topics` in key order, which differs a little between
-        releases); a name in `DOWNLOADS`; a path to a text: plain, .gz, or .zip with one member; or '-', standard input.
-        Names take precedence: write ./name for a file with the name of a corpus. A copy of a named download is
-        recognized by its checksum, wherever it is, and read in the same way.
-    encoding : str
-        Of the file, by Python's name. Named texts are always UTF-8; a file with the byte-order mark of UTF-16 or UTF-32
-        is read as that instead of UTF-8.
-    max_chars : int, optional
-        Number of characters to keep, from the beginning; no more of the text is decoded.
-    cache : path, optional
-        Folder of the downloads, see `fetch`.
 
-    Returns
-    -------
-    text : str
-    name : str
-        The corpus, or the name of the file.
-    notes : list of str
-        What was changed, for the user.
+def expanded(corpus: str) -> list[str]:
+    """The texts of a corpus: the files of each pattern, and what commas separate, unless a file has that name.
 
     Raises
     ------
+    FileNotFoundError
+        For a pattern that no file matches.
     ValueError
-        For an unknown name; for a file that is empty, damaged or in another encoding (which the error names if it can
-        be guessed); for an archive without exactly one readable member; for more than `LARGEST` bytes of text.
-    OSError
-        For a missing file, a folder, a device or a pipe, or a failed download.
+        For a stream among several texts.
     """
-    check_encoding("encoding", encoding)
-    if max_chars is not None:
-        check_size("max_chars", max_chars)
-    notes: list[str] = []
-    if corpus in (BUILT_IN, *DOWNLOADS) and Path(corpus).exists():
-        notes.append(f"the text {corpus} is read, not the file of that name, which would be ./{corpus}")
-    if corpus == BUILT_IN:
-        notes.append(f"pydoc is the documentation of CPython {platform.python_version()} and differs between releases")
-        return _pydoc()[:max_chars], corpus, notes
-    if corpus in DOWNLOADS:
-        path, more = fetch(corpus, cache)
-        notes += more
-    else:
-        path = Path("standard input") if is_stream(corpus) else _existing(corpus)
-    with _opened(corpus, path) as file:
-        known = _known(file) if file.seekable() else None
-        content = _bounded(unpacked(file, path, notes), path, max_chars)
-        text = _decoded(content, path, "utf-8" if known else encoding, max_chars, notes)
-    if known and DOWNLOADS[known].newlines_to_spaces:
-        text = text.replace("\n", " ")
-        notes.append(f"newlines of {known} read as spaces")
-    # A file with the name of a known text is another text, unless it has that text's checksum.
-    name = f"./{path.name}" if path.name in (BUILT_IN, *DOWNLOADS) else path.name
-    return text, known or name, notes
+    if _is_one(corpus):
+        return [corpus]
+    if "," in corpus:
+        texts = [text for part in corpus.split(",") for text in expanded(part)]
+        stream = next(filter(is_stream, texts), None)
+        if stream:
+            raise ValueError(f"corpus {corpus}: {stream} is a stream, which cannot be one of several texts")
+        return texts
+    pattern = str(Path(corpus).expanduser())
+    if not glob.has_magic(pattern):
+        return [corpus]
+    found = sorted(path for path in glob.glob(pattern, recursive=True) if not Path(path).is_dir())
+    if not found:
+        raise FileNotFoundError(f"corpus {corpus}: no file matches this pattern")
+    return found
+
+
+def _is_named(corpus: str) -> bool:
+    return corpus == BUILT_IN or corpus in DOWNLOADS
+
+
+def _is_one(corpus: str) -> bool:
+    return _is_named(corpus) or is_stream(corpus) or Path(corpus).expanduser().exists()
 
 
 def is_stream(corpus: str) -> bool:
@@ -126,46 +212,19 @@ def is_stream(corpus: str) -> bool:
 
 
 def is_there(corpus: str) -> bool:
-    """Whether a corpus is a name, or a file that exists."""
-    return corpus in (BUILT_IN, *DOWNLOADS) or Path(corpus).expanduser().exists()
+    """Whether each text of a corpus is a name, or a file that exists."""
+    try:
+        return all(_is_named(text) or Path(text).expanduser().exists() for text in expanded(corpus))
+    except FileNotFoundError:
+        return False
 
 
 def text_path(corpus: str) -> Optional[Path]:
-    """The absolute path of a corpus that is a file; None for others."""
-    if corpus in (BUILT_IN, *DOWNLOADS) or is_stream(corpus):
+    """The absolute path of a corpus that is a file or a pattern, several separated by commas; None for others."""
+    parts = [corpus] if _is_one(corpus) else corpus.split(",")
+    if any(map(is_stream, parts)) or all(map(_is_named, parts)):
         return None
-    return Path(corpus).expanduser().absolute()
-
-
-def suggested_encoding(data: bytes) -> tuple[Optional[str], bool]:
-    """Guess the encoding of a text that is not UTF-8.
-
-    Returns
-    -------
-    encoding : str or None
-        By Python's name; None if no encoding fits or there is too little to judge by.
-    certain : bool
-        Whether the bytes show it. They do for East Asian encodings and UTF-16, but hardly for 8-bit encodings, most of
-        which fit any bytes.
-    """
-    from charset_normalizer import from_bytes
-
-    sample = data[:SAMPLE]
-    if len(data) > SAMPLE:  # at the end of a line, so that no character is cut
-        sample = sample[: sample.rfind(b"\n") + 1] or data
-    if sum(byte > 0x7F for byte in sample) + sample.count(0) < EVIDENCE:
-        return None, False
-    for match, certain in (
-        (from_bytes(sample, cp_isolation=list(MULTI_BYTE), threshold=0.5).best(), True),
-        (from_bytes(sample).best(), False),
-    ):
-        if match is not None:
-            try:
-                data.decode(match.encoding)
-                return match.encoding, certain
-            except UnicodeDecodeError:
-                pass
-    return None, False
+    return Path(",".join(part if _is_named(part) else str(Path(part).expanduser().absolute()) for part in parts))
 
 
 def _pydoc() -> str:
@@ -216,7 +275,12 @@ def _opened(corpus: str, path: Path) -> Iterator[BinaryIO]:
 def _known(file: BinaryIO) -> Optional[str]:
     """The named download that a file is a copy of."""
     hashes = {"sha256": hashlib.sha256(), "sha1": hashlib.sha1(usedforsecurity=False)}
+    read = 0
     for chunk in chunks_of(file):
+        read += len(chunk)
+        if read > LARGEST_DOWNLOAD:
+            file.seek(0)
+            return None
         for each in hashes.values():
             each.update(chunk)
     file.seek(0)
@@ -224,73 +288,12 @@ def _known(file: BinaryIO) -> Optional[str]:
     return next((name for name, download in DOWNLOADS.items() if download.has(sums)), None)
 
 
-def _bounded(chunks: Iterable[bytes], path: Path, max_chars: Optional[int]) -> Iterator[bytes]:
-    """The chunks of a text, up to `LARGEST` bytes; raises ValueError if there are more."""
+def _bounded(chunks: Iterable[bytes], path: Path, largest: Optional[int], max_chars: Optional[int]) -> Iterator[bytes]:
+    """The chunks of a text; raises ValueError if they are more than `largest` bytes."""
     read = 0
     for chunk in chunks:
         read += len(chunk)
-        if read > LARGEST:
+        if largest is not None and read > largest:
             more = "" if max_chars else "; give max_chars to use its beginning"
-            raise ValueError(f"corpus {path}: more than {LARGEST >> 20:,} MiB of text{more}")
+            raise ValueError(f"corpus {path}: more than {largest >> 20:,} MiB of text{more}")
         yield chunk
-
-
-def _decoded(chunks: Iterator[bytes], path: Path, encoding: str, max_chars: Optional[int], notes: list[str]) -> str:
-    """Decode a text, up to `max_chars`, and normalize its newlines; adds what was changed to `notes`."""
-    first = next(chunks, b"")
-    mark = next((name for mark, name in MARKS.items() if first.startswith(mark)), None)
-    if mark and codecs.lookup(encoding).name == "utf-8":
-        encoding = mark
-        notes.append(f"read as {_title(mark)}, by its byte-order mark")
-    decoder = codecs.getincrementaldecoder(encoding)()
-    newlines = io.IncrementalNewlineDecoder(None, translate=True)
-    parts: list[str] = []
-    length = read = returns = 0
-    for chunk in chain([first], chunks, [b""]):
-        try:
-            part = decoder.decode(chunk, final=not chunk)
-        except UnicodeDecodeError as error:
-            data, at = error.object, read + len(chunk) - len(error.object) + error.start
-            where = "at its end" if error.start >= len(data) else f"byte 0x{data[error.start]:02X} at offset {at:,}"
-            raise ValueError(
-                f"corpus {path}: not {_title(encoding)} ({where}); {_advice(_lines(data, read), encoding)}"
-            ) from error
-        if "\0" in part:  # English in UTF-16, and tar archives, are valid UTF-8
-            where = f"byte 0x00 at offset {read + chunk.find(0):,}"
-            advice = _advice(_lines(chunk, read), encoding)
-            raise ValueError(f"corpus {path}: not a text in {_title(encoding)} ({where}); {advice}")
-        read += len(chunk)
-        if not length and part.startswith("\ufeff"):
-            part = part[1:]
-            notes.append("byte-order mark removed")
-        returns += part.count("\r")
-        part = newlines.decode(part, final=not chunk)
-        parts.append(part)
-        length += len(part)
-        if max_chars is not None and length >= max_chars:
-            break
-    if returns:
-        notes.append(f"{counted(returns, 'carriage return')} (CR LF or CR) read as newlines")
-    if not length:
-        raise ValueError(f"corpus {path}: the file is empty")
-    return "".join(parts)[:max_chars]
-
-
-def _lines(data: bytes, before: int) -> bytes:
-    """The whole lines of a chunk, so that its first and last characters are not cut; all of it if it is the text."""
-    if before:
-        data = data[data.find(b"\n") + 1 :]
-    return data[: data.rfind(b"\n") + 1] or data if len(data) >= CHUNK else data
-
-
-def _advice(data: bytes, tried: str) -> str:
-    encoding, certain = suggested_encoding(data)
-    if encoding is None or encoding == tried:
-        return "convert it to UTF-8, or give its encoding=NAME"
-    if certain:
-        return f"it looks like {_title(encoding)}: give encoding={encoding!r}"
-    return f"give its encoding, perhaps encoding={encoding!r} (8-bit encodings are hard to tell apart)"
-
-
-def _title(encoding: str) -> str:
-    return encoding.upper().replace("_", "-")

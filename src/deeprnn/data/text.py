@@ -5,20 +5,22 @@ corpus  ->  text  ->  symbols  ->  train, valid, test  ->  int32 ids
 
 from __future__ import annotations
 
-import hashlib
 import re
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Callable, Optional, Union
 
 import gluonnlp
 import numpy as np
 
 from .._util.checks import check_choice
 from .._util.wording import counted
-from .reading import BUILT_IN, is_stream, load_text, text_path
+from .cache import LARGE, Cache, Kept, Numbering
+from .download import cache_folder
+from .encoded import Encoded, Ids, counts_of
+from .reading import BUILT_IN, Reading, is_stream, text_path
+from .symbols import split_symbols
 
 __all__ = [
     "Corpus",
@@ -27,14 +29,11 @@ __all__ = [
     "encode",
     "load_corpus",
     "split_sizes",
-    "split_symbols",
     "vocabulary",
 ]
 
 PARTS = ("train", "valid", "test")
-UNITS = ("char", "word")
 UNKNOWN_TOKEN = "<unk>"
-WORDS = r"\n|\S+"
 MOSTLY = 0.5
 """Share of unknown symbols above which a warning is given."""
 
@@ -51,9 +50,9 @@ class Corpus:
         SHA-256 of the text as used (after decoding, cleaning and cutting), in UTF-8.
     vocab : gluonnlp.Vocab
         Symbols of the training part, the most frequent first.
-    train, valid, test : numpy.ndarray
-        int32 ids of shape (symbols,), in the order of the text; any may be empty, but `train` only if a vocabulary was
-        given.
+    train, valid, test : numpy.ndarray or Ids
+        Ids of shape (symbols,), in the order of the text: int32, but those of a large text are mapped into memory, in
+        the smallest dtype. Any may be empty, but `train` only if a vocabulary was given.
     unknown : dict of str to int
         Number of symbols of each part that are not in the vocabulary.
     notes : list of str
@@ -67,9 +66,9 @@ class Corpus:
     name: str
     sha256: str
     vocab: gluonnlp.Vocab
-    train: np.ndarray
-    valid: np.ndarray
-    test: np.ndarray
+    train: Union[np.ndarray, Ids]
+    valid: Union[np.ndarray, Ids]
+    test: Union[np.ndarray, Ids]
     unknown: dict[str, int]
     notes: list[str]
     path: Optional[Path] = None
@@ -86,13 +85,17 @@ def load_corpus(
     unknown: bool = True,
     vocab: Optional[gluonnlp.Vocab] = None,
     cache: Optional[Union[str, Path]] = None,
+    check_cache: bool = False,
 ) -> Corpus:
     """Read a text, split it by position and turn it into ids.
 
+    The ids of a text of more than `LARGE` characters that is read from files are kept in the cache, and mapped into
+    memory: it is encoded once, and may be larger than memory.
+
     Parameters
     ----------
-    corpus, encoding, max_chars, cache
-        As in `load_text`; the text is cut to `max_chars` before it is split.
+    corpus, encoding, max_chars
+        As in `Reading`; the text is cut to `max_chars` before it is split.
     split : sequence of 3 floats
         Shares of the symbols for train, valid and test, in the order of the text; at least 0, with sum 1.
     unit : {'char', 'word'}
@@ -101,14 +104,18 @@ def load_corpus(
         Whether the vocabulary has a token for unknown symbols besides the symbols of the training part.
     vocab : gluonnlp.Vocab, optional
         Vocabulary of an earlier run, used instead of one made from the training part.
+    cache : path, optional
+        Folder of downloads and kept ids; by default `cache_folder`.
+    check_cache : bool
+        Whether to compare the SHA-256 of the text and of kept ids, instead of the size, time and inode of their files.
 
     Raises
     ------
     ValueError
-        For an invalid argument; for a text that cannot be used, see `load_text`; and for a symbol that is not in the
+        For an invalid argument; for a text that cannot be used, see `Reading`; and for a symbol that is not in the
         vocabulary, if that has no unknown token.
     OSError
-        For a file that cannot be read or downloaded.
+        For a file that cannot be read or downloaded, and for a disk without space for the ids.
 
     Examples
     --------
@@ -116,43 +123,55 @@ def load_corpus(
     >>> len(corpus.train), len(corpus.valid), len(corpus.test)
     (8000, 1000, 1000)
     """
-    text, name, notes = load_text(corpus, encoding=encoding, max_chars=max_chars, cache=cache)
-    codes, symbols = _coded(text, unit)
-    ends = np.cumsum([0, *split_sizes(len(codes), split)])
-    parts = {part: codes[begin:end] for part, begin, end in zip(PARTS, ends, ends[1:])}
-    counts = {part: _counts(parts[part], symbols) for part in PARTS}
-    given = vocab is not None
-    if vocab is None:
-        if not counts["train"]:
-            raise ValueError(f"split: the training part of {name} is empty, so it has no vocabulary, got {split}")
-        vocab = count_vocabulary(counts["train"], UNKNOWN_TOKEN if unknown else None)
-    missing = {part: {symbol: n for symbol, n in counts[part].items() if symbol not in vocab} for part in PARTS}
-    for part in filter(missing.get, PARTS):
-        count, size = sum(missing[part].values()), len(parts[part])
-        whole = size == len(codes)
-        found = f"{count:,} of {counted(size, 'symbol')} not in the vocabulary: {_listed(missing[part])}"
-        if not whole:
-            found = f"{part}: {found}"
-        if vocab.unknown_token is None:
-            advice = "give unknown=True or train on the whole text (split=1,0,0)"
-            raise ValueError(f"{found}; {'it has no unknown token' if given else advice}")
-        notes.append(f"{found}; read as {vocab.unknown_token}")
-        if count > MOSTLY * size:
-            subject = "the text" if whole else f"the {part} part"
-            notes.append(f"warning: most of {subject} ({count / size:.0%}) is unknown: is it in the same language?")
-    ids = {symbol: vocab[symbol] for part in PARTS for symbol in counts[part]}
-    id_of = np.array([ids.get(symbol, 0) for symbol in symbols], dtype=np.int32)
-    for chunk in _chunks(codes):
-        chunk[:] = id_of[chunk]
+    split_sizes(0, split)
+    reading = Reading(corpus, encoding=encoding, max_chars=max_chars, cache=cache)
+
+    def number(codes: np.ndarray, symbols: Sequence[str]) -> Numbering:
+        return _numbering(codes, symbols, reading.name, split, unit, unknown, vocab)
+
+    store = kept = numbering = None
+    if reading.files:
+        store = Cache((Path(cache) if cache else cache_folder()) / "corpora", reading, unit, check_cache)
+        kept = store.find()
+    if kept is None:
+        encoded, parts = Encoded(unit), []
+        for part in reading:
+            encoded.add(part)
+            if store and encoded.characters > LARGE:
+                kept, numbering = store.make(number)
+                break
+            if is_stream(corpus):
+                parts.append(part)
+        else:
+            encoded.add("")
+    if kept:
+        numbering = _remembered(kept, numbering, number, split, unknown, vocab)
+        codes, symbols, sha256, notes = kept.codes, kept.symbols, kept.sha256, kept.notes
+    else:
+        codes, symbols = encoded.codes.in_memory(), encoded.symbols
+        numbering = number(codes, symbols)
+        sha256, notes = encoded.sha256, reading.notes
+    vocab = numbering.vocab
+    default = 0 if vocab.unknown_token is None else vocab[vocab.unknown_token]
+    id_of = np.array([vocab.token_to_idx.get(symbol, default) for symbol in symbols], dtype=np.int32)
+    are_ids = symbols[: len(vocab)] == vocab.idx_to_token
+    ends = np.cumsum([0, *numbering.sizes]).tolist()
+    ids: dict[str, Union[np.ndarray, Ids]] = {}
+    for part, begin, end in zip(PARTS, ends, ends[1:]):
+        ids[part] = Ids(codes[begin:end], id_of)
+        if not kept:
+            ids[part] = np.asarray(ids[part])
+        elif are_ids and not numbering.unknown[part]:
+            ids[part] = codes[begin:end]
     return Corpus(
-        name=name,
-        sha256=_sha256(text),
+        name=reading.name,
+        sha256=sha256,
         vocab=vocab,
-        unknown={part: sum(missing[part].values()) for part in PARTS},
-        notes=notes,
+        unknown=numbering.unknown,
+        notes=[*notes, *numbering.notes],
         path=text_path(corpus),
-        text=text if is_stream(corpus) else None,
-        **parts,
+        text="".join(parts) if is_stream(corpus) else None,
+        **ids,
     )
 
 
@@ -207,12 +226,6 @@ def decode(vocab: gluonnlp.Vocab, ids: Iterable[int], unit: str = "char") -> str
     return "".join(tokens) if unit == "char" else re.sub(" ?\n ?", "\n", " ".join(tokens))
 
 
-def split_symbols(text: str, unit: str) -> list[str]:
-    """The symbols of a text: its characters, or its words and newlines."""
-    check_choice("unit", unit, UNITS)
-    return list(text) if unit == "char" else re.findall(WORDS, text)
-
-
 def split_sizes(symbols: int, shares: Sequence[float]) -> tuple[int, int, int]:
     """The sizes of three parts of so many symbols, in proportion to the three `shares`."""
     valid = len(shares) == 3 and all(share >= 0 for share in shares) and abs(sum(shares) - 1) < 1e-6
@@ -241,42 +254,79 @@ def count_vocabulary(
     )
 
 
-CHUNK = 1 << 20
-"""Symbols that are processed at a time: as a list, symbols take many times the memory of the text."""
+def _remembered(
+    kept: Kept,
+    made: Optional[Numbering],
+    number: Callable[[np.ndarray, Sequence[str]], Numbering],
+    split: Sequence[float],
+    unknown: bool,
+    vocab: Optional[gluonnlp.Vocab],
+) -> Numbering:
+    """The numbering of a text in the cache; it is made once."""
+    shares = list(map(float, split))
+
+    def given(vocab: gluonnlp.Vocab) -> tuple[Any, ...]:
+        return shares, vocab.idx_to_token, vocab.unknown_token
+
+    options = given(vocab) if vocab else (shares, unknown)
+    facts = kept.recall(*options)
+    if facts is None:
+        made = made or number(kept.codes, kept.symbols)
+        token = made.vocab.unknown_token
+        facts = {**vars(made), "vocab": made.vocab.idx_to_token, "unknown_token": token}
+        kept.remember(facts, *options)
+        kept.remember(facts, *given(made.vocab))  # a run that is resumed gives its vocabulary
+    vocab = vocab or vocabulary(facts["vocab"], facts["unknown_token"])
+    return Numbering(vocab, facts["sizes"], facts["unknown"], facts["notes"])
 
 
-def _coded(text: str, unit: str) -> tuple[np.ndarray, Sequence[str]]:
-    """A text as int32 codes, shape (symbols,), and the symbol of each code. A character's code is its code point."""
-    check_choice("unit", unit, UNITS)
-    if unit == "word":
-        code_of: dict[str, int] = {}
-        words = array("i", (code_of.setdefault(word[0], len(code_of)) for word in re.finditer(WORDS, text)))
-        return np.frombuffer(words, dtype=np.int32), list(code_of)
-    codes = np.empty(len(text), dtype=np.int32)
-    for begin in range(0, len(text), CHUNK):
-        part = text[begin : begin + CHUNK]
-        codes[begin : begin + CHUNK] = np.frombuffer(part.encode("utf-32-le", "surrogatepass"), dtype="<i4")
-    return codes, list(map(chr, range(int(codes.max(initial=0)) + 1)))
+def _numbering(
+    codes: np.ndarray,
+    symbols: Sequence[str],
+    name: str,
+    split: Sequence[float],
+    unit: str,
+    unknown: bool,
+    vocab: Optional[gluonnlp.Vocab],
+) -> Numbering:
+    """Count the symbols of a text for the vocabulary of its training part, or for a given one; see `load_corpus`."""
+    sizes = split_sizes(len(codes), split)
+    ends = np.cumsum([0, *sizes]).tolist()
+    counts = {
+        part: _counted(codes[begin:end], symbols, in_order=unit == "char")
+        for part, begin, end in zip(PARTS, ends, ends[1:])
+    }
+    given = vocab is not None
+    if vocab is None:
+        if not counts["train"]:
+            raise ValueError(f"split: the training part of {name} is empty, so it has no vocabulary, got {split}")
+        vocab = count_vocabulary(counts["train"], UNKNOWN_TOKEN if unknown else None)
+    missing = {part: {symbol: n for symbol, n in counts[part].items() if symbol not in vocab} for part in PARTS}
+    notes = []
+    for part, size in zip(PARTS, sizes):
+        if not missing[part]:
+            continue
+        count, whole = sum(missing[part].values()), size == len(codes)
+        found = f"{count:,} of {counted(size, 'symbol')} not in the vocabulary: {_listed(missing[part])}"
+        if not whole:
+            found = f"{part}: {found}"
+        if vocab.unknown_token is None:
+            advice = "give unknown=True or train on the whole text (split=1,0,0)"
+            raise ValueError(f"{found}; {'it has no unknown token' if given else advice}")
+        notes.append(f"{found}; read as {vocab.unknown_token}")
+        if count > MOSTLY * size:
+            subject = "the text" if whole else f"the {part} part"
+            notes.append(f"warning: most of {subject} ({count / size:.0%}) is unknown: is it in the same language?")
+    return Numbering(vocab, sizes, {part: sum(missing[part].values()) for part in PARTS}, notes)
 
 
-def _chunks(codes: np.ndarray) -> Iterator[np.ndarray]:
-    for begin in range(0, len(codes), CHUNK):
-        yield codes[begin : begin + CHUNK]
-
-
-def _counts(codes: np.ndarray, symbols: Sequence[str]) -> dict[str, int]:
-    """How often each symbol occurs, without those that do not."""
-    counts = np.zeros(len(symbols), dtype=np.int64)
-    for chunk in _chunks(codes):
-        counts += np.bincount(chunk, minlength=len(symbols))
-    return {symbol: count for symbol, count in zip(symbols, counts.tolist()) if count}
-
-
-def _sha256(text: str) -> str:
-    digest = hashlib.sha256()
-    for begin in range(0, len(text), CHUNK):
-        digest.update(text[begin : begin + CHUNK].encode("utf-8"))
-    return digest.hexdigest()
+def _counted(codes: np.ndarray, symbols: Sequence[str], in_order: bool) -> dict[str, int]:
+    """How often each symbol occurs, without those that do not; in the order of the code points, or that of the text."""
+    counts = counts_of(codes, len(symbols))
+    found = np.flatnonzero(counts).tolist()
+    if in_order:
+        found.sort(key=symbols.__getitem__)
+    return {symbols[code]: int(counts[code]) for code in found}
 
 
 def _missing(vocab: gluonnlp.Vocab, tokens: Iterable[str]) -> dict[str, int]:

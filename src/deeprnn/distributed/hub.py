@@ -1,15 +1,15 @@
 """The scheduler's part: it knows who has come, hears that each lives, and lets all end if one is lost.
 
-    a process comes         {"hello": VERSION, "kind": "worker", "number": 1, "of": "process 12 on a", ...}
-    all have come           {"name": "worker 1"} to each, which then joins the key-value store
-    it has joined it        {"joined": true}
-    it is ready to train    {"ready": {...}}: text, options and position, which must be the same everywhere
-    all are ready           {"go": true} to each
-    a worker lives          {"still": 3}, every second: for how many its main thread has been where it is
-    a signal has come       {"signal": 15}, handed on to worker 0
-    it has ended            {"end": 0}; when all workers have, {"end": 0} to each
-    it ends alone           {"failed": 2}
-    one is lost             {"lost": "worker 1 (process 12 on a) has died"} to each
+a process comes         {"hello": VERSION, "kind": "worker", "number": 1, "of": "process 12 on a", ...}
+all have come           {"name": "worker 1"} to each, which then joins the key-value store
+it has joined it        {"joined": true}
+it is ready to train    {"ready": {...}}: text, options and position, which must be the same everywhere
+all are ready           {"go": true} to each
+a worker lives          {"still": 3}, every second: for how many its main thread has been where it is
+a signal has come       {"signal": 15}, handed on to worker 0
+it has ended            {"end": 0}; when all workers have, {"end": 0} to each
+it ends alone           {"failed": 2}
+one is lost             {"lost": "worker 1 (process 12 on a) has died"} to each
 """
 
 from __future__ import annotations

@@ -211,14 +211,15 @@ class LanguageModel(AnyLength):
             batch_size = shape[1]
         return super().__call__(ids, complete_states(self.stack, states, ids, batch_size))
 
-    def hybrid_forward(self, F: Operators, ids: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def inputs(self, F: Operators, ids: Tensor) -> Tensor:
+        """The inputs `(T, N, E)` of the recurrent layers."""
         if self.embedding is None:
-            inputs = Kind(ids)(F.one_hot(classic(ids), depth=self.vocab_size, dtype=self._dtype))
-        else:
-            inputs = self.embedding(ids)
-        if self.tied:
-            inputs = inputs * self.embedding_size**0.5
-        outputs, states = self.stack(inputs, states)
+            return Kind(ids)(F.one_hot(classic(ids), depth=self.vocab_size, dtype=self._dtype))
+        inputs = self.embedding(ids)
+        return inputs * self.embedding_size**0.5 if self.tied else inputs
+
+    def hybrid_forward(self, F: Operators, ids: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        outputs, states = self.stack(self.inputs(F, ids), states)
         return self.decoder(outputs), states
 
     def packed(self, ctx: Optional[mx.Context] = None) -> Network:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import numpy as np
 
-from ..data.text import split_symbols
+from ..data.symbols import split_symbols
 from ..data.writing import Text, prefix_ids, unknown_ids
 from ..runtimes import Model
 from ..sampling import Sampler

@@ -86,6 +86,16 @@ class Keeper(Checked, Protocol):
         """Save a checkpoint; with the report of the epoch at its end."""
 
 
+class Sampled(Protocol):
+    """What replaces network and loss of a step; `models.sampled.SampledSoftmax` is one."""
+
+    outputs: Any
+    """The network without its decoder: called with ids and states, it returns outputs (T, N, H) and states."""
+
+    def __call__(self, outputs: NDArray, target: NDArray) -> tuple[NDArray, NDArray]:
+        """The loss, and its gradient by the outputs."""
+
+
 @dataclass(frozen=True)
 class History:
     """The result of `fit`: a report of each epoch, and whether it stopped early because the loss no longer fell."""
@@ -102,6 +112,7 @@ def fit(
     *,
     ctx: Union[mx.Context, Sequence[mx.Context]],
     trainer: Optional[gluon.Trainer] = None,
+    sampled: Optional[Sampled] = None,
     start: Optional[Position] = None,
     keeper: Optional[Keeper] = None,
     workers: Optional[Alone] = None,
@@ -124,6 +135,8 @@ def fit(
         Device of `net`, or its devices in order: each takes a part of every batch, all of them as equal as can be.
     trainer
         From `make_trainer`, if its state is to be saved or was restored; by default a new one.
+    sampled
+        Trains by a sample of the vocabulary, see `models.sampled`; validation takes the whole vocabulary.
     start
         Continue from this position, at which `net` and `trainer` were saved and to which they have been restored. The
         result is that of a run without the interruption.
@@ -178,7 +191,7 @@ def fit(
                 stopped_early = True
                 break
             progress.begin_epoch()
-            where: dict[str, Any] = {"position": position, "contexts": contexts, "workers": workers}
+            where: dict[str, Any] = {"position": position, "contexts": contexts, "workers": workers, "sampled": sampled}
             train_epoch(net, train, trainer, config, **where, progress=progress, keeper=keeper)
             progress.settle()
             tokens_per_second = position.tokens / position.seconds
@@ -213,6 +226,7 @@ def train_epoch(
     workers: Alone,
     progress: Progress,
     keeper: Optional[Keeper] = None,
+    sampled: Optional[Sampled] = None,
 ) -> None:
     """Make one update for each of the `batches` after `position`; `progress` reads the losses a few steps later."""
     parameters = list(net.collect_params().values())
@@ -226,9 +240,12 @@ def train_epoch(
         if net.draws_random:
             mx.random.seed(_step_seed(config.seed, position.step, workers.number))
         with autograd.record():
-            logits, states = zip(*map(net, data, begun))  # (T, N, V)
-        losses, gradients = zip(*(of(*part, whole) for of, *part in zip(losses_of, logits, target)))
-        autograd.backward(list(logits), list(gradients))
+            outputs, states = zip(*map(sampled.outputs if sampled else net, data, begun))  # (T, N, V)
+        if sampled:
+            losses, gradients = zip(*map(sampled, outputs, target))
+        else:
+            losses, gradients = zip(*(of(*part, whole) for of, *part in zip(losses_of, outputs, target)))
+        autograd.backward(list(outputs), list(gradients))
         trainer.allreduce_grads()
         if config.clip > 0:
             norm = clip_grad_global_norm(parameters, config.clip, check_isfinite=False)
