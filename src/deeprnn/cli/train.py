@@ -138,8 +138,8 @@ def prepared(run: RunConfig, given: Mapping[str, Any], workers: Alone) -> tuple[
     if workers.number:  # worker 0 reports
         run = replace(run, train=replace(run.train, diagnose=False, sample_every=0, tensorboard=False))
     checkpoints = Checkpoints(folder / "checkpoints", start, workers)
-    how: tuple[Any, ...] = (start, checkpoints, facts, rollbacks, sampled)
-    training = Training(run, folder, corpus, train, valid, test, net, trainer, contexts, workers, *how)
+    rest: tuple[Any, ...] = (start, checkpoints, facts, rollbacks, sampled)
+    training = Training(run, folder, corpus, train, valid, test, net, trainer, contexts, workers, *rest)
     return training, notes
 
 
