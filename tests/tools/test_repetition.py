@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deeprnn.data.text import load_text
+from deeprnn.data.reading import load_text
 from tools.repetition import copied, repeated
 
 FEW = st.text("ab", max_size=40) | st.text("abc", max_size=80)

@@ -133,6 +133,8 @@ def load_corpus(
     if reading.files:
         store = Cache((Path(cache) if cache else cache_folder()) / "corpora", reading, unit, check_cache)
         kept = store.find()
+        if kept is None and reading.max_chars is None and reading.size > 4 * LARGE:  # a character has 4 bytes at most
+            kept, numbering = store.make(number)
     if kept is None:
         encoded, parts = Encoded(unit), []
         for part in reading:
