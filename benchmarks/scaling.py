@@ -25,7 +25,7 @@ from tools.tables import markdown_table
 
 RECORD = Path(__file__).parent / "scaling.json"
 SOURCES = Path(__file__).resolve().parents[1] / "src"
-BATCH, SEQ_LEN, EPOCHS = 128, 35, 3
+BATCH, SEQ_LEN, EPOCHS = 128, 35, 2
 SIZES = ((2, 128), (2, 256), (2, 512), (2, 1024), (2, 2048))
 RATES = (1, 10, 100)
 """Gbit/s."""
@@ -79,7 +79,7 @@ def started(command: list[str], environment: dict[str, str], core: Optional[int]
 
 def measure() -> dict[str, Any]:
     """The step of each size; of 2 x 1024 with half a batch, the share of each of two workers; and of two workers."""
-    steps = {128: 40, 256: 40, 512: 20, 1024: 10, 2048: 4}
+    steps = {128: 40, 256: 20, 512: 10, 1024: 4, 2048: 2}
     symbols = {size: BATCH * (SEQ_LEN * steps[size] + 1) for _, size in SIZES}
     sizes = [trained(layers, size, 1, BATCH, symbols[size]) for layers, size in SIZES]
     half = trained(2, 1024, 1, BATCH // 2, symbols[1024] // 2)

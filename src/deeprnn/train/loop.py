@@ -11,10 +11,10 @@ sequences, and carries their states; the gradients are summed, and what follows 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Callable, Optional, Protocol, Union
+from typing import Any, Callable, Optional, Union
 
 import mxnet as mx
 import numpy as np
@@ -25,6 +25,7 @@ from mxnet.ndarray import NDArray
 from .._util.wording import counted
 from ..config import TrainConfig
 from ..distributed.workers import Alone
+from .interfaces import BatchSource, Checked, Keeper, Sampled
 from .loss import CrossEntropy, perplexity, token_losses
 from .parts import carried, parted, split
 from .position import Position
@@ -49,51 +50,6 @@ __all__ = [
     "token_losses",
     "train_epoch",
 ]
-
-
-class BatchSource(Protocol):
-    """Batches as the loop needs them; `data.batches.Batches` is one."""
-
-    batch_size: int
-    """Sequences in a batch, with those of other processes."""
-    carries_state: bool
-    """Whether a batch continues the one before."""
-
-    def __len__(self) -> int: ...
-
-    def epoch(self, number: int) -> Iterator[tuple[NDArray, NDArray]]:
-        """The batches ``(data, target)`` of an epoch, ids of shape (T, N) each: the sequences of this process."""
-
-
-class Checked(Protocol):
-    """What the loop calls between two batches; `signals.Signals` is one."""
-
-    def check(self) -> None:
-        """Raise `Stopped` if training is to end."""
-
-
-class Keeper(Checked, Protocol):
-    """What the loop calls between two steps; `keeping.Keeper` is one."""
-
-    @property
-    def signals(self) -> Checked:
-        """What may end the validation."""
-
-    def is_due(self, step: int) -> bool:
-        """Whether a checkpoint is to be saved now."""
-
-    def save(self, position: Position, report: Optional[EpochReport] = None) -> None:
-        """Save a checkpoint; with the report of the epoch at its end."""
-
-
-class Sampled(Protocol):
-    """What replaces network and loss of a step; `models.sampled.SampledSoftmax` is one."""
-
-    outputs: Any
-    """The network without its decoder: called with ids and states, it returns outputs (T, N, H) and states."""
-
-    def __call__(self, outputs: NDArray, target: NDArray) -> tuple[NDArray, NDArray]:
-        """The loss, and its gradient by the outputs."""
 
 
 @dataclass(frozen=True)
