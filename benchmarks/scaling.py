@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from deeprnn._util.files import write_json_atomic
 from deeprnn._util.machine import machine
-from deeprnn.cli.launch import free_port
+from deeprnn.cli.launch import environments
 from tools.tables import markdown_table
 
 RECORD = Path(__file__).parent / "scaling.json"
@@ -43,15 +43,11 @@ def trained(layers: int, size: int, workers: int, batch: int, symbols: int) -> d
         }
         command = [sys.executable, "-W", "ignore", "-m", "deeprnn", "train"]
         command += [f"--{name}={value}" for name, value in arguments.items()]
-        variables = {
-            **{"DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": str(free_port()), "DMLC_INTERFACE": "lo"},
-            **{"DMLC_NUM_WORKER": str(workers), "DMLC_NUM_SERVER": "1"},
-        }
-        roles = ["scheduler", "server"] if workers > 1 else []
-        processes = [started(command, {**variables, "DMLC_ROLE": role}, None) for role in roles]
-        for number in range(workers):
-            own = {**variables, "DMLC_ROLE": "worker", "DMLC_WORKER_ID": str(number)} if workers > 1 else {}
-            processes.append(started(command, own, number))
+        by_name: dict[str, dict[str, str]] = environments(workers, 1) if workers > 1 else {"worker 0": {}}
+        processes = [
+            started(command, variables, int(name.split()[1]) if name.startswith("worker") else None)
+            for name, variables in by_name.items()
+        ]
         if any([process.wait() for process in processes]):
             raise RuntimeError(f"a training of {layers} x {size} with {workers} workers has failed")
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -45,19 +45,8 @@ def build_launch(given: Mapping[str, Any]) -> Callable[[], int]:
 
 def launched(counts: LaunchConfig, arguments: list[str], timeout: float) -> int:
     """Start the processes of a training and wait for them; returns the exit code."""
-    together = {
-        "DMLC_PS_ROOT_URI": HERE,
-        "DMLC_PS_ROOT_PORT": str(free_port()),
-        "DMLC_NUM_WORKER": str(counts.workers),
-        "DMLC_NUM_SERVER": str(counts.servers),
-        "DMLC_INTERFACE": "lo",
-    }
-    roles = {"scheduler": {"DMLC_ROLE": "scheduler"}}
-    for kind, count in (("server", counts.servers), ("worker", counts.workers)):
-        for number in range(count):
-            roles[f"{kind} {number}"] = {"DMLC_ROLE": kind, f"DMLC_{kind.upper()}_ID": str(number)}
     said = Said()
-    with started(arguments, {name: {**together, **role} for name, role in roles.items()}) as processes:
+    with started(arguments, environments(counts.workers, counts.servers)) as processes:
         readers = [threading.Thread(target=said.pass_on, args=each) for each in processes.items() if each[1].stderr]
         for reader in readers:
             reader.start()
@@ -66,6 +55,22 @@ def launched(counts: LaunchConfig, arguments: list[str], timeout: float) -> int:
         for reader in readers:
             reader.join(GRACE)
     return next((code for name in (FIRST, *codes) if (code := codes[name])), 0)
+
+
+def environments(workers: int, servers: int) -> dict[str, dict[str, str]]:
+    """The variables of each process of a training on this machine, by its name: as ``worker 1``."""
+    together = {
+        "DMLC_PS_ROOT_URI": HERE,
+        "DMLC_PS_ROOT_PORT": str(free_port()),
+        "DMLC_NUM_WORKER": str(workers),
+        "DMLC_NUM_SERVER": str(servers),
+        "DMLC_INTERFACE": "lo",
+    }
+    roles = {"scheduler": {"DMLC_ROLE": "scheduler"}}
+    for kind, count in (("server", servers), ("worker", workers)):
+        for number in range(count):
+            roles[f"{kind} {number}"] = {"DMLC_ROLE": kind, f"DMLC_{kind.upper()}_ID": str(number)}
+    return {name: {**together, **role} for name, role in roles.items()}
 
 
 class Said:
