@@ -27,13 +27,15 @@ class Alone:
         Of this worker, from 0, and of all.
     kvstore : mxnet.kvstore.KVStore or None
         What sums the gradients of the workers.
-    signal : int or None
-        A signal that came to a process that does not train, and is to end all.
     """
 
     number, count = 0, 1
     kvstore: Any = None
-    signal: Optional[int] = None
+
+    @property
+    def signal(self) -> Optional[int]:
+        """A signal that came to a process that does not train, and is to end all."""
+        return None
 
     def share(self, sequences: int) -> slice:
         """Which of the sequences of a batch are this worker's."""
@@ -80,7 +82,7 @@ class Workers(Alone):
         self._passed: dict[str, tuple[int, NDArray]] = {}
 
     @property
-    def signal(self) -> Optional[int]:  # type: ignore[override]
+    def signal(self) -> Optional[int]:
         return self._watch.signal
 
     def share(self, sequences: int) -> slice:

@@ -19,7 +19,8 @@ from . import native
 
 __all__ = ["Network"]
 
-OUTCOMES = {1: "ids must be from 0 to {}", 2: "there is not enough memory for the call"}
+ERRORS = {1: (ValueError, "ids must be from 0 to {}"), 2: (MemoryError, "there is not enough memory for the call")}
+"""By the outcome of a call, see kernels/inference.cc."""
 
 
 class Network:
@@ -106,8 +107,8 @@ class Network:
             self._handle, steps, batch_size, ids.ctypes.data, states.ctypes.data, last.ctypes.data, logits.ctypes.data
         )
         if outcome:
-            error = MemoryError if outcome == 2 else ValueError
-            raise error(OUTCOMES[outcome].format(self.vocab_size - 1))
+            error, message = ERRORS[outcome]
+            raise error(message.format(self.vocab_size - 1))
         return logits, last
 
     def arrays(self, states: np.ndarray) -> list[np.ndarray]:
