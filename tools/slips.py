@@ -297,6 +297,11 @@ MUTATIONS = (
         "r < size ? a[(p + q) * a_stride + i + r] : T(0)",
         "r + 1 < size ? a[(p + q) * a_stride + i + r] : T(0)",
     ),
+    _product(
+        "weight's gradient: a later block of rows written over the first",
+        "{into.c + i * into.stride + j, into.stride, nullptr, into.add || p > 0}",
+        "{into.c + (i - begin) * into.stride + j, into.stride, nullptr, into.add || p > 0}",
+    ),
     _product("few rows: the third one dropped", "dots_of<T, 3>(", "dots_of<T, 2>("),
     _product(
         "few rows: last terms of a sum left out",

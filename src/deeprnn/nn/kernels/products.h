@@ -18,11 +18,18 @@ namespace DEEPRNN_ISA {
 
 constexpr int kVectors = 2;              // of a tile's width
 constexpr int kRows = DEEPRNN_TILE_ROWS;  // of a tile: kRows * kVectors sums, kVectors of B and one of A are registers
-constexpr long kDepth = 384;  // of k at a time, at the most, so that a panel stays in the first cache
+constexpr long kPanelBytes = 24 * 1024;  // of a panel at a time, so that it stays in the first cache
+constexpr long kDepth = kPanelBytes / (kVectors * DEEPRNN_VECTOR_BYTES);  // of k at a time, at the most
+constexpr long kBlockBytes = 192 * 1024;  // of packed rows of A, which many panels pass: they stay in the second cache
 constexpr long kFarBytes = 2 << 20;  // of B, from which on it comes from beyond the second cache
+constexpr long kLineBytes = 64;  // of a line of the caches
 
 template <class T>
 constexpr int kColumns = kVectors * kWidth<T>;
+
+// Rows of A that are packed at a time.
+template <class T>
+constexpr long kBlockRows = kBlockBytes / (kDepth * static_cast<long>(sizeof(T))) / kRows * kRows;
 
 constexpr long round_up(long x, long to) { return (x + to - 1) / to * to; }
 
@@ -154,6 +161,13 @@ long multiply_few(long cols, long k, long depth, const T* a, long stride, const 
   return j;
 }
 
+// Bring rows first to last of a panel nearer.
+template <class T>
+DEEPRNN_INLINE void fetch(const T* panel, long first, long last) {
+  constexpr long kLine = kLineBytes / static_cast<long>(sizeof(T));
+  for (long q = first * kColumns<T>; q < last * kColumns<T>; q += kLine) __builtin_prefetch(panel + q);
+}
+
 // C (rows, cols) = or += A (rows, k) times packed B (k, cols), plus a bias of (cols).
 template <class T>
 void multiply(long rows, long cols, long k, const T* a, long stride, const T* panels, Into<T> into) {
@@ -176,8 +190,7 @@ void multiply(long rows, long cols, long k, const T* a, long stride, const T* pa
         const Into<T> here = {slab_into.c + first * into.stride + j, into.stride,
                               slab_into.bias ? slab_into.bias + j : nullptr, slab_into.add};
         if (ahead && j + kColumns<T> < cols)  // this tile's share of the next panel
-          for (long q = depth * block / blocks; q < depth * (block + 1) / blocks; ++q)
-            __builtin_prefetch(panel + k * kColumns<T> + q * kColumns<T>);
+          fetch(panel + k * kColumns<T>, depth * block / blocks, depth * (block + 1) / blocks);
         tiles.by_rows[size](depth, slab_a + first * stride, stride, panel, cols - j, here);
       }
     }
@@ -185,7 +198,8 @@ void multiply(long rows, long cols, long k, const T* a, long stride, const T* pa
 }
 
 // C (rows, cols) = or += A^T B, from A (k, rows) and B (k, cols): the gradient of a weight, summed over steps and
-// sequences. `workspace` takes multiply_transposed_workspace numbers.
+// sequences. Some rows of A^T are packed at a time, and meet all panels before the next ones. `workspace` takes
+// multiply_transposed_workspace numbers.
 template <class T>
 void multiply_transposed(long rows, long cols, long k, const T* a, long a_stride, const T* b, long b_stride,
                          Into<T> into, T* workspace) {
@@ -196,24 +210,27 @@ void multiply_transposed(long rows, long cols, long k, const T* a, long a_stride
     T* panels = workspace;
     T* packed = workspace + packed_size<T>(depth, cols);
     pack(depth, cols, b + p * b_stride, b_stride, panels);
-    for (long i = 0; i < rows; i += kRows) {
-      const long size = rows - i < kRows ? rows - i : kRows;
-      T* to = packed + i * depth;
-      for (long q = 0; q < depth; ++q)
-        for (long r = 0; r < kRows; ++r) to[q * kRows + r] = r < size ? a[(p + q) * a_stride + i + r] : T(0);
-    }
-    for (long j = 0; j < cols; j += kColumns<T>)
-      for (long i = 0; i < rows; i += kRows) {
-        const long size = rows - i < kRows ? rows - i : kRows;
-        tiles.by_rows[size](depth, packed + i * depth, 0, panels + j * depth, cols - j,
-                            {into.c + i * into.stride + j, into.stride, nullptr, into.add || p > 0});
+    for (long begin = 0; begin < rows; begin += kBlockRows<T>) {
+      const long end = begin + kBlockRows<T> < rows ? begin + kBlockRows<T> : rows;
+      for (long i = begin; i < end; i += kRows) {
+        const long size = end - i < kRows ? end - i : kRows;
+        T* to = packed + (i - begin) * depth;
+        for (long q = 0; q < depth; ++q)
+          for (long r = 0; r < kRows; ++r) to[q * kRows + r] = r < size ? a[(p + q) * a_stride + i + r] : T(0);
       }
+      for (long j = 0; j < cols; j += kColumns<T>)
+        for (long i = begin; i < end; i += kRows) {
+          const long size = end - i < kRows ? end - i : kRows;
+          tiles.by_rows[size](depth, packed + (i - begin) * depth, 0, panels + j * depth, cols - j,
+                              {into.c + i * into.stride + j, into.stride, nullptr, into.add || p > 0});
+        }
+    }
   }
 }
 
 template <class T>
-constexpr long multiply_transposed_workspace(long rows, long cols) {
-  return packed_size<T>(kDepth, cols) + round_up(rows, kRows) * kDepth;
+constexpr long multiply_transposed_workspace(long cols) {
+  return packed_size<T>(kDepth, cols) + kBlockRows<T> * kDepth;
 }
 
 // --- few rows: to pack would take as long as the product itself

@@ -17,7 +17,7 @@ namespace deeprnn {
 namespace DEEPRNN_ISA {
 
 constexpr long kChunkBytes = 192 * 1024;  // of the input part, forward: what stays in the second cache
-constexpr long kChunkRows = kDepth;       // steps times sequences, backward: the depth of the weights' product
+constexpr long kChunkRows = 384;           // steps times sequences, backward: the depth of the weights' product
 
 template <class T>
 inline void copy(const T* from, T* to, long count) {
@@ -203,7 +203,7 @@ void backward(const Call<T>& call, const Gradients<T>& of, const Team& team, Wor
   T* x_masked = call.lengths ? workspace.take<T>(chunk * N * C) : nullptr;
   T* cells_gathered = call.lengths && has_cell ? workspace.take<T>(N * H) : nullptr;
   const int weight_parts = static_cast<int>(smaller(team.threads, ceiling(G, 8 * kRows)));
-  const long workspace_size = multiply_transposed_workspace<T>(larger(G, S), larger(larger(C, S), H));
+  const long workspace_size = multiply_transposed_workspace<T>(larger(larger(C, S), H));
   T* packing = workspace.take<T>(weight_parts * workspace_size);
   T* sums = workspace.take<T>(G);
 
