@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Set up, test and train on each Python here, in copies of this checkout; print a row for each.
+"""`make test` and a training on each Python here, in copies of this checkout, with no other Python on the PATH.
 
 python scripts/pythons.py                                        # all that scripts/setup.sh --list finds
 python scripts/pythons.py python3.9 python3.13                   # these
@@ -42,10 +42,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         prog="pythons.py", description=__doc__.splitlines()[0], done="all tests passed", failed="something failed"
     )
     parser.add_argument("python", nargs="*", help="Commands or files. (default: all that set-up can use)")
-    parser.add_argument("--processes", type=int, default=2, metavar="N", help="Test processes.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="Write the rows there; other Pythons' rows stay.")
     options = parser.parse_args(arguments)
-    return parser.call(lambda: try_all(options.python or found(), options.processes, options.json))
+    return parser.call(lambda: try_all(options.python or found(), options.json))
 
 
 def found() -> list[str]:
@@ -54,23 +53,36 @@ def found() -> list[str]:
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
-def try_all(pythons: Sequence[str], processes: int, file: Optional[Path]) -> int:
+def try_all(pythons: Sequence[str], file: Optional[Path]) -> int:
     """Try each Python; 1 if anything fails on one of them."""
     with tempfile.TemporaryDirectory() as scratch:
         # A copy of it as it is now: each row changes the record, with which tests compare the pages' tables.
         checkout = Path(scratch) / "checkout"
         shutil.copytree(ROOT, checkout, symlinks=True, ignore=NOT_COPIED)
-        rows = [tried(python, checkout, processes, file) for python in pythons]
+        rows = [tried(python, checkout, file) for python in pythons]
     failed = [row["python"] for row in rows if not row["whole"]]
     if failed:
         print(f"failed on {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def tried(python: str, checkout: Path, processes: int, file: Optional[Path]) -> dict[str, Any]:
+def only(python: str, folder: Path) -> str:
+    """A PATH with this Python and all commands of ours that have nothing to do with Python: links in a folder."""
+    folder.mkdir()
+    (folder / "python3").symlink_to(Path(shutil.which(python) or python).resolve(strict=True))
+    for each in os.environ["PATH"].split(os.pathsep):
+        for file in sorted(Path(each).glob("*")):
+            link = folder / file.name
+            if not re.match(r"py|pip", file.name) and not link.is_symlink() and os.access(file, os.X_OK):
+                link.symlink_to(file)
+    return str(folder)
+
+
+def tried(python: str, checkout: Path, file: Optional[Path]) -> dict[str, Any]:
     """Set up, run the tests, train; the row of the table, which is written into the record."""
-    environment = {**os.environ, "DEEPRNN_PYTHON": python, "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as scratch:
+        environment = {**os.environ, "PATH": only(python, Path(scratch) / "bin"), "OMP_NUM_THREADS": "1"}
+        environment.pop("DEEPRNN_PYTHON", None)
         project = Path(scratch) / "deeprnn"
         shutil.copytree(checkout, project, symlinks=True)
 
@@ -80,7 +92,7 @@ def tried(python: str, checkout: Path, processes: int, file: Optional[Path]) -> 
             done = subprocess.run(command, cwd=project, env=environment, stdout=subprocess.PIPE, text=True)
             return done.stdout, round(time.perf_counter() - begin, 1)
 
-        output, set_up = call("scripts/setup.sh")
+        output, set_up = call("make")
         inside = str(project / ".venv" / "bin" / "python")
         if not Path(inside).exists():
             raise RuntimeError(f"{python}: set-up failed: {output.strip()} (see above)")
@@ -90,7 +102,7 @@ def tried(python: str, checkout: Path, processes: int, file: Optional[Path]) -> 
         metrics = project / "run" / "metrics.jsonl"
         epochs = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
         row["losses"] = [[epoch["train_loss"], epoch["valid_loss"]] for epoch in epochs]
-        output, row["test_seconds"] = call(inside, "-m", "pytest", "-n", str(processes))
+        output, row["test_seconds"] = call("make", "test")
     last = output.splitlines()[-1] if output.strip() else ""
     row.update((kind, int(count)) for count, kind in re.findall(r"(\d+) (passed|failed|errors?|skipped)", last))
     row["whole"] = bool(row["losses"]) and "passed" in row and not {"failed", "error", "errors"} & set(row)
