@@ -302,6 +302,16 @@ MUTATIONS = (
         "{into.c + i * into.stride + j, into.stride, nullptr, into.add || p > 0}",
         "{into.c + (i - begin) * into.stride + j, into.stride, nullptr, into.add || p > 0}",
     ),
+    _time(
+        "forward, several threads: the input part of the chunk's first step for all",
+        "write_input_part(Team{}, (low + t) * N + begin,",
+        "write_input_part(Team{}, low * N + begin,",
+    ),
+    _time(
+        "backward, several threads: gradient of the inputs of the chunk's first step alone",
+        "{of.x + ((low + t) * N + begin) * C, C, nullptr, false});",
+        "{of.x + (low * N + begin) * C, C, nullptr, false});",
+    ),
     _product("few rows: the third one dropped", "dots_of<T, 3>(", "dots_of<T, 2>("),
     _product(
         "few rows: last terms of a sum left out",
@@ -371,18 +381,18 @@ MUTATIONS = (
     ),
     _time(
         "backward: inputs past the end in the weight's gradient",
-        "          else\n            clear(to, C);",
-        "          else\n            copy(x + ((t - low) * N + n) * C, to, C);",
+        "alive ? call.x + (t * N + begin + n) * C : nothing",
+        "call.x + (t * N + begin + n) * C",
     ),
     _time(
         "backward: input weight's gradient of the first chunk alone",
-        "{of.i2h_weight + begin * C, C, nullptr, !first_chunk}, here);",
-        "{of.i2h_weight + begin * C, C, nullptr, false}, here);",
+        "{of.i2h_weight + begin * C, C, nullptr, !first_chunk}, block);",
+        "{of.i2h_weight + begin * C, C, nullptr, false}, block);",
     ),
     _time(
         "backward: recurrent weight's gradient of the first chunk alone",
-        "{of.h2h_weight + begin * S, S, nullptr, !first_chunk}, here);",
-        "{of.h2h_weight + begin * S, S, nullptr, false}, here);",
+        "{of.h2h_weight + begin * S, S, nullptr, !first_chunk}, block);",
+        "{of.h2h_weight + begin * S, S, nullptr, false}, block);",
     ),
     _time(
         "backward: bias's gradient of the first chunk alone",
@@ -418,7 +428,7 @@ MUTATIONS = (
         "clear(layer.h2h.bias.get(), G);",
     ),
     _network("embedding not scaled", "static_cast<T>(sizes.scale) * embedding[i]", "embedding[i]"),
-    _network("symbols of the first chunk for all", "input_part_of(of.ids + first,", "input_part_of(of.ids,"),
+    _network("symbols of the first chunk for all", "ids += first;", ""),
     # Its gates.
     _gate("tanh's derivative of the first order", "g * (T(1) - h * h)", "g * (T(1) - h)"),
     _gate("relu's derivative below zero", "where_positive<T>(h, g)", "g"),

@@ -99,11 +99,11 @@ class NetworkOf final : public Network<T> {
       call.first_hidden = of.first_hidden + l * N * H, call.last_hidden = of.last_hidden + l * N * H;
       if (CellOf::kHasCell) call.first_cell = of.first_cell + l * N * H, call.last_cell = of.last_cell + l * N * H;
       call.outputs = outputs;
-      const auto of_symbols = [&](long first, long count, T* to, long stride) {
-        input_part_of(of.ids + first, count, team, embedded, to, stride);
+      const auto of_symbols = [&](const Team& by, long first, long count, T* to, long stride) {
+        input_part_of(by, of.ids, first, count, embedded, to, stride);
       };
-      const auto of_outputs = [&](long first, long count, T* to, long stride) {
-        layer.i2h.factor().multiply(team, count, below + first * H, H, {to, stride, layer.i2h.bias.get(), false});
+      const auto of_outputs = [&](const Team& by, long first, long count, T* to, long stride) {
+        layer.i2h.factor().multiply(by, count, below + first * H, H, {to, stride, layer.i2h.bias.get(), false});
       };
       const InputPart<T> input_part = l == 0 ? InputPart<T>(of_symbols) : InputPart<T>(of_outputs);
       carry<T, CellOf>(call, input_part, layer.h2h.factor(), unprojected, team, workspace);
@@ -127,12 +127,15 @@ class NetworkOf final : public Network<T> {
       for (long j = 0; j < G; ++j) table_.get()[v * G + j] = weight[j * V + v] + bias[j];
   }
 
-  void input_part_of(const std::int64_t* ids, long rows, const Team& team, T* embedded, T* to, long stride) const {
+  void input_part_of(const Team& team, const std::int64_t* ids, long first, long rows, T* embedded, T* to,
+                     long stride) const {
     const long E = sizes_.embedding, G = CellOf::kGates * sizes_.hidden;
+    ids += first;
     if (table_.get()) {
       for (long i = 0; i < rows; ++i) copy(table_.get() + ids[i] * G, to + i * stride, G);
       return;
     }
+    embedded += first * E;
     for (long i = 0; i < rows; ++i) copy(embedding_.get() + ids[i] * E, embedded + i * E, E);
     const Packed<T>& i2h = layers_[0].i2h;
     i2h.factor().multiply(team, rows, embedded, E, {to, stride, i2h.bias.get(), false});

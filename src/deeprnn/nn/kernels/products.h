@@ -30,6 +30,8 @@ constexpr int kColumns = kVectors * kWidth<T>;
 // Rows of A that are packed at a time.
 template <class T>
 constexpr long kBlockRows = kBlockBytes / (kDepth * static_cast<long>(sizeof(T))) / kRows * kRows;
+template <class T>
+constexpr long kBlockNumbers = kBlockRows<T> * kDepth;
 
 constexpr long round_up(long x, long to) { return (x + to - 1) / to * to; }
 
@@ -58,20 +60,23 @@ void pack_transposed(long k, long cols, const T* from, long stride, T* panels) {
   }
 }
 
+// Row p of B (k, cols).
 template <class T>
-void pack(long k, long cols, const T* from, long stride, T* panels) {
-  for (long j = 0; j < cols; j += kColumns<T>) {
-    const long width = cols - j < kColumns<T> ? cols - j : kColumns<T>;
-    for (long p = 0; p < k; ++p, panels += kColumns<T>) {
-      const T* row = from + p * stride + j;
-      if (width == kColumns<T>) {
+void pack_row(long p, long k, long cols, const T* row, T* panels) {
+  panels += p * kColumns<T>;
+  for (long j = 0; j < cols; j += kColumns<T>, panels += k * kColumns<T>) {
+    if (cols - j >= kColumns<T>) {
 #pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) store(panels + v * kWidth<T>, load(row + v * kWidth<T>));
-      } else {
-        for (long i = 0; i < kColumns<T>; ++i) panels[i] = i < width ? row[i] : T(0);
-      }
+      for (int v = 0; v < kVectors; ++v) store(panels + v * kWidth<T>, load(row + j + v * kWidth<T>));
+    } else {
+      for (long i = 0; i < kColumns<T>; ++i) panels[i] = i < cols - j ? row[j + i] : T(0);
     }
   }
+}
+
+template <class T>
+void pack(long k, long cols, const T* from, long stride, T* panels) {
+  for (long p = 0; p < k; ++p) pack_row(p, k, cols, from + p * stride, panels);
 }
 
 // What becomes of a tile's sums.
@@ -197,40 +202,32 @@ void multiply(long rows, long cols, long k, const T* a, long stride, const T* pa
   }
 }
 
-// C (rows, cols) = or += A^T B, from A (k, rows) and B (k, cols): the gradient of a weight, summed over steps and
-// sequences. Some rows of A^T are packed at a time, and meet all panels before the next ones. `workspace` takes
-// multiply_transposed_workspace numbers.
+// C (rows, cols) = or += A^T B, from A (k, rows) and packed B (k, cols): the gradient of a weight, summed over steps and
+// sequences. Some rows of A^T are packed at a time, and meet all panels before the next ones; `workspace` takes them,
+// kBlockNumbers numbers.
 template <class T>
-void multiply_transposed(long rows, long cols, long k, const T* a, long a_stride, const T* b, long b_stride,
-                         Into<T> into, T* workspace) {
+void multiply_transposed(long rows, long cols, long k, const T* a, long a_stride, const T* panels, Into<T> into,
+                         T* workspace) {
   static const Tiles<T, Rows::kPacked> tiles;
   const long slabs = (k + kDepth - 1) / kDepth;
   for (long slab = 0; slab < slabs; ++slab) {
     const long p = k * slab / slabs, depth = k * (slab + 1) / slabs - p;
-    T* panels = workspace;
-    T* packed = workspace + packed_size<T>(depth, cols);
-    pack(depth, cols, b + p * b_stride, b_stride, panels);
     for (long begin = 0; begin < rows; begin += kBlockRows<T>) {
       const long end = begin + kBlockRows<T> < rows ? begin + kBlockRows<T> : rows;
       for (long i = begin; i < end; i += kRows) {
         const long size = end - i < kRows ? end - i : kRows;
-        T* to = packed + (i - begin) * depth;
+        T* to = workspace + (i - begin) * depth;
         for (long q = 0; q < depth; ++q)
           for (long r = 0; r < kRows; ++r) to[q * kRows + r] = r < size ? a[(p + q) * a_stride + i + r] : T(0);
       }
       for (long j = 0; j < cols; j += kColumns<T>)
         for (long i = begin; i < end; i += kRows) {
           const long size = end - i < kRows ? end - i : kRows;
-          tiles.by_rows[size](depth, packed + (i - begin) * depth, 0, panels + j * depth, cols - j,
+          tiles.by_rows[size](depth, workspace + (i - begin) * depth, 0, panels + j * k + p * kColumns<T>, cols - j,
                               {into.c + i * into.stride + j, into.stride, nullptr, into.add || p > 0});
         }
     }
   }
-}
-
-template <class T>
-constexpr long multiply_transposed_workspace(long cols) {
-  return packed_size<T>(kDepth, cols) + kBlockRows<T> * kDepth;
 }
 
 // --- few rows: to pack would take as long as the product itself

@@ -56,6 +56,13 @@ struct Time {
   long taken(long t) const { return call.options.reverse ? call.steps - 1 - t : t; }
 };
 
+template <class T>
+const T* zeros(long count, Workspace& workspace) {
+  T* to = workspace.take<T>(count);
+  clear(to, count);
+  return to;
+}
+
 // Add the rows of A (k, cols) up into `sums`, and the sums into `to`.
 template <class T>
 void add_rows(long k, long cols, const T* a, long stride, T* sums, T* to, bool add) {
@@ -78,14 +85,16 @@ class InputPart {
  public:
   template <class Write>
   InputPart(const Write& write)
-      : write_(&write), call_([](const void* of, long first, long rows, T* to, long stride) {
-          (*static_cast<const Write*>(of))(first, rows, to, stride);
+      : write_(&write), call_([](const void* of, const Team& team, long first, long rows, T* to, long stride) {
+          (*static_cast<const Write*>(of))(team, first, rows, to, stride);
         }) {}
-  void operator()(long first, long rows, T* to, long stride) const { call_(write_, first, rows, to, stride); }
+  void operator()(const Team& team, long first, long rows, T* to, long stride) const {
+    call_(write_, team, first, rows, to, stride);
+  }
 
  private:
   const void* write_;
-  void (*call_)(const void* write, long first, long rows, T* to, long stride);
+  void (*call_)(const void* write, const Team& team, long first, long rows, T* to, long stride);
 };
 
 // All steps, from the input part, which has the bias in it.
@@ -111,14 +120,19 @@ void carry(const Call<T>& call, const InputPart<T>& write_input_part, const Fact
   T* alive_cells = call.lengths && has_cell ? workspace.take<T>(N * H) : nullptr;
   const int parts = row_parts(team, N);
 
-  for (long done = 0; done < T_; done += chunk) {
-    const long count = smaller(chunk, T_ - done);
-    const long low = call.options.reverse ? T_ - done - count : done;  // the chunk's first step in memory
-    T* input_part = in_outputs ? call.outputs + low * N * H : in_saved ? call.saved + low * N * kept : scratch;
-    write_input_part(low * N, count * N, input_part, stride);
+  // Each part goes through all steps by itself: threads that met after each chunk would wait for each other.
+  team.each(parts, [&](int part) {
+    const long begin = N * part / parts, end = N * (part + 1) / parts, rows = end - begin;
+    for (long done = 0; done < T_; done += chunk) {
+      const long count = smaller(chunk, T_ - done);
+      const long low = call.options.reverse ? T_ - done - count : done;  // the chunk's first step in memory
+      T* input_part = in_outputs ? call.outputs + low * N * H : in_saved ? call.saved + low * N * kept : scratch;
+      if (parts == 1)
+        write_input_part(team, low * N, count * N, input_part, stride);
+      else
+        for (long t = 0; t < count; ++t)
+          write_input_part(Team{}, (low + t) * N + begin, rows, input_part + (t * N + begin) * stride, stride);
 
-    team.each(parts, [&](int part) {
-      const long begin = N * part / parts, end = N * (part + 1) / parts, rows = end - begin;
       for (long taken = done; taken < done + count; ++taken) {
         const long t = time.step(taken);
         const Matrix<T> in = {input_part + ((t - low) * N + begin) * stride, stride};
@@ -147,8 +161,8 @@ void carry(const Call<T>& call, const InputPart<T>& write_input_part, const Fact
           if constexpr (has_cell) copy(alive_cells + n * H, call.last_cell + n * H, H);
         }
       }
-    });
-  }
+    }
+  });
   for (long n = 0; n < N; ++n) {
     const long length = call.lengths ? call.lengths[n] : T_;
     const T* last =
@@ -174,8 +188,8 @@ void forward(const Call<T>& call, const Team& team, Workspace& workspace) {
   const Factor<T> h2r(kTransposed, S, H, call.h2r_weight, few || !call.h2r_weight, team, workspace);
   T* bias = workspace.take<T>(G);
   add_biases<T, CellOf>(G, call.i2h_bias, call.h2h_bias, bias);
-  const auto write_input_part = [&](long first, long rows, T* to, long stride) {
-    i2h.multiply(team, rows, call.x + first * C, C, {to, stride, bias, false});
+  const auto write_input_part = [&](const Team& by, long first, long rows, T* to, long stride) {
+    i2h.multiply(by, rows, call.x + first * C, C, {to, stride, bias, false});
   };
   carry<T, CellOf>(call, write_input_part, h2h, h2r, team, workspace);
 }
@@ -197,14 +211,17 @@ void backward(const Call<T>& call, const Gradients<T>& of, const Team& team, Wor
   T* of_input_part = workspace.take<T>(chunk * N * G);
   T* of_recurrent_part = CellOf::kSeparate ? workspace.take<T>(chunk * N * G) : of_input_part;
   T* of_unprojected = call.h2r_weight ? workspace.take<T>(N * H) : nullptr;
-  T* unprojected = call.h2r_weight ? workspace.take<T>(chunk * N * H) : nullptr;
+  T* unprojected = call.h2r_weight ? workspace.take<T>(N * H) : nullptr;
   T* of_outputs = call.h2r_weight ? workspace.take<T>(chunk * N * S) : nullptr;
-  T* before_all = workspace.take<T>(chunk * N * S);  // the hidden state before each step
-  T* x_masked = call.lengths ? workspace.take<T>(chunk * N * C) : nullptr;
+  T* gathered = call.lengths ? workspace.take<T>(N * S) : nullptr;
   T* cells_gathered = call.lengths && has_cell ? workspace.take<T>(N * H) : nullptr;
   const int weight_parts = static_cast<int>(smaller(team.threads, ceiling(G, 8 * kRows)));
-  const long workspace_size = multiply_transposed_workspace<T>(larger(larger(C, S), H));
-  T* packing = workspace.take<T>(weight_parts * workspace_size);
+  // The factors of the weights' gradients: inputs, hidden states before each step, and unprojected ones after it.
+  T* x_panels = workspace.take<T>(packed_size<T>(chunk * N, C));
+  T* before_panels = workspace.take<T>(packed_size<T>(chunk * N, S));
+  T* unprojected_panels = call.h2r_weight ? workspace.take<T>(packed_size<T>(chunk * N, H)) : nullptr;
+  T* blocks = workspace.take<T>(weight_parts * kBlockNumbers<T>);
+  const T* nothing = zeros<T>(larger(C, H), workspace);
   T* sums = workspace.take<T>(G);
 
   // The gradients of the states go from step to step in the places where those of the first states are wanted.
@@ -236,11 +253,10 @@ void backward(const Call<T>& call, const Gradients<T>& of, const Team& team, Wor
           copy(carried, of_outputs + at * S, rows * S);
           h2r.multiply(rows, carried, S, {of_hidden, H, nullptr, false});
         }
-        for (long n = begin; n < end; ++n)
-          copy(time.before(t, n, call.first_hidden, S, call.outputs, S), before_all + (at + n - begin) * S, S);
         StepBackward<T> step = {};
         step.rows = rows, step.hidden = H, step.options = &call.options;
-        step.before = {before_all + at * S, S};
+        step.before = time.before(t, begin, end, call.first_hidden, call.outputs, S, S,
+                                  gathered ? gathered + begin * S : nullptr);
         step.after = {call.outputs + (t * N + begin) * S, S};
         step.saved = {call.saved + (t * N + begin) * kept, kept};
         if (has_cell)
@@ -253,7 +269,7 @@ void backward(const Call<T>& call, const Gradients<T>& of, const Team& team, Wor
         const auto back = [&](StepBackward<T> part_of, long first) {
           CellOf::backward(part_of);
           if (!call.h2r_weight) return;
-          Lstm<T>::output(part_of, {unprojected + (at + first) * H, H});
+          Lstm<T>::output(part_of, {unprojected + (begin + first) * H, H});
           clear(carried + first * S, part_of.rows * S);
         };
         if (!call.lengths) {
@@ -269,40 +285,39 @@ void backward(const Call<T>& call, const Gradients<T>& of, const Team& team, Wor
             clear(of_recurrent_part + (at + n) * G, G);
             if (!call.h2r_weight) continue;
             clear(of_outputs + (at + n) * S, S);
-            clear(unprojected + (at + n) * H, H);
           }
+        }
+        for (long n = 0; n < rows; ++n) {
+          const bool alive = time.alive(t, begin + n);
+          pack_row(at + n, count * N, C, alive ? call.x + (t * N + begin + n) * C : nothing, x_panels);
+          pack_row(at + n, count * N, S, step.before.row(n), before_panels);
+          if (unprojected)
+            pack_row(at + n, count * N, H, alive ? unprojected + (begin + n) * H : nothing, unprojected_panels);
         }
         h2h.multiply(rows, of_recurrent_part + at * G, G, {carried, S, nullptr, true});
       }
+      if (parts == 1)
+        i2h.multiply(team, count * N, of_input_part, G, {of.x + low * N * C, C, nullptr, false});
+      else
+        for (long t = 0; t < count; ++t)
+          i2h.multiply(rows, of_input_part + (t * N + begin) * G, G,
+                       {of.x + ((low + t) * N + begin) * C, C, nullptr, false});
     });
 
-    i2h.multiply(team, count * N, of_input_part, G, {of.x + low * N * C, C, nullptr, false});
-    const T* x = call.x + low * N * C;
-    if (x_masked) {
-      for (long t = low; t < low + count; ++t)
-        for (long n = 0; n < N; ++n) {
-          T* to = x_masked + ((t - low) * N + n) * C;
-          if (time.alive(t, n))
-            copy(x + ((t - low) * N + n) * C, to, C);
-          else
-            clear(to, C);
-        }
-      x = x_masked;
-    }
     team.each(weight_parts, [&](int part) {
       const long begin = G * part / weight_parts, end = G * (part + 1) / weight_parts, rows = end - begin;
-      T* here = packing + part * workspace_size;
-      multiply_transposed(rows, C, count * N, of_input_part + begin, G, x, C,
-                          {of.i2h_weight + begin * C, C, nullptr, !first_chunk}, here);
-      multiply_transposed(rows, S, count * N, of_recurrent_part + begin, G, before_all, S,
-                          {of.h2h_weight + begin * S, S, nullptr, !first_chunk}, here);
+      T* block = blocks + part * kBlockNumbers<T>;
+      multiply_transposed(rows, C, count * N, of_input_part + begin, G, x_panels,
+                          {of.i2h_weight + begin * C, C, nullptr, !first_chunk}, block);
+      multiply_transposed(rows, S, count * N, of_recurrent_part + begin, G, before_panels,
+                          {of.h2h_weight + begin * S, S, nullptr, !first_chunk}, block);
       add_rows(count * N, rows, of_input_part + begin, G, sums + begin, of.i2h_bias + begin, !first_chunk);
       if (CellOf::kSeparate)
         add_rows(count * N, rows, of_recurrent_part + begin, G, sums + begin, of.h2h_bias + begin, !first_chunk);
     });
     if (of_outputs)
-      multiply_transposed(S, H, count * N, of_outputs, S, unprojected, H, {of.h2r_weight, H, nullptr, !first_chunk},
-                          packing);
+      multiply_transposed(S, H, count * N, of_outputs, S, unprojected_panels, {of.h2r_weight, H, nullptr, !first_chunk},
+                          blocks);
   }
   if (!CellOf::kSeparate) copy(of.i2h_bias, of.h2h_bias, G);
 }
