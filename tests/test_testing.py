@@ -78,7 +78,7 @@ def test_elman(dtype: str, layers: int, length: int, batch_size: int, activation
         if hybridized:
             ours.hybridize(**STATIC)
         layers_of_ours.append((natively, ours))
-    steps = 10 if layers * length < 100 else 2  # the unfused cells of the oracle take their time
+    steps = 10 if layers * length < 20 else 2  # the unfused cells of the oracle take their time
     expected = testing.run(theirs, inputs, states, trainer_steps=steps)
     for natively, ours in layers_of_ours:
         with native.switched(natively):

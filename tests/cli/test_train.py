@@ -115,10 +115,9 @@ def test_no_held_out_text_gives_nulls(train, tmp_path):
         ["--schedule", "step", "--warmup", "3", "--diagnose", "--init", "identity"],
     ],
 )
-def test_options_take_effect(train, tmp_path, arguments):
-    assert train(out=tmp_path / "plain")[0] == 0
+def test_options_take_effect(train, trained, tmp_path, arguments):
     assert train(*arguments)[0] == 0
-    assert losses(tmp_path / "run")[0] != losses(tmp_path / "plain")[0]
+    assert losses(tmp_path / "run")[0] != losses(trained)[0]
 
 
 def test_seeds(train, tmp_path):
