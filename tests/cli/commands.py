@@ -21,7 +21,7 @@ TEXT = "".join(
     f"{n} little ducks went out one day, over the hills and far away; {n * n} came back.\n" for n in range(40)
 )
 TINY = shlex.split(
-    "--hidden-size 8 --embedding-size 4 --batch-size 8 --seq-len 10 --epochs 2 --sample-length 12 --lr 0.02"
+    "--hidden-size 8 --embedding-size 4 --batch-size 8 --seq-len 20 --epochs 2 --sample-length 12 --lr 0.02"
 )
 
 

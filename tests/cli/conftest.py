@@ -24,9 +24,9 @@ def text(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(text, tmp_path_factory):
-    """A finished run, for tests that only read it."""
+    """A finished run, for tests that only read it, of twice the usual updates: it has learnt something."""
     folder = tmp_path_factory.mktemp("runs") / "ducks"
-    assert main(["train", "--corpus", text, "--out", str(folder), *TINY]) == 0
+    assert main(["train", "--corpus", text, "--out", str(folder), *TINY, "--seq-len", "10"]) == 0
     return folder
 
 

@@ -128,7 +128,7 @@ def bad(tmp_path, text, trained, monkeypatch):
         ("--encoding utf8x", "--encoding must be an encoding such as 'utf-8' or 'gb18030', got 'utf8x'"),
         ("--corpus broken.gz", "--corpus broken.gz: damaged"),
         ("--corpus broken.zip", "--corpus broken.zip: damaged"),
-        ("--corpus short.txt", "the text is shorter than one batch: --batch-size 8 and --seq-len 10 need 88 symbols"),
+        ("--corpus short.txt", "the text is shorter than one batch: --batch-size 8 and --seq-len 20 need 168 symbols"),
         ("--max-chars 20", "the text is shorter than one batch"),
         ("--unknown false --max-chars 300", "test: 1 of 30 symbols not in the vocabulary: "),
         ("--sample-prefix day|né", "--sample-prefix 'né': not in the vocabulary of"),
