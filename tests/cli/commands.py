@@ -23,6 +23,8 @@ TEXT = "".join(
 TINY = shlex.split(
     "--hidden-size 8 --embedding-size 4 --batch-size 8 --seq-len 20 --epochs 2 --sample-length 12 --lr 0.02"
 )
+LEARNT = [*TINY, "--seq-len", "10"]
+"""Twice the updates: those of the fixture `trained`, which has learnt something."""
 
 
 def losses(folder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 import pytest
-from commands import TEXT, TINY
+from commands import LEARNT, TEXT
 
 from deeprnn.cli.main import main
 
@@ -128,7 +128,7 @@ def bad(tmp_path, text, trained, monkeypatch):
         ("--encoding utf8x", "--encoding must be an encoding such as 'utf-8' or 'gb18030', got 'utf8x'"),
         ("--corpus broken.gz", "--corpus broken.gz: damaged"),
         ("--corpus broken.zip", "--corpus broken.zip: damaged"),
-        ("--corpus short.txt", "the text is shorter than one batch: --batch-size 8 and --seq-len 20 need 168 symbols"),
+        ("--corpus short.txt", "the text is shorter than one batch: --batch-size 8 and --seq-len 10 need 88 symbols"),
         ("--max-chars 20", "the text is shorter than one batch"),
         ("--unknown false --max-chars 300", "test: 1 of 30 symbols not in the vocabulary: "),
         ("--sample-prefix day|né", "--sample-prefix 'né': not in the vocabulary of"),
@@ -147,7 +147,7 @@ def test_bad_input(bad, capsys, line, expected):
     before = sorted(path.name for path in bad.iterdir())
     first = [] if line.startswith("--corpus") else ["--corpus", "ducks.txt"]
     out = [] if "--out" in line else ["--out", "new"]
-    assert main(["train", *first, *out, *TINY, *shlex.split(line)]) == 2
+    assert main(["train", *first, *out, *LEARNT, *shlex.split(line)]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""  # the configuration is printed after everything has been checked
     error = shown.err

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 import yaml
-from commands import diagnoses, losses, python, symbols
+from commands import LEARNT, diagnoses, losses, python, symbols
 
 from deeprnn.cli.main import main
 from deeprnn.train import checkpoint, loop, progress, saving
@@ -116,7 +116,7 @@ def test_no_held_out_text_gives_nulls(train, tmp_path):
     ],
 )
 def test_options_take_effect(train, trained, tmp_path, arguments):
-    assert train("--seq-len", "10", *arguments)[0] == 0  # as `trained`, but for the arguments
+    assert train(*LEARNT, *arguments)[0] == 0  # as `trained`, but for the arguments
     assert losses(tmp_path / "run")[0] != losses(trained)[0]
 
 
