@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -36,18 +37,11 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = "nn/_kernels.so"
 SWITCH = "DEEPRNN_NATIVE"
 
+SETUP = runpy.run_path(str(ROOT / "setup.py"))
+SOURCES, LINK = SETUP["SOURCES"], SETUP["LINK"]
 # -O1: the same numbers, and a third of the time to compile.
-COMPILE = ("g++", "-O1", "-std=c++17", "-fPIC", "-ffp-contract=fast", "-fvisibility=hidden", "-Wno-psabi")
-COMPILE_FLAGS = {
-    "operator.cc": (),
-    "process.cc": (),
-    "inference.cc": (),
-    "team.cc": (),
-    "isa_avx2.cc": ("-mavx2", "-mfma"),
-    "isa_avx512.cc": ("-mavx512f", "-mavx512dq", "-mavx512vl"),
-}
+COMPILE = ("g++", *SETUP["FLAGS"], "-O1")
 ISAS = {"isa_avx2.cc": "avx2", "isa_avx512.cc": "avx512"}
-LINK = ("-shared", "-static-libstdc++", "-static-libgcc", "-lpthread")
 
 
 def mutate(mutation: Optional[Mutation], folder: Path) -> Path:
@@ -89,8 +83,7 @@ def build(folder: Path) -> None:
     library.unlink(missing_ok=True)
     runs = native.status().instruction_set
     objects = [
-        without_mutation(name) if name in ISAS and ISAS[name] != runs else compiled(kernels / name)
-        for name in COMPILE_FLAGS
+        without_mutation(name) if name in ISAS and ISAS[name] != runs else compiled(kernels / name) for name in SOURCES
     ]
     call([*COMPILE, *map(str, objects), *LINK, "-o", str(library)])
 
@@ -99,7 +92,7 @@ def compiled(source: Path, target: Optional[Path] = None) -> Path:
     """The object of a source of the kernels, beside it unless `target` says otherwise."""
     target = target or source.with_suffix(".o")
     version = f'-DDEEPRNN_VERSION="{__version__}"'
-    call([*COMPILE, *COMPILE_FLAGS[source.name], version, "-c", str(source), "-o", str(target)])
+    call([*COMPILE, *SOURCES[source.name], version, "-c", str(source), "-o", str(target)])
     return target
 
 

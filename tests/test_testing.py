@@ -78,7 +78,7 @@ def test_elman(dtype: str, layers: int, length: int, batch_size: int, activation
         if hybridized:
             ours.hybridize(**STATIC)
         layers_of_ours.append((natively, ours))
-    steps = 10 if layers * length < 100 else 2  # the unfused cells of the oracle take their time
+    steps = 10 if layers * length < 20 else 2  # the unfused cells of the oracle take their time
     expected = testing.run(theirs, inputs, states, trainer_steps=steps)
     for natively, ours in layers_of_ours:
         with native.switched(natively):
@@ -210,8 +210,8 @@ def hold(chosen: dict[str, Any]) -> None:
         call(mx.nd.array(x, dtype=config.dtype), [mx.nd.array(s, dtype=config.dtype) for s in begin], *arrays(some))
     testing.copy_parameters(theirs, ours)
     states = [] if states_as == "none" else states
-    found = testing.run(ours, inputs, states, *arrays(lengths), call=call, trainer_steps=3)
-    expected = testing.run(theirs, inputs, states, *arrays(lengths), call=call_theirs, trainer_steps=3)
+    found = testing.run(ours, inputs, states, *arrays(lengths), call=call, trainer_steps=2)
+    expected = testing.run(theirs, inputs, states, *arrays(lengths), call=call_theirs, trainer_steps=2)
     assert not differences(found, expected, config.dtype)
 
 

@@ -36,7 +36,7 @@ def recorded(work: Callable[[], Any], device: torch.device) -> Callable[[], Any]
     with torch.cuda.graph(graph):
         results = work()
 
-    # The graph reads the memory of the tensors in `work`, and does not keep them: without this reference they are freed.
+    # The graph reads the memory of the tensors in `work` and does not keep it: without this reference it is freed.
     def replay(_kept: Callable[[], Any] = work) -> Any:
         graph.replay()
         return results

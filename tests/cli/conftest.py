@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from commands import TEXT, TINY
+from commands import LEARNT, TEXT, TINY
 
 from deeprnn.cli import training
 from deeprnn.cli.main import main
@@ -26,7 +26,7 @@ def text(tmp_path_factory):
 def trained(text, tmp_path_factory):
     """A finished run, for tests that only read it."""
     folder = tmp_path_factory.mktemp("runs") / "ducks"
-    assert main(["train", "--corpus", text, "--out", str(folder), *TINY]) == 0
+    assert main(["train", "--corpus", text, "--out", str(folder), *LEARNT]) == 0
     return folder
 
 

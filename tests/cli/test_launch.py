@@ -12,9 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from commands import SOURCES, TINY
+from commands import SOURCES, TINY, distance
 
 from deeprnn.cli.launch import free_port
 from deeprnn.cli.main import main
@@ -46,15 +45,6 @@ def launched(*arguments, counts=(), **options):
         finally:
             process.terminate()
     return process.returncode, out, error
-
-
-def weights(folder):
-    arrays = checkpoint.load(Path(folder) / "checkpoints").parameters
-    return np.concatenate([array.ravel() for _, array in sorted(arrays.items())]).astype("float64")
-
-
-def distance(one, other):
-    return np.linalg.norm(weights(one) - weights(other)) / np.linalg.norm(weights(other))
 
 
 def rows(folder):

@@ -51,10 +51,9 @@ for arguments in {lines!r}:
 
 @pytest.mark.parametrize("script", ["train", "generate", "evaluate"])
 def test_scripts(script):
-    done = python(str(PROJECT / "scripts" / f"{script}.py"), "--version")
-    first, second = done.stdout.splitlines()
-    assert (done.returncode, first) == (0, f"deeprnn {__version__}"), done.stderr
-    assert second.startswith("native operator: ")
+    done = python(str(PROJECT / "scripts" / f"{script}.py"), "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: deeprnn {script} ")
 
 
 def test_threads_are_settled_before_mxnet_is_loaded():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 import pytest
-from commands import TEXT, TINY
+from commands import LEARNT, TEXT
 
 from deeprnn.cli.main import main
 
@@ -147,7 +147,7 @@ def test_bad_input(bad, capsys, line, expected):
     before = sorted(path.name for path in bad.iterdir())
     first = [] if line.startswith("--corpus") else ["--corpus", "ducks.txt"]
     out = [] if "--out" in line else ["--out", "new"]
-    assert main(["train", *first, *out, *TINY, *shlex.split(line)]) == 2
+    assert main(["train", *first, *out, *LEARNT, *shlex.split(line)]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""  # the configuration is printed after everything has been checked
     error = shown.err

@@ -411,7 +411,7 @@ def assert_threads_share(net: gluon.Block, calls: int, flags: Any = None) -> Non
 
 @each_flag
 def test_eight_threads_share_a_net_that_has_not_been_called(flags: Any) -> None:
-    assert_threads_share(made("lstm", dtype="float32"), 200, flags)
+    assert_threads_share(made("lstm", dtype="float32"), 60, flags)
 
 
 @pytest.mark.parametrize("flags", [None, {}], ids=["eager", "hybridized"])

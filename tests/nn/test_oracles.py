@@ -128,7 +128,7 @@ def test_clip_of_nan(state_clip_nan: bool) -> None:
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_projection_against_the_contributed_cell(dtype: str, bidirectional: bool, layout: str) -> None:
-    hold(Unfused(Config(cell="lstm", projection=2, bidirectional=bidirectional, dtype=dtype, layout=layout, length=7)))
+    hold(Unfused(Config(cell="lstm", projection=2, bidirectional=bidirectional, dtype=dtype, layout=layout, length=4)))
 
 
 def test_the_built_in_layer_is_wrong_in_float64() -> None:

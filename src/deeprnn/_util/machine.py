@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Optional
@@ -70,8 +71,9 @@ def keep_freed_memory() -> None:
     libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
+@cache
 def source_digest(folder: Path) -> str:
-    """First 12 digits of the SHA-256 of all files of Python and C++ below `folder`, sorted by name."""
+    """First 12 digits of the SHA-256 of all files of Python and C++ below `folder`, sorted by name; read once."""
     files = sorted(
         (path for path in folder.rglob("*") if path.suffix in (".py", ".h", ".cc")),
         key=lambda path: path.relative_to(folder).as_posix(),

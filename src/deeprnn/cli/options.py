@@ -114,8 +114,23 @@ def _placeholder(kind: Any) -> Optional[str]:
     return next((METAVARS[each] for each in kinds if each in METAVARS), None)
 
 
-def command_line() -> FlagParser:
-    """The parser of all commands. Names, types, defaults and help come from the dataclasses of the configuration."""
+ANYTHING = "Folder of a run, exported folder, or .onnx file."
+ABOUT = {
+    "train": ("Train a language model on a text.", "[options]"),
+    "generate": ("Generate text with a trained model.", "MODEL [options]"),
+    "evaluate": ("Evaluate a trained model on a text.", "MODEL [options]"),
+    "export": ("Write a trained model for use elsewhere.", "RUN [options]"),
+    "serve": ("Serve a trained model: a page and an API.", "MODEL [options]"),
+    "launch": ("Train with several processes on this machine.", "[options] -- train [options of train]"),
+}
+"""What each command does, and its arguments in short."""
+
+
+def command_line(wanted: str = "") -> FlagParser:
+    """The parser of all commands. Names, types, defaults and help come from the dataclasses of the configuration.
+
+    If a command is `wanted`, it alone gets its options: adding those of all takes longer than the rest of parsing.
+    """
     register_type(Split, serializer=list, deserializer=Split.parse)
     parser = FlagParser(
         prog="deeprnn", description="Deep recurrent networks for MXNet Gluon.", usage="deeprnn COMMAND ..."
@@ -126,26 +141,32 @@ def command_line() -> FlagParser:
         title="commands",
         description="For the options of a command: deeprnn COMMAND --help",
     )
+    for name, (description, synopsis) in ABOUT.items():
+        command = FlagParser(description=description, usage=f"deeprnn {name} {synopsis}")
+        if name == wanted or wanted not in ABOUT:
+            _add_arguments(command, name, synopsis.partition(" ")[0])
+        commands.add_subcommand(name, command, help=description)
+    return parser
 
-    train = FlagParser(description="Train a language model on a text.", usage="deeprnn train [options]")
-    train.add_argument("--preset", metavar="NAME", help=f"Use the options of a preset: {', '.join(presets())}.")
-    train.add_argument("--config", metavar="FILE", help="Use the options of a YAML file; they override a preset.")
-    train.add_options(RunConfig, as_group=False, skip=NOT_FLAGS)
-    train.add_argument("--resume", action="store_true", help="Continue the run in --out.")
-    train.add_argument("--init-from", metavar="RUN", help="Start with the weights and the vocabulary of another run.")
-    for options in COMMANDS["train"][1:]:
-        train.add_options(options)
-    commands.add_subcommand("train", train, help=train.description)
 
-    anything = "Folder of a run, exported folder, or .onnx file."
-    for name, description, source, sources in (
-        ("generate", "Generate text with a trained model.", "MODEL", anything),
-        ("evaluate", "Evaluate a trained model on a text.", "MODEL", anything),
-        ("export", "Write a trained model for use elsewhere.", "RUN", "Folder of the run."),
-        ("serve", "Serve a trained model: a page and an API.", "MODEL", anything),
-    ):
-        command = FlagParser(description=description, usage=f"deeprnn {name} {source} [options]")
-        command.add_argument(source.lower(), metavar=source, help=sources)
+def _add_arguments(command: FlagParser, name: str, source: str) -> None:
+    first, *others = COMMANDS[name]
+    if name == "train":
+        command.add_argument("--preset", metavar="NAME", help=f"Use the options of a preset: {', '.join(presets())}.")
+        command.add_argument("--config", metavar="FILE", help="Use the options of a YAML file; they override a preset.")
+        command.add_options(first, as_group=False, skip=NOT_FLAGS)
+        command.add_argument("--resume", action="store_true", help="Continue the run in --out.")
+        command.add_argument(
+            "--init-from", metavar="RUN", help="Start with the weights and the vocabulary of another run."
+        )
+    elif name == "launch":
+        command.description = f"{command.description} What follows -- is the command of each of them."
+        command.add_argument("command_line", nargs="*", help=argparse.SUPPRESS)
+        command.add_options(first)
+    else:
+        command.add_argument(
+            source.lower(), metavar=source, help="Folder of the run." if name == "export" else ANYTHING
+        )
         if name == "serve":
             command.add_argument("second", metavar="MODEL2", nargs="?", help="Another, to be compared with the first.")
         command.add_argument(
@@ -154,18 +175,9 @@ def command_line() -> FlagParser:
             help="Python file, or module:class, that registers the run's cell. It is executed, so name only code that "
             "you trust.",
         )
-        for options in COMMANDS[name]:
-            command.add_options(options)
-        commands.add_subcommand(name, command, help=description)
-
-    launch = FlagParser(
-        description="Train with several processes on this machine. What follows -- is the command of each of them.",
-        usage="deeprnn launch [options] -- train [options of train]",
-    )
-    launch.add_argument("command_line", nargs="*", help=argparse.SUPPRESS)
-    launch.add_options(LaunchConfig)
-    commands.add_subcommand("launch", launch, help="Train with several processes on this machine.")
-    return parser
+        command.add_options(first)
+    for options in others:
+        command.add_options(options)
 
 
 def parse(argv: Optional[Sequence[str]] = None) -> Namespace:
@@ -180,9 +192,9 @@ def parse(argv: Optional[Sequence[str]] = None) -> Namespace:
     if not arguments:
         raise ValueError(f"a command is missing: {', '.join(COMMANDS)}, or --help")
     try:
-        return command_line().parse_args(arguments, defaults=False)
+        return command_line(arguments[0]).parse_args(arguments, defaults=False)
     except ArgumentError as error:
-        raise ValueError(_explained(error, arguments[0] if arguments else "")) from error
+        raise ValueError(_explained(error, arguments[0])) from error
 
 
 def train_config(flags: Sequence[str]) -> RunConfig:

@@ -2,9 +2,10 @@
 // projection, a clip, both types, sizes that are no multiple of anything, by one, two and three threads, by two callers
 // at once, in a forked child. What comes out is compared with plain loops in double precision, below.
 //
-//     driver [sizes for each kind of call, 6] [first seed]
+//     driver [sizes for each kind of call, 4] [first seed]
+//     driver -         the calls that standard input lists, one a line: see check_listed
 //
-// Built once for each table of kernels: -DDEEPRNN_TABLE=kAvx2 or kAvx512. Says what differs, with exit code 1.
+// It runs the table of kernels that it is linked with. Says what differs, with exit code 1.
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -24,9 +25,16 @@
 #include "call.h"
 #include "team.h"
 
+namespace deeprnn {
+extern const Kernels kAvx2 __attribute__((weak)), kAvx512 __attribute__((weak));
+}
+extern "C" void __tsan_init() __attribute__((weak));
+
 using namespace deeprnn;
 
 namespace {
+
+const Kernels& kernels() { return &kAvx2 ? kAvx2 : kAvx512; }
 
 // --- numbers
 
@@ -165,7 +173,7 @@ void by_kernels(Arrays<T>& a, int threads) {
   call.saved = of(a.saved);
   {
     ExactWorkspace workspace;
-    (DEEPRNN_TABLE.*Entry<T>::forward)(call, team_of(threads), workspace);
+    (kernels().*Entry<T>::forward)(call, team_of(threads), workspace);
   }
   if (!a.save) return;
   const auto like = [](const std::vector<T>& v) { return nothing<T>(static_cast<long>(v.size())); };
@@ -178,7 +186,7 @@ void by_kernels(Arrays<T>& a, int threads) {
   to.h2h_weight = of(a.of_h2h_weight), to.h2h_bias = of(a.of_h2h_bias), to.h2r_weight = of(a.of_h2r_weight);
   to.first_hidden = of(a.of_first_hidden), to.first_cell = of(a.of_first_cell);
   ExactWorkspace workspace;
-  (DEEPRNN_TABLE.*Entry<T>::backward)(call, to, team_of(threads), workspace);
+  (kernels().*Entry<T>::backward)(call, to, team_of(threads), workspace);
 }
 
 // --- by plain loops: one sequence at a time, one number at a time, in double precision
@@ -482,7 +490,7 @@ struct LanguageModel {
       for (const std::vector<T>* v : {&a.i2h_weight, &a.h2h_weight, &a.i2h_bias, &a.h2h_bias})
         weights.push_back(v->data());
     weights.push_back(weight.data()), weights.push_back(bias.data());
-    return (DEEPRNN_TABLE.*Entry<T>::network)(sizes, weights.data());
+    return (kernels().*Entry<T>::network)(sizes, weights.data());
   }
 
   // Logits by plain loops, from first states (L, N, H), which become the last ones.
@@ -600,9 +608,7 @@ bool check_callers() {
 
 // A forked child has none of the helpers that its parent has, and gets its own.
 bool check_fork() {
-#ifdef DEEPRNN_NO_FORK  // the thread sanitizer does not allow it
-  return true;
-#endif
+  if (__tsan_init) return true;  // the thread sanitizer does not allow it
   const auto small = [] {
     Random random{3};
     return check<double>({}, {4, 12, 3, 9, 0}, true, random);
@@ -622,16 +628,45 @@ bool check_fork() {
   return small() && fine && status == 0;
 }
 
+// A line is a call: "float" or "double", the cell's number, T N C H, S or 0, then four times 0 or 1 (clip, reverse,
+// lengths, save), the bounds of the clip, and a seed for the numbers.
+bool check_listed() {
+  char type[8];
+  int cell, flags[4];
+  Sizes sizes;
+  Options options;
+  unsigned long long seed;
+  bool fine = true;
+  int read;
+  while ((read = std::scanf("%7s %d %ld %ld %ld %ld %ld %d %d %d %d %lf %lf %llu", type, &cell, &sizes.steps,
+                            &sizes.batch, &sizes.inputs, &sizes.hidden, &sizes.projection, &flags[0], &flags[1],
+                            &flags[2], &flags[3], &options.clip_min, &options.clip_max, &seed)) == 14) {
+    options.cell = static_cast<Cell>(cell), options.projection = sizes.projection > 0;
+    options.clip = flags[0], options.reverse = flags[1], options.lengths = flags[2];
+    Random random{seed};
+    fine = (std::strcmp(type, "float") ? check<double>(options, sizes, flags[3], random)
+                                       : check<float>(options, sizes, flags[3], random)) &&
+           fine;
+    ++checked;
+  }
+  return fine && read == EOF && checked;
+}
+
+int end(bool fine) {
+  std::printf("%s: %ld calls, %s\n", kernels().name, checked, fine ? "all as they should be" : "NOT all right");
+  return fine ? 0 : 1;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  const long each = argc > 1 ? std::atol(argv[1]) : 6;
+  if (argc > 1 && !std::strcmp(argv[1], "-")) return end(check_listed());
+  const long each = argc > 1 ? std::atol(argv[1]) : 4;
   const std::uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1;
   bool fine = check_all(each, seed);
   fine = check_clip() && fine;
   fine = check_networks() && fine;
   fine = check_callers() && fine;
   fine = check_fork() && fine;
-  std::printf("%s: %ld calls, %s\n", DEEPRNN_TABLE.name, checked, fine ? "all as they should be" : "NOT all right");
-  return fine ? 0 : 1;
+  return end(fine);
 }
