@@ -72,12 +72,16 @@ def alone(text, folder, *arguments):
 def test_two_workers_are_as_one(text, tmp_path):
     """With unequal shares, carried states, clipping, and checkpoints in between."""
     one = alone(text, tmp_path / "one", "--cell", "lstm", "--clip", "0.2")
+    options = ["--cell", "lstm", "--clip", "0.2", "--checkpoint-steps", "6"]
+    # Memory that was never set is not 0 by chance.
     code, shown, error = launched(
-        "--corpus", text, "--out", tmp_path / "two", *SAME, "--cell", "lstm", "--clip", "0.2", "--checkpoint-steps", "6"
+        "--corpus", text, "--out", tmp_path / "two", *SAME, *options, environment={"MALLOC_PERTURB_": "1"}
     )
     assert (code, error) == (0, "")
     assert distance(tmp_path / "two", one) < 1e-5
-    assert rows(tmp_path / "two")[0] == pytest.approx(rows(one)[0], rel=1e-5)
+    (row,) = rows(tmp_path / "two")
+    assert row == pytest.approx(rows(one)[0], rel=1e-5)
+    assert row["valid_loss"] != float(np.float32(row["valid_loss"]))  # it has come to the others, and back, in float64
     assert shown.count("epoch 1/1") == 1 and "test loss" in shown  # of worker 0 alone
     assert not list(tmp_path.rglob("lock"))
 
@@ -112,6 +116,7 @@ def test_stopped_and_resumed(text, tmp_path):
     for name in ("whole", "again"):
         assert launched("--out", tmp_path / name, *random)[0] == 0
     assert distance(tmp_path / "whole", tmp_path / "again") == 0
+    assert rows(tmp_path / "whole") == rows(tmp_path / "again")
     for name, given in (("run", random), ("three", options), ("alone", options)):
         code, _, error = fault(signal.SIGTERM, "worker 1", "--out", tmp_path / name, *given, "--checkpoint-steps", 3)
         assert code == 143 and " is saved; continue with: " in error and error.count("\n") == 1
@@ -121,10 +126,7 @@ def test_stopped_and_resumed(text, tmp_path):
     assert command[command.index("launch") :][:4] == ["launch", "--workers=2", "--servers=1", "--"]
     assert launched("--out", tmp_path / "run", "--resume")[0] == 0
     assert distance(tmp_path / "run", tmp_path / "whole") == 0
-    for row, expected in zip(rows(tmp_path / "run"), rows(tmp_path / "whole")):
-        for name, value in expected.items():
-            # Worker 0's validation differs in the eighth digit, between two undisturbed runs too; why is not known.
-            assert row[name] == (pytest.approx(value, rel=1e-6) if "valid" in name or "best" in name else value)
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
     one = alone(text, tmp_path / "one", *options[2:])
     assert launched("--out", tmp_path / "three", "--resume", counts=["--workers", "3"])[0] == 0
     assert main(["train", "--out", str(tmp_path / "alone"), "--resume", "--kvstore", "device"]) == 0
