@@ -18,6 +18,7 @@ from deeprnn.cli.launch import free_port
 from deeprnn.cli.main import main
 from deeprnn.train import checkpoint
 
+
 def test_two_workers_are_as_one(text, tmp_path):
     """With unequal shares, carried states, clipping, and checkpoints in between."""
     one = alone(text, tmp_path / "one", "--cell", "lstm", "--clip", "0.2")
@@ -46,8 +47,10 @@ def test_two_workers_are_as_one(text, tmp_path):
         ([4, 1], ["--cell", "rnn", "--sampling", "random", "--optimizer", "sgd"]),
         ([2, 2], ["--cell", "lstm", "--kvstore", "dist_device_sync"]),
         ([3, 1], ["--ctx", "cpu(0),cpu(1)"]),
+        ([2, 1], ["--loss", "sampled", "--samples", "9"]),
+        ([2, 1], ["--loss", "nce", "--samples", "9"]),
     ],
-    ids=["four", "random batches", "dist_device_sync", "two devices each"],
+    ids=["four", "random batches", "dist_device_sync", "two devices each", "sampled softmax", "NCE"],
 )
 def test_workers_are_as_one(text, tmp_path, counts, options):
     one = alone(text, tmp_path / "one", *(each.replace("dist_device_sync", "device") for each in options))
