@@ -275,7 +275,9 @@ def test_the_cable_is_cut(hosts, text, tmp_path, back):
             ip("-n", hosts[1], "link", "set", "cable", "up")
             before = max(tmp_path.glob("run/checkpoints/step-*.json"))
             while max(tmp_path.glob("run/checkpoints/step-*.json")) <= before:
-                assert all(process.poll() is None for process in processes)
+                assert all(process.poll() is None for process in processes), [
+                    (process.wait(PATIENT), process.stderr.read()) for process in processes
+                ]
                 time.sleep(0.05)
             processes[0].send_signal(signal.SIGTERM)
             assert [process.wait(PATIENT) for process in processes] == [0, 0, 143, 143]
