@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Sampled softmax against the full one: words a second, memory and perplexity at large vocabularies.
+"""Sampled softmax and NCE against the full softmax: words a second, memory and perplexity at large vocabularies.
 
 A made-up text of words: half of the words follow from the word before, the others are drawn from a Zipf distribution.
 Each loss and vocabulary has a process of its own, which makes some updates and then finds the loss of held-out words,
@@ -30,7 +30,7 @@ from tools.tables import terminal_table
 
 MODEL = {"hidden_size": 256, "num_layers": 1, "cell": "lstm", "embedding_size": 256}
 BATCH_SIZE, SEQ_LEN, VALIDATED = 32, 35, 4
-LOSSES = ("full", "sampled")
+LOSSES = ("full", "sampled", "nce")
 
 
 def measured(vocab_size: int, loss: str, samples: int, steps: int) -> dict[str, Any]:
@@ -40,8 +40,9 @@ def measured(vocab_size: int, loss: str, samples: int, steps: int) -> dict[str, 
 
     from deeprnn.config import TrainConfig
     from deeprnn.data.batches import Batches
+    from deeprnn.distributed.workers import Alone
     from deeprnn.models.language_model import LanguageModel
-    from deeprnn.models.sampled import SampledSoftmax
+    from deeprnn.models.sampled import SampledLoss
     from deeprnn.train.loop import evaluate, make_trainer, train_epoch
     from deeprnn.train.position import Position
     from deeprnn.train.progress import Progress
@@ -62,14 +63,14 @@ def measured(vocab_size: int, loss: str, samples: int, steps: int) -> dict[str, 
     config = TrainConfig(epochs=1, lr=2e-3, schedule="constant", loss=loss, samples=samples)
     trainer = make_trainer(net, config, steps)
     sampled = None
-    if loss == "sampled":
-        sampled = SampledSoftmax(net, samples, config.seed, lambda: trainer.optimizer.num_update)
+    if loss != "full":
+        sampled = SampledLoss(net, loss, samples, config.seed, lambda: trainer.optimizer.num_update)
     position, times, busy = Position(), [], []
 
     class Timed:
         """Waits for each update, and takes its time."""
 
-        carries_state = True
+        carries_state, batch_size = True, BATCH_SIZE
 
         def __len__(self) -> int:
             return steps
@@ -85,8 +86,8 @@ def measured(vocab_size: int, loss: str, samples: int, steps: int) -> dict[str, 
 
     progress = Progress(position, trainer, config, steps, None, 1.0)
     progress.begin_epoch()
-    how: dict[str, Any] = {"position": position, "ctx": mx.cpu(), "progress": progress, "sampled": sampled}
-    train_epoch(net, Timed(), trainer, config, **how)
+    how: dict[str, Any] = {"position": position, "contexts": [mx.cpu()], "workers": Alone(), "sampled": sampled}
+    train_epoch(net, Timed(), trainer, config, **how, progress=progress)
     progress.settle()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     valid_loss = evaluate(net, valid, mx.cpu())

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+
 import pytest
 from commands import LEARNT, TEXT, TINY
+from processes import ip
 
 from deeprnn.cli import training
 from deeprnn.cli.main import main
@@ -44,3 +48,21 @@ def train(text, tmp_path, capsys, monkeypatch):
 
     call.capture = capture
     return call
+
+
+@pytest.fixture
+def namespaces():
+    """Two network namespaces, each with a loopback interface alone: their names."""
+    names = [f"deeprnn{os.getpid()}{end}" for end in "ab"]
+    try:
+        ip("netns", "add", names[0])
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs root, ip and network namespaces")
+    try:
+        ip("netns", "add", names[1])
+        for name in names:
+            ip("-n", name, "link", "set", "lo", "up")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)

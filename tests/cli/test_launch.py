@@ -3,71 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from commands import SOURCES, TINY, distance
+from commands import distance
+from processes import PATIENT, SAME, alone, deeprnn, far_from_worker_1, ip, launched, roles, rows
 
 from deeprnn.cli.launch import free_port
 from deeprnn.cli.main import main
 from deeprnn.train import checkpoint
 
-SAME = [*TINY, "--batch-size", "7", "--dropout", "0", "--epochs", "1", "--max-chars", "2200", "--sample-every", "0"]
-"""7 sequences: no two workers have as many. 25 updates."""
-PATIENT = 540
-"""Seconds for what takes ten where nothing else runs."""
-
-
-def deeprnn(*arguments, environment=None, **options):
-    """This program in a process of its own, which is not waited for."""
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "deeprnn", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": SOURCES, "OMP_NUM_THREADS": "1", **(environment or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def launched(*arguments, counts=(), **options):
-    """`deeprnn launch` to its end: exit code, standard output, standard error."""
-    with deeprnn("launch", *counts, "--", "train", *arguments, **options) as process:
-        try:
-            out, error = process.communicate(timeout=PATIENT)
-        finally:
-            process.terminate()
-    return process.returncode, out, error
-
-
-def rows(folder):
-    read = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {name: value for name, value in row.items() if name not in ("seconds", "tokens_per_second")} for row in read
-    ]
-
-
-def alone(text, folder, *arguments):
-    assert main(["train", "--corpus", text, "--out", str(folder), *SAME, *arguments]) == 0
-    return folder
-
 
 def test_two_workers_are_as_one(text, tmp_path):
     """With unequal shares, carried states, clipping, and checkpoints in between."""
     one = alone(text, tmp_path / "one", "--cell", "lstm", "--clip", "0.2")
+    options = ["--cell", "lstm", "--clip", "0.2", "--checkpoint-steps", "6"]
+    # Memory that was never set is not 0 by chance.
     code, shown, error = launched(
-        "--corpus", text, "--out", tmp_path / "two", *SAME, "--cell", "lstm", "--clip", "0.2", "--checkpoint-steps", "6"
+        "--corpus", text, "--out", tmp_path / "two", *SAME, *options, environment={"MALLOC_PERTURB_": "1"}
     )
     assert (code, error) == (0, "")
     assert distance(tmp_path / "two", one) < 1e-5
-    assert rows(tmp_path / "two")[0] == pytest.approx(rows(one)[0], rel=1e-5)
+    (row,) = rows(tmp_path / "two")
+    assert row == pytest.approx(rows(one)[0], rel=1e-5)
+    assert row["valid_loss"] != float(np.float32(row["valid_loss"]))  # it has come to the others, and back, in float64
     assert shown.count("epoch 1/1") == 1 and "test loss" in shown  # of worker 0 alone
     assert not list(tmp_path.rglob("lock"))
 
@@ -83,8 +48,10 @@ def test_two_workers_are_as_one(text, tmp_path):
         ([4, 1], ["--cell", "rnn", "--sampling", "random", "--optimizer", "sgd"]),
         ([2, 2], ["--cell", "lstm", "--kvstore", "dist_device_sync"]),
         ([3, 1], ["--ctx", "cpu(0),cpu(1)"]),
+        ([2, 1], ["--loss", "sampled", "--samples", "9"]),
+        ([2, 1], ["--loss", "nce", "--samples", "9"]),
     ],
-    ids=["four", "random batches", "dist_device_sync", "two devices each"],
+    ids=["four", "random batches", "dist_device_sync", "two devices each", "sampled softmax", "NCE"],
 )
 def test_workers_are_as_one(text, tmp_path, counts, options):
     one = alone(text, tmp_path / "one", *(each.replace("dist_device_sync", "device") for each in options))
@@ -102,6 +69,7 @@ def test_stopped_and_resumed(text, tmp_path):
     for name in ("whole", "again"):
         assert launched("--out", tmp_path / name, *random)[0] == 0
     assert distance(tmp_path / "whole", tmp_path / "again") == 0
+    assert rows(tmp_path / "whole") == rows(tmp_path / "again")
     for name, given in (("run", random), ("three", options), ("alone", options)):
         code, _, error = fault(signal.SIGTERM, "worker 1", "--out", tmp_path / name, *given, "--checkpoint-steps", 3)
         assert code == 143 and " is saved; continue with: " in error and error.count("\n") == 1
@@ -111,10 +79,7 @@ def test_stopped_and_resumed(text, tmp_path):
     assert command[command.index("launch") :][:4] == ["launch", "--workers=2", "--servers=1", "--"]
     assert launched("--out", tmp_path / "run", "--resume")[0] == 0
     assert distance(tmp_path / "run", tmp_path / "whole") == 0
-    for row, expected in zip(rows(tmp_path / "run"), rows(tmp_path / "whole")):
-        for name, value in expected.items():
-            # Worker 0's validation differs in the eighth digit, between two undisturbed runs too; why is not known.
-            assert row[name] == (pytest.approx(value, rel=1e-6) if "valid" in name or "best" in name else value)
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
     one = alone(text, tmp_path / "one", *options[2:])
     assert launched("--out", tmp_path / "three", "--resume", counts=["--workers", "3"])[0] == 0
     assert main(["train", "--out", str(tmp_path / "alone"), "--resume", "--kvstore", "device"]) == 0
@@ -202,11 +167,6 @@ def test_a_signal_to_any_of_them_ends_all_in_order(text, tmp_path, name, number,
 # -- they do not come together
 
 
-def roles(port, **changes):
-    variables = {"PS_ROOT_URI": "127.0.0.1", "PS_ROOT_PORT": port, "NUM_WORKER": 2, "NUM_SERVER": 1, **changes}
-    return {f"DMLC_{name}": str(value) for name, value in variables.items()}
-
-
 def started(text, tmp_path, *environments, timeout=4):
     """Processes with these environments: their exit codes, and what they write to standard error."""
     arguments = ["train", "--corpus", text, "--out", tmp_path / "run", *SAME, "--kvstore", "dist_sync"]
@@ -264,52 +224,25 @@ def test_workers_with_other_options(text, tmp_path):
 # -- two hosts
 
 
-def ip(*arguments):
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-
 @pytest.fixture
-def hosts():
+def hosts(namespaces):
     """Two network namespaces with a cable between them, of 4 Mbit/s: their names."""
-    names = [f"deeprnn{os.getpid()}{end}" for end in "ab"]
-    try:
-        ip("netns", "add", names[0])
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("needs root, ip and network namespaces")
-    try:
-        ip("netns", "add", names[1])
-        ip("link", "add", f"v{names[0][-8:]}", "netns", names[0], "type", "veth", "peer", "cable", "netns", names[1])
-        ip("-n", names[0], "link", "set", f"v{names[0][-8:]}", "name", "cable")
-        for number, name in enumerate(names, start=1):
-            ip("-n", name, "addr", "add", f"10.99.0.{number}/24", "dev", "cable")
-            ip("-n", name, "link", "set", "cable", "up")
-            ip("-n", name, "link", "set", "lo", "up")
-            slow = f"tc -n {name} qdisc add dev cable root tbf rate 4mbit burst 16kb latency 100ms"
-            subprocess.run(shlex.split(slow), check=True)
-        yield names
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+    first, second = namespaces
+    end = f"v{first[-8:]}"
+    ip("link", "add", end, "netns", first, "type", "veth", "peer", "cable", "netns", second)
+    ip("-n", first, "link", "set", end, "name", "cable")
+    for number, name in enumerate(namespaces, start=1):
+        ip("-n", name, "addr", "add", f"10.99.0.{number}/24", "dev", "cable")
+        ip("-n", name, "link", "set", "cable", "up")
+        slow = f"tc -n {name} qdisc add dev cable root tbf rate 4mbit burst 16kb latency 100ms"
+        subprocess.run(shlex.split(slow), check=True)
+    return namespaces
 
 
 def on_two_hosts(hosts, text, folder, *options):
     """Scheduler, server and worker 0 on the first host, worker 1 on the second."""
     variables = roles(9091, PS_ROOT_URI="10.99.0.1", INTERFACE="cable")
-    places = [(0, "SCHEDULER", 0), (0, "SERVER", 0), (0, "WORKER", 0), (1, "WORKER", 1)]
-    command = [sys.executable, "-W", "ignore", "-m", "deeprnn", "train", "--corpus", text, "--out", str(folder), *SAME]
-    return [
-        subprocess.Popen(
-            ["ip", "netns", "exec", hosts[host], *command, "--kvstore", "dist_sync", *options],
-            env={
-                **{**os.environ, "PYTHONPATH": SOURCES, "OMP_NUM_THREADS": "1"},
-                **{**variables, "DMLC_ROLE": role.lower(), f"DMLC_{role}_ID": str(number)},
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for host, role, number in places
-    ]
+    return far_from_worker_1(hosts, variables, "--corpus", text, "--out", folder, *SAME, *options)
 
 
 @pytest.mark.slow
@@ -343,7 +276,9 @@ def test_the_cable_is_cut(hosts, text, tmp_path, back):
             ip("-n", hosts[1], "link", "set", "cable", "up")
             before = max(tmp_path.glob("run/checkpoints/step-*.json"))
             while max(tmp_path.glob("run/checkpoints/step-*.json")) <= before:
-                assert all(process.poll() is None for process in processes)
+                assert all(process.poll() is None for process in processes), [
+                    (process.wait(PATIENT), process.stderr.read()) for process in processes
+                ]
                 time.sleep(0.05)
             processes[0].send_signal(signal.SIGTERM)
             assert [process.wait(PATIENT) for process in processes] == [0, 0, 143, 143]

@@ -11,10 +11,12 @@ import threading
 import time
 
 import pytest
+from proxy import Proxy
 
 from deeprnn.cli.launch import free_port
 from deeprnn.distributed.hub import VERSION, Hub
 from deeprnn.distributed.role import Role
+from deeprnn.distributed.watch import Watch
 from deeprnn.distributed.wire import Patience
 
 TIMEOUT, TICK = 0.5, 0.02
@@ -262,3 +264,80 @@ def test_what_a_process_sleeps_is_no_silence_of_others():
     assert patience.over(100)
     patience.heard()
     assert not any(patience.over(0.5) for _ in range(19)) and patience.over(0.5)
+
+
+# -- a worker at the other end of a link that is slow, stalled or cut
+
+
+class FarWorker(Watch):
+    """Worker 1 as it is, in a thread, except that it does not end this process: `lost` is what it would write then."""
+
+    lost = None
+
+    def __init__(self, port):
+        super().__init__(Role("worker", "127.0.0.1", port - 1, 2, 1, 1), TIMEOUT)
+        self.thread = threading.Thread(target=self.work, daemon=True)
+        self.thread.start()
+
+    def work(self):
+        self.start()
+        self.joined()
+        self.ready({"step": 0})
+
+    def _end(self, lost):
+        self.lost, self._leaving = lost, True
+
+
+@pytest.fixture
+def link(run):
+    """Worker 1 behind a proxy, the others without: the proxy, the worker, and the others."""
+    proxy = Proxy(
+        socket.create_server(("127.0.0.1", 0)), lambda: socket.create_connection(("127.0.0.1", run.port), timeout=10)
+    )
+    peers = [run.comes("worker", 0), run.comes("server")]
+    far = FarWorker(proxy.port)
+    yield proxy, far, peers
+    proxy.close()
+    far.thread.join(10)
+    for each in (far._wire, far._signals, far._waking):
+        each.close()
+
+
+def begin(link):
+    _, far, (first, _) = link
+    first.expect("name")
+    first.say({"joined": True})
+    first.say({"ready": {"step": 0}})
+    assert first.expect("go")
+    far.thread.join(10)
+    assert far._go.is_set()
+
+
+def test_a_slow_link(run, link):
+    proxy, far, (first, _) = link
+    proxy.delay = TIMEOUT / 10
+    begin(link)
+    proxy.stall()
+    time.sleep(TIMEOUT / 2)
+    proxy.go_on()
+    time.sleep(1.5 * TIMEOUT)  # all live
+    first.say({"end": 0})
+    far._send({"end": 0})
+    assert far._over.wait(10) and far.lost is None
+    assert run.ended() == ""
+
+
+@pytest.mark.parametrize("fault, expected", [("stall", "not been heard of for 0.5 s"), ("cut", "died")])
+def test_a_link_is_lost(run, link, fault, expected):
+    proxy, far, peers = link
+    begin(link)
+    begun = time.monotonic()
+    getattr(proxy, fault)()
+    for peer in peers:
+        lost = peer.expect("lost")
+        assert lost.startswith("worker 1 (process ") and lost.endswith(f" has {expected}")
+    assert run.ended() == lost and time.monotonic() - begun < (1 if fault == "cut" else 10)
+    until = time.monotonic() + 10
+    while far.lost is None and time.monotonic() < until:
+        time.sleep(TICK)
+    assert far.lost.startswith("the scheduler at 127.0.0.1, port ") and far.lost.endswith(f", has {expected}")

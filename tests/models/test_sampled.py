@@ -1,4 +1,4 @@
-"""Sampled softmax: its samples, its gradient against the formula in float64, and against the full softmax."""
+"""Sampled softmax and NCE: samples, gradients against the formulas in float64, and against the full softmax."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from mxnet import autograd
 from deeprnn.config import TrainConfig
 from deeprnn.data.batches import Batches
 from deeprnn.models.language_model import LanguageModel
-from deeprnn.models.sampled import LogUniform, SampledSoftmax
+from deeprnn.models.sampled import LogUniform, SampledLoss
 from deeprnn.testing import distance
 from deeprnn.train.loop import evaluate, fit, make_trainer, token_losses
 
 VOCAB, UNITS, SAMPLES = 50, 8, 20
+both = pytest.mark.parametrize("kind", ["sampled", "nce"])
 
 
 def network(**options):
@@ -32,7 +33,7 @@ def gradients(net):
 def step(net, sampled, data, target):
     with autograd.record():
         outputs, _ = sampled.outputs(data, net.begin_state(data.shape[1]))
-    loss, gradient = sampled(outputs, target)
+    loss, gradient = sampled(outputs, target, data.shape[1])
     outputs.backward(gradient)
     return outputs.asnumpy(), float(loss.asscalar()), gradient.asnumpy()
 
@@ -56,9 +57,10 @@ def test_samples_are_log_uniform_and_different():
     np.testing.assert_allclose(found / rounds, expected / rounds, atol=0.07)
 
 
-def test_loss_and_gradients_are_those_of_the_formula():
+@both
+def test_loss_and_gradients_are_those_of_the_formula(kind):
     net, rng = network(), np.random.default_rng(1)
-    sampled = SampledSoftmax(net, SAMPLES, seed=3, step=lambda: 5)
+    sampled = SampledLoss(net, kind, SAMPLES, seed=3, step=lambda: 5)
     data, target = ids(rng, 4, 3), ids(rng, 4, 3)
     outputs, loss, gradient = step(net, sampled, data, target)
     weight, bias = (p.data().asnumpy().astype(float) for p in (net.decoder.weight, net.decoder.bias))
@@ -66,22 +68,29 @@ def test_loss_and_gradients_are_those_of_the_formula():
 
     drawn, draws = LogUniform(VOCAB, SAMPLES).draw(np.random.default_rng((3, 5)))
     once = np.log((np.arange(VOCAB) + 2) / (np.arange(VOCAB) + 1)) / np.log(VOCAB + 1)
-    logits = x @ weight.T + bias - np.log(1 - (1 - once) ** draws)
+    exponentials = np.exp(x @ weight.T + bias) / (1 - (1 - once) ** draws)
     sample = np.zeros((len(t), VOCAB), bool)
     sample[:, drawn] = True
-    sample[np.arange(len(t)), t] = True  # an accidental hit counts once
-    exponentials = np.where(sample, np.exp(logits), 0)
-    shares = exponentials / exponentials.sum(axis=1, keepdims=True)
-    assert loss == pytest.approx(-np.log(shares[np.arange(len(t)), t]).mean(), rel=1e-5)
-    by_logits = (shares - np.eye(VOCAB)[t]) / len(t)
+    true = np.eye(VOCAB, dtype=bool)[t]
+    if kind == "sampled":
+        exponentials = np.where(sample | true, exponentials, 0)  # an accidental hit counts once
+        shares = exponentials / exponentials.sum(axis=1, keepdims=True)
+        expected, by_logits = -np.log(shares[true]).sum(), shares - true
+    else:
+        shares = exponentials / (VOCAB + exponentials)  # the probability that it is the true one
+        expected = -np.log(shares[true]).sum() - np.log(1 - shares[sample]).sum()
+        by_logits = (shares - 1) * true + shares * sample  # an accidental hit is both
+    assert loss == pytest.approx(expected / len(t), rel=1e-5)
+    by_logits = by_logits / len(t)
     assert distance(gradient.reshape(-1, UNITS), by_logits @ weight) < 1e-5
     assert distance(net.decoder.weight.grad().asnumpy(), by_logits.T @ x) < 1e-5
     assert distance(net.decoder.bias.grad().asnumpy(), by_logits.sum(axis=0)) < 1e-5
 
 
-def test_the_other_gradients_are_those_of_the_network():
+@both
+def test_the_other_gradients_are_those_of_the_network(kind):
     net, rng = network(), np.random.default_rng(2)
-    sampled = SampledSoftmax(net, SAMPLES, seed=0, step=lambda: 0)
+    sampled = SampledLoss(net, kind, SAMPLES, seed=0, step=lambda: 0)
     data, target = ids(rng, 4, 3), ids(rng, 4, 3)
     _, _, gradient = step(net, sampled, data, target)
     found = gradients(net)
@@ -101,7 +110,7 @@ def test_on_average_the_gradient_is_nearly_that_of_the_full_softmax():
     loss.backward()
     full = gradients(net)
     counter = iter(range(10**6))
-    sampled = SampledSoftmax(net, SAMPLES, seed=0, step=lambda: next(counter))
+    sampled = SampledLoss(net, "sampled", SAMPLES, seed=0, step=lambda: next(counter))
     sums = dict.fromkeys(full, 0.0)
     for _ in range(60):
         step(net, sampled, data, target)
@@ -109,23 +118,65 @@ def test_on_average_the_gradient_is_nearly_that_of_the_full_softmax():
     assert max(distance(sums[name] / 60, full[name]) for name in full) < 0.3
 
 
-def test_training_lowers_the_full_loss():
-    rng = np.random.default_rng(4)
-    text = np.cumsum(rng.integers(1, 3, 3000)) % VOCAB  # the next symbol is one of two
-    net = network()
-    config = TrainConfig(epochs=2, lr=0.03, loss="sampled", samples=SAMPLES)
-    train, valid = Batches(text[:2700], 8, 10), Batches(text[2700:], 8, 10, keep_last=True)
+def test_the_gradient_of_many_noise_samples_is_nearly_that_of_the_full_softmax():
+    """If the exponentials of the logits add up to V, more or less."""
+    net, rng = network(), np.random.default_rng(3)
+    outputs, target = mx.nd.array(rng.normal(size=(5, 8, UNITS))), ids(rng, 5, 8)
+    totals = np.exp(net.decoder(outputs).asnumpy()).sum(axis=2)
+    assert 0.2 < totals.min() / VOCAB < totals.max() / VOCAB < 5
+    counter = iter(range(10**6))
+    sampled = SampledLoss(net, "nce", VOCAB // 2, seed=0, step=lambda: next(counter))
+    sums = sum(sampled(outputs, target, 8)[1].asnumpy() for _ in range(60)) / 60
+    outputs.attach_grad()
+    with autograd.record():
+        loss = token_losses(net.decoder(outputs), target).mean()
+    loss.backward()
+    full = outputs.grad.asnumpy()
+    assert (sums * full).sum() / np.linalg.norm(sums) / np.linalg.norm(full) > 0.9
+
+
+def fitted(kind, contexts, text, valid=None, **options):
+    mx.random.seed(0)
+    net = network(**options)
+    net.collect_params().reset_ctx(contexts)
+    config = TrainConfig(epochs=2, lr=0.03, loss=kind, samples=SAMPLES)
+    train = Batches(text, 7, 10)
     trainer = make_trainer(net, config, 2 * len(train))
-    sampled = SampledSoftmax(net, SAMPLES, seed=0, step=lambda: trainer.optimizer.num_update)
-    before = evaluate(net, valid, mx.cpu())
-    history = fit(net, train, valid, config, ctx=mx.cpu(), trainer=trainer, sampled=sampled)
+    sampled = SampledLoss(net, kind, SAMPLES, seed=0, step=lambda: trainer.optimizer.num_update)
+    return net, fit(net, train, valid, config, ctx=contexts, trainer=trainer, sampled=sampled)
+
+
+def made_text(length):
+    return np.cumsum(np.random.default_rng(4).integers(1, 3, length)) % VOCAB  # the next symbol is one of two
+
+
+@both
+def test_training_lowers_the_full_loss(kind):
+    text = made_text(3000)
+    valid = Batches(text[2700:], 8, 10, keep_last=True)
+    before = evaluate(network(), valid, mx.cpu())
+    net, history = fitted(kind, [mx.cpu()], text[:2700], valid)
     assert history.epochs[-1].valid_loss < 3 < before
     assert history.epochs[-1].valid_loss == pytest.approx(evaluate(net, valid, mx.cpu()))
 
 
+@both
+def test_two_devices_train_as_one(kind):
+    """With unequal parts; the running losses too."""
+    text = made_text(1000)
+    (one, alone), (two, together) = (fitted(kind, contexts, text) for contexts in ([mx.cpu()], [mx.cpu(0), mx.cpu(1)]))
+    for name, parameter in one.collect_params().items():
+        other = two.collect_params()[name.replace(one.prefix, two.prefix)]
+        assert distance(other.data(mx.cpu(1)).asnumpy(), parameter.data().asnumpy()) < 1e-5
+    for report, expected in zip(together.epochs, alone.epochs):
+        assert report.train_loss == pytest.approx(expected.train_loss, rel=1e-5)
+
+
 def test_what_cannot_be_sampled_is_refused():
     with pytest.raises(ValueError, match="samples must be at most half of the vocabulary of 50, got 26; use"):
-        SampledSoftmax(network(), 26, 0, lambda: 0)
+        SampledLoss(network(), "sampled", 26, 0, lambda: 0)
     tied = LanguageModel(VOCAB, UNITS, embedding_size=UNITS, tied=True)
-    with pytest.raises(ValueError, match="loss='sampled' needs tied=False"):
-        SampledSoftmax(tied, 5, 0, lambda: 0)
+    with pytest.raises(ValueError, match="loss='nce' needs tied=False"):
+        SampledLoss(tied, "nce", 5, 0, lambda: 0)
+    with pytest.raises(ValueError, match="kind must be one of 'sampled', 'nce', got 'full'"):
+        SampledLoss(network(), "full", 5, 0, lambda: 0)

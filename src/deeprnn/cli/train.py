@@ -92,7 +92,7 @@ def prepared(run: RunConfig, given: Mapping[str, Any], workers: Alone) -> tuple[
     import mxnet as mx
 
     from ..data.batches import Batches
-    from ..models.sampled import SampledSoftmax
+    from ..models.sampled import SampledLoss
     from ..nn.initializers import initializer
     from ..train import checkpoint
     from ..train.loop import make_trainer
@@ -129,8 +129,8 @@ def prepared(run: RunConfig, given: Mapping[str, Any], workers: Alone) -> tuple[
     if earlier:
         earlier.restore(net, trainer if start else None)
     sampled = None
-    if config.loss == "sampled":
-        sampled = SampledSoftmax(net, config.samples, config.seed, lambda: trainer.optimizer.num_update)
+    if config.loss != "full":
+        sampled = SampledLoss(net, config.loss, config.samples, config.seed, lambda: trainer.optimizer.num_update)
     facts = saved_facts(run, corpus)
     if start:
         notes += differences(start, facts)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..data.text import Corpus
     from ..distributed.workers import Alone
     from ..models.language_model import LanguageModel
-    from ..models.sampled import SampledSoftmax
+    from ..models.sampled import SampledLoss
     from ..train.checkpoint import Checkpoint
     from ..train.loop import Diverged, EpochReport, Position
     from ..train.saving import Checkpoints
@@ -65,7 +65,7 @@ class Training:
     checkpoints: Checkpoints
     facts: Mapping[str, Any]
     rollbacks: list[dict[str, Any]]
-    sampled: Optional[SampledSoftmax] = None
+    sampled: Optional[SampledLoss] = None
     events: Optional[EventWriter] = None
     held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 

@@ -196,10 +196,10 @@ class TrainConfig:
         Largest global norm of the gradient; larger ones are scaled down. 0: no clipping.
     loss
         What is minimized. full: the cross-entropy over the whole vocabulary; sampled: over a sample of it, which takes
-        less time and memory if it is large. Validation and test take the whole vocabulary; the running training loss is
-        then of the sample.
+        less time and memory if it is large; nce: noise-contrastive estimation, by such a sample too. Validation and
+        test take the whole vocabulary; the running training loss is then of the sample.
     samples
-        Symbols in a sample, for loss sampled; at most half of the vocabulary.
+        Symbols in a sample, for loss sampled and nce; at most half of the vocabulary.
     seed
         Seed of all random numbers.
     patience
@@ -242,7 +242,7 @@ class TrainConfig:
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     warmup: int = 0
     clip: float = 1.0
-    loss: Literal["full", "sampled"] = "full"
+    loss: Literal["full", "sampled", "nce"] = "full"
     samples: int = 8192
     seed: int = 0
     patience: int = 0
@@ -298,11 +298,8 @@ class RunConfig:
             raise ValueError(
                 f"backend='gluon' ignores dropout={dropout} on the CPU: use backend='deeprnn', or dropout=0"
             )
-        if self.train.loss == "sampled":
-            if self.model.tied:
-                raise ValueError("loss='sampled' needs tied=False")
-            if len(devices) > 1 or self.train.kvstore.startswith("dist"):
-                raise ValueError("loss='sampled' needs one device and one process")
+        if self.train.loss != "full" and self.model.tied:
+            raise ValueError(f"loss={self.train.loss!r} needs tied=False")
         if self.model.backend == "gluon" and self.train.diagnose:
             raise ValueError(
                 "diagnose=True needs backend='deeprnn': the layers of gluon give no access to their values"

@@ -1,9 +1,11 @@
-"""Sampled softmax: training by the true symbol and a sample of the others, for a large vocabulary.
+"""Training by the true symbol and a sample of the others, for a large vocabulary: sampled softmax, and NCE.
 
 The logits of V symbols, and the product that makes them, are most of the work and memory of a language model of words.
 In training, the softmax over a sample has nearly the same gradient, if each logit is lowered by the logarithm of how
-often its symbol is expected in the sample (Bengio and Senecal 2008; Jean et al. 2015, arXiv:1412.2007). The layer is
-gluonnlp's `ISDense`. Evaluation takes the full softmax: these losses, which are of a sample, are not comparable.
+often its symbol is expected in the sample (Bengio and Senecal 2008; Jean et al. 2015, arXiv:1412.2007).
+Noise-contrastive estimation takes the same logits, and learns for each alone whether its symbol is the true one or of
+the sample (Gutmann and Hyvarinen 2010; Mnih and Teh 2012, arXiv:1206.6426). The layers are gluonnlp's `ISDense` and
+`NCEDense`. Evaluation takes the full softmax: these losses, which are of a sample, are not comparable.
 """
 
 from __future__ import annotations
@@ -13,17 +15,19 @@ from typing import Any, Callable
 
 import mxnet as mx
 import numpy as np
-from gluonnlp.model import ISDense
+from gluonnlp.model import ISDense, NCEDense
 from mxnet import autograd
 from mxnet.ndarray import NDArray
 
-from .._util.checks import check_size
+from .._util.checks import check_choice, check_size
 from .._util.types import Operators, Tensor
 from ..nn.context import Trace
 from ..nn.graphs import AnyLength
 from .language_model import LanguageModel
 
-__all__ = ["LogUniform", "SampledSoftmax"]
+__all__ = ["LogUniform", "SampledLoss"]
+
+LAYERS = {"sampled": ISDense, "nce": NCEDense}
 
 
 class LogUniform:
@@ -91,13 +95,15 @@ class Outputs(AnyLength):
         return self.stack(self._model().inputs(F, ids), states)
 
 
-class SampledSoftmax:
-    """What a training by sampled softmax takes in place of the network and of the full loss.
+class SampledLoss:
+    """What a training by samples takes in place of the network and of the full loss.
 
     Parameters
     ----------
     net : LanguageModel
         Initialized; not tied, as the gradient of its decoder is computed apart from that of its embedding.
+    kind : {'sampled', 'nce'}
+        Sampled softmax, or noise-contrastive estimation.
     samples : int
         Different symbols in a sample; one sample serves all tokens of a batch.
     seed : int
@@ -115,38 +121,47 @@ class SampledSoftmax:
         For a tied network, and for too many samples.
     """
 
-    def __init__(self, net: LanguageModel, samples: int, seed: int, step: Callable[[], int]) -> None:
+    def __init__(self, net: LanguageModel, kind: str, samples: int, seed: int, step: Callable[[], int]) -> None:
+        check_choice("kind", kind, list(LAYERS))
         if net.tied:
-            raise ValueError("loss='sampled' needs tied=False")
-        self._sampler = LogUniform(net.vocab_size, samples)
+            raise ValueError(f"loss={kind!r} needs tied=False")
+        self._kind, self._sampler = kind, LogUniform(net.vocab_size, samples)
         self._seed, self._step = seed, step
         units = net.decoder.weight.shape[1]
         self.outputs = Outputs(net)
         self.outputs.hybridize(static_alloc=True, static_shape=True)
         # Dense gradients: those of few rows are clipped and summed by none of MXNet's operators for them.
         # And not hybridized: MXNet's softmax of what that returns ends the process with a segmentation fault.
-        self._decoder = ISDense(net.vocab_size, samples, units, sparse_grad=False, params=net.decoder.params)
+        self._decoder = LAYERS[kind](net.vocab_size, samples, units, sparse_grad=False, params=net.decoder.params)
 
-    def __call__(self, outputs: NDArray, target: NDArray) -> tuple[NDArray, NDArray]:
-        """Loss of outputs ``(T, N, H)`` for targets ``(T, N)``, a mean in nats, and its gradient by the outputs.
+    def __call__(self, outputs: NDArray, target: NDArray, whole: int) -> tuple[NDArray, NDArray]:
+        """Loss of outputs ``(T, N, H)`` for targets ``(T, N)``, in nats per token, and its gradient by the outputs.
 
-        The gradients of the decoder are written to its parameters.
+        They may be a part of a batch of `whole` sequences, N of them: what the parts return adds up to the mean loss of
+        the batch, and to its gradient. The gradients of the decoder are written to its parameters.
         """
         rng = np.random.default_rng((self._seed, self._step()))
         ids, draws = self._sampler.draw(rng)
-        ctx = outputs.context
+        ctx, vocab_size = outputs.context, self._decoder.weight.shape[0]
+        # Times V: for NCE, the exponentials of all logits then add up to V, as at first, not to 1. Softmax is the same.
         sampled = [
             mx.nd.array(ids, ctx, "int32"),
-            mx.nd.array(self._sampler.expected(ids, draws), ctx),
-            mx.nd.array(self._sampler.expected(target.asnumpy(), draws), ctx),
+            mx.nd.array(vocab_size * self._sampler.expected(ids, draws), ctx),
+            mx.nd.array(vocab_size * self._sampler.expected(target.asnumpy(), draws), ctx),
         ]
         outputs = outputs.detach()
         outputs.attach_grad()
         with autograd.record():
-            logits, _ = self._decoder(outputs, sampled, target)  # (T * N, 1 + samples), the true ones first
-        loss = -logits.log_softmax().slice_axis(axis=1, begin=0, end=1).mean()
-        gradient = logits.softmax()
+            # (T * N, 1 + samples), the true ones first; NCEDense puts labels in one array with numbers of their type.
+            logits, _ = self._decoder(outputs, sampled, target.astype("float32"))
+        if self._kind == "nce":
+            # Minus the logarithms of sigmoid(true logit) and of 1 - sigmoid(each other one).
+            loss = mx.nd.Activation(logits, act_type="softrelu").sum() - logits[:, 0].sum()
+            gradient = logits.sigmoid()
+        else:
+            loss = -logits.log_softmax()[:, 0].sum()
+            gradient = logits.softmax()
         gradient[:, 0] -= 1
-        gradient /= len(logits)
+        gradient /= len(target) * whole
         logits.backward(gradient)
-        return loss, outputs.grad
+        return loss / (len(target) * whole), outputs.grad

@@ -49,10 +49,10 @@ class Keeper(Checked, Protocol):
 
 
 class Sampled(Protocol):
-    """What replaces network and loss of a step; `models.sampled.SampledSoftmax` is one."""
+    """What replaces network and loss of a step; `models.sampled.SampledLoss` is one."""
 
     outputs: Any
     """The network without its decoder: called with ids and states, it returns outputs (T, N, H) and states."""
 
-    def __call__(self, outputs: NDArray, target: NDArray) -> tuple[NDArray, NDArray]:
-        """The loss, and its gradient by the outputs."""
+    def __call__(self, outputs: NDArray, target: NDArray, whole: int) -> tuple[NDArray, NDArray]:
+        """The loss of a part of a batch of `whole` sequences, and its gradient by the outputs."""

@@ -186,9 +186,10 @@ def train_epoch(
 ) -> None:
     """Make one update for each of the `batches` after `position`; `progress` reads the losses a few steps later."""
     parameters = list(net.collect_params().values())
-    losses_of = [CrossEntropy() for _ in contexts]
-    for cross_entropy in losses_of:
-        cross_entropy.hybridize(static_alloc=True, static_shape=True)
+    forward: Any = sampled.outputs if sampled else net
+    losses_of: list[Any] = [sampled or CrossEntropy() for _ in contexts]
+    for loss_of in losses_of if not sampled else ():
+        loss_of.hybridize(static_alloc=True, static_shape=True)
     for batch in islice(batches.epoch(position.epoch + 1), position.batch, None):
         tokens, whole = len(batch[0]) * batches.batch_size, batches.batch_size
         data, target = (split(array, contexts) for array in batch)  # (T, N) of each part
@@ -196,11 +197,8 @@ def train_epoch(
         if net.draws_random:
             mx.random.seed(_step_seed(config.seed, position.step, workers.number))
         with autograd.record():
-            outputs, states = zip(*map(sampled.outputs if sampled else net, data, begun))  # (T, N, V)
-        if sampled:
-            losses, gradients = zip(*map(sampled, outputs, target))
-        else:
-            losses, gradients = zip(*(of(*part, whole) for of, *part in zip(losses_of, outputs, target)))
+            outputs, states = zip(*map(forward, data, begun))  # (T, N, V); with `sampled`, (T, N, H)
+        losses, gradients = zip(*(of(*part, whole) for of, *part in zip(losses_of, outputs, target)))
         autograd.backward(list(outputs), list(gradients))
         trainer.allreduce_grads()
         if config.clip > 0:
