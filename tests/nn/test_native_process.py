@@ -126,7 +126,7 @@ def test_forked_processes(needs_native: str) -> None:
     in_a_process(
         """
 native.set_threads(2)
-layer = deeprnn.DeepLSTM(64, input_size=64)
+layer = deeprnn.DeepLSTM(128, input_size=64)  # large enough for two
 layer.initialize()
 testing.randomize(layer)
 layer.hybridize()
