@@ -69,7 +69,8 @@ class First:
     """The first batches of an epoch."""
 
     def __init__(self, batches: Any, count: int) -> None:
-        self.batches, self.count, self.carries_state = batches, min(count, len(batches)), batches.carries_state
+        self.batches, self.count = batches, min(count, len(batches))
+        self.carries_state, self.batch_size = batches.carries_state, batches.batch_size
 
     def __len__(self) -> int:
         return self.count
