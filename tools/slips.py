@@ -303,14 +303,19 @@ MUTATIONS = (
         "{into.c + (i - begin) * into.stride + j, into.stride, nullptr, into.add || p > 0}",
     ),
     _time(
-        "forward, several threads: the input part of the chunk's first step for all",
-        "write_input_part(Team{}, (low + t) * N + begin,",
-        "write_input_part(Team{}, low * N + begin,",
+        "several threads: the rows of the chunk's first step for all",
+        "work(Team{}, t * batch + begin, end - begin);",
+        "work(Team{}, begin, end - begin);",
     ),
     _time(
-        "backward, several threads: gradient of the inputs of the chunk's first step alone",
-        "{of.x + ((low + t) * N + begin) * C, C, nullptr, false});",
-        "{of.x + (low * N + begin) * C, C, nullptr, false});",
+        "forward: input part of the first chunk for all",
+        "write_input_part(by, low * N + first, size",
+        "write_input_part(by, first, size",
+    ),
+    _time(
+        "backward: gradient of the first chunk's inputs alone",
+        "{of.x + (low * N + first) * C, C, nullptr, false});",
+        "{of.x + first * C, C, nullptr, false});",
     ),
     _product("few rows: the third one dropped", "dots_of<T, 3>(", "dots_of<T, 2>("),
     _product(

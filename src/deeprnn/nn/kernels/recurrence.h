@@ -2,7 +2,8 @@
 //
 // The steps are taken in chunks, so that what one pass writes is still in the cache when the next one reads it:
 //
-//   forward, a chunk:   the input part of all its steps as one product, then step by step product and non-linearity
+//   forward, a chunk:   the input part of all its steps (one product, if one thread has all rows), then step by step
+//                       product and non-linearity
 //   backward, a chunk:  step by step (last first) derivative and product, then the gradients of the inputs and, summed
 //                       over the chunk, of the weights, as one product each
 //
@@ -79,6 +80,14 @@ inline int row_parts(const Team& team, long batch) {
   return static_cast<int>(smaller(team.threads, ceiling(batch, 4)));
 }
 
+// Calls work(team, first, rows) for the rows that sequences begin to end have in some steps: those of a step lie together,
+// those of two do not. The only part has all rows at once, and the threads for them.
+template <class Work>
+DEEPRNN_INLINE void each_stretch(const Team& team, int parts, long steps, long batch, long begin, long end, Work work) {
+  if (parts == 1) return work(team, 0, steps * batch);
+  for (long t = 0; t < steps; ++t) work(Team{}, t * batch + begin, end - begin);
+}
+
 // Writes the input part of `rows` steps and sequences, from row `first` on, to (rows, G).
 template <class T>
 class InputPart {
@@ -127,11 +136,9 @@ void carry(const Call<T>& call, const InputPart<T>& write_input_part, const Fact
       const long count = smaller(chunk, T_ - done);
       const long low = call.options.reverse ? T_ - done - count : done;  // the chunk's first step in memory
       T* input_part = in_outputs ? call.outputs + low * N * H : in_saved ? call.saved + low * N * kept : scratch;
-      if (parts == 1)
-        write_input_part(team, low * N, count * N, input_part, stride);
-      else
-        for (long t = 0; t < count; ++t)
-          write_input_part(Team{}, (low + t) * N + begin, rows, input_part + (t * N + begin) * stride, stride);
+      each_stretch(team, parts, count, N, begin, end, [&](const Team& by, long first, long size) {
+        write_input_part(by, low * N + first, size, input_part + first * stride, stride);
+      });
 
       for (long taken = done; taken < done + count; ++taken) {
         const long t = time.step(taken);
@@ -296,12 +303,9 @@ void backward(const Call<T>& call, const Gradients<T>& of, const Team& team, Wor
         }
         h2h.multiply(rows, of_recurrent_part + at * G, G, {carried, S, nullptr, true});
       }
-      if (parts == 1)
-        i2h.multiply(team, count * N, of_input_part, G, {of.x + low * N * C, C, nullptr, false});
-      else
-        for (long t = 0; t < count; ++t)
-          i2h.multiply(rows, of_input_part + (t * N + begin) * G, G,
-                       {of.x + ((low + t) * N + begin) * C, C, nullptr, false});
+      each_stretch(team, parts, count, N, begin, end, [&](const Team& by, long first, long size) {
+        i2h.multiply(by, size, of_input_part + first * G, G, {of.x + (low * N + first) * C, C, nullptr, false});
+      });
     });
 
     team.each(weight_parts, [&](int part) {
