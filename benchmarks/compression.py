@@ -20,10 +20,10 @@ from typing import Any, Optional
 # The tools are at the top of the repository, and are not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from deeprnn._util.files import write_json_atomic
 from deeprnn._util.machine import machine
 from deeprnn._util.shares import shares
 from deeprnn.cli.launch import environments
+from tools.records import measured_or_shown
 from tools.tables import markdown_table
 
 RECORD = Path(__file__).parent / "compression.json"
@@ -124,13 +124,11 @@ def main(arguments: list[str]) -> int:
 
         print(work(json.loads(arguments[1]), int(arguments[2])))
         return 0
-    if arguments[:1] == ["measure"]:
-        write_json_atomic(RECORD, measure(int(arguments[1]) if arguments[1:] else STEPS))
-    elif arguments:
-        print(__doc__, file=sys.stderr)
-        return 2
-    print(table(json.loads(RECORD.read_text(encoding="utf-8"))))
-    return 0
+
+    def measured() -> dict[str, Any]:
+        return measure(int(arguments[1]) if arguments[1:] else STEPS)
+
+    return measured_or_shown(arguments[:1], __doc__, RECORD, measured, table)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 
 Ours and the built-in one, each in a process of its own, under both of OpenMP's ways to wait (OMP_WAIT_POLICY).
 
-    python benchmarks/neighbour.py [--json FILE] [--seconds 2]
+    python benchmarks/neighbour.py [--json FILE] [--rounds 20]
 
 Exit code 1 if ours takes more than three times as long as alone: with half of the machine taken, twice is fair.
 """
@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import statistics
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from deeprnn._util.files import write_json_atomic
 from deeprnn._util.machine import machine
 from tools.arguments import Parser
+from tools.clock import ROUNDS, Spread, take_turns
 from tools.contestants import CONTESTANTS, WORKS, Case, Problem
 from tools.processes import alone
 from tools.tables import terminal_table
@@ -37,15 +37,12 @@ POLICIES = ("active", "passive")
 FAIR = 3.0
 
 
-def milliseconds(name: str, case: Case, work: str, seconds: float) -> float:
-    """The median time of a call, of as many as there is time for."""
+def milliseconds(name: str, case: Case, work: str, rounds: int) -> float:
+    """The median time of a call."""
     contestant = CONTESTANTS[name](Problem.draw(case))
-    contestant.time(work, 3)
-    times, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        times.append(1e3 * contestant.time(work, 1))
+    samples = take_turns({name: partial(contestant.time, work)}, rounds)[name]
     contestant.close()
-    return statistics.median(times)
+    return 1e3 * Spread.of(samples).median
 
 
 def compute(core: int) -> None:
@@ -70,7 +67,7 @@ def neighbour(busy: bool) -> Iterator[None]:
         process.join()
 
 
-def measure(seconds: float) -> list[dict[str, Any]]:
+def measure(rounds: int) -> list[dict[str, Any]]:
     """All rows: milliseconds alone and beside the neighbour."""
     rows = []
     for policy in POLICIES:
@@ -82,7 +79,7 @@ def measure(seconds: float) -> list[dict[str, Any]]:
                     for busy in (False, True):
                         with neighbour(busy):
                             row[f"{name} {'beside' if busy else 'alone'}"] = alone(
-                                milliseconds, name, case, work, seconds, threads=2
+                                milliseconds, name, case, work, rounds, threads=2
                             )
                 rows.append(row)
     return rows
@@ -104,9 +101,9 @@ def main() -> int:
         prog="neighbour.py", description=__doc__.splitlines()[0], done="nobody was held up", failed="ours was held up"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="Write the record here.")
-    parser.add_argument("--seconds", type=float, default=2.0, help="Time for each figure.")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help="Samples of each time.")
     args = parser.parse_args()
-    rows = measure(args.seconds)
+    rows = measure(args.rounds)
     print(table(rows))
     if args.json:
         write_json_atomic(args.json, {"date": date.today().isoformat(), "machine": machine(), "rows": rows})

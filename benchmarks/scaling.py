@@ -18,9 +18,9 @@ from typing import Any, Optional
 # The tools are at the top of the repository, and are not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from deeprnn._util.files import write_json_atomic
 from deeprnn._util.machine import machine
 from deeprnn.cli.launch import environments
+from tools.records import measured_or_shown
 from tools.tables import markdown_table
 
 RECORD = Path(__file__).parent / "scaling.json"
@@ -137,13 +137,7 @@ def table(record: dict[str, Any]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Measure, if asked to, and print the tables."""
-    if arguments == ["measure"]:
-        write_json_atomic(RECORD, measure())
-    elif arguments:
-        print(__doc__, file=sys.stderr)
-        return 2
-    print(table(json.loads(RECORD.read_text(encoding="utf-8"))))
-    return 0
+    return measured_or_shown(arguments, __doc__, RECORD, measure, table)
 
 
 if __name__ == "__main__":

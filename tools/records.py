@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable
 
-__all__ = ["read_record"]
+from deeprnn._util.files import write_json_atomic
+
+__all__ = ["measured_or_shown", "read_record"]
+
+
+def measured_or_shown(
+    arguments: Sequence[str],
+    usage: str,
+    record: Path,
+    measure: Callable[[], dict[str, Any]],
+    table: Callable[[dict[str, Any]], str],
+) -> int:
+    """The command line of a benchmark: ``measure`` writes its record; the table is printed. Returns the exit code."""
+    if list(arguments) == ["measure"]:
+        write_json_atomic(record, measure())
+    elif arguments:
+        print(usage, file=sys.stderr)
+        return 2
+    print(table(json.loads(record.read_text(encoding="utf-8"))))
+    return 0
 
 
 def read_record(path: Path, script: str, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
