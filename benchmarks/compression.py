@@ -28,7 +28,7 @@ from tools.tables import markdown_table
 
 RECORD = Path(__file__).parent / "compression.json"
 SOURCES = Path(__file__).resolve().parents[1] / "src"
-MODEL = {"hidden_size": 128, "num_layers": 1, "cell": "lstm", "embedding_size": 32}
+MODEL: dict[str, Any] = {"hidden_size": 128, "num_layers": 1, "cell": "lstm", "embedding_size": 32}
 WORKERS, BATCH, SEQ_LEN, EPOCHS, STEPS = 2, 16, 20, 4, 2000
 CHECKED = 20_000
 """Characters for validation."""
