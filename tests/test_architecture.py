@@ -17,7 +17,7 @@ PROJECT = Path(__file__).parent.parent
 
 LEVELS = {
     "_util.arguments": 0, "_util.checks": 0, "_util.files": 0, "_util.machine": 0, "_util.old_numpy": 0,
-    "_util.extras": 0, "_util.types": 0, "_util.wording": 0,
+    "_util.extras": 0, "_util.signals": 0, "_util.types": 0, "_util.wording": 0,
     "config.fields": 1, "config.run": 1, "config.commands": 1, "config.resolution": 1, "config": 1,
     "_util.shares": 0,
     "distributed.role": 1, "distributed.wire": 1, "distributed.hub": 1, "distributed.watch": 1,

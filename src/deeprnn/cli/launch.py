@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Callable
 
+from .._util.signals import restore, take
 from .._util.wording import counted
 from ..config import LaunchConfig, resolve, select
 from .console import failed
@@ -119,15 +120,11 @@ def started(arguments: list[str], environments: Mapping[str, dict[str, str]]) ->
 @contextlib.contextmanager
 def forwarded(process: subprocess.Popen[str]) -> Iterator[None]:
     """Signals that would end this process go to another one."""
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            before[number] = signal.signal(number, lambda number, _: process.send_signal(number))
+    before = take(lambda number, _: process.send_signal(number))
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore(before)
 
 
 def waited_for(processes: Mapping[str, subprocess.Popen[str]], patience: float) -> dict[str, int]:

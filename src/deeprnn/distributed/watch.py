@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, NoReturn, Optional
 
+from .._util.signals import take
 from .hub import VERSION, Hub
 from .role import Role
 from .wire import LAST_WORD, SIGN_OF_LIFE, Message, Patience, Wire
@@ -136,9 +137,7 @@ class Watch:
         """Hand signals on to worker 0, which ends the run in order: the main thread is inside MXNet for good."""
         self._waking.setblocking(False)
         signal.set_wakeup_fd(self._waking.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, lambda *_: None)
+        take(lambda *_: None)
 
     def _received(self) -> list[int]:
         return list(self._signals.recv(100))

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import signal
 import socket
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any, Callable, Optional
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from .._util.signals import restore, take
 from .app import create_app
 from .errors import content, error
 from .guard import Guard
@@ -111,12 +111,11 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take the signals while serving, and do not send them to the process again afterwards."""
-        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = take(self._stop)
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            restore(before)
 
     def _stop(self, *_: Any) -> None:
         self.force_exit = self.should_exit

@@ -9,10 +9,11 @@ from typing import Callable, Optional
 import mxnet as mx
 from mxnet.ndarray import NDArray
 
+from .._util.signals import ENDING
 from ..distributed.workers import Alone
 from .position import Position
 from .progress import IN_FLIGHT, EpochReport
-from .signals import ENDING, Signals, Stopped
+from .signals import Signals, Stopped
 
 __all__ = ["Keeper", "SharedKeeper"]
 

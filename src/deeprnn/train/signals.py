@@ -1,15 +1,14 @@
-"""Signals that end a training cleanly: SIGINT (Ctrl-C), SIGTERM, SIGHUP."""
+"""Signals that end a training after its position has been saved."""
 
 from __future__ import annotations
 
 import signal
-import threading
 from types import FrameType, TracebackType
 from typing import Any, Optional
 
-__all__ = ["ENDING", "Signals", "Stopped"]
+from .._util.signals import restore, take
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+__all__ = ["Signals", "Stopped"]
 
 
 class Stopped(Exception):
@@ -38,18 +37,13 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():
-            for number in ENDING:
-                if signal.getsignal(number) != signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._remember)
+        self._before = take(self._remember)
         return self
 
     def __exit__(
         self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
+        restore(self._before)
 
     def check(self) -> None:
         """Raise `Stopped` if a signal has come."""
