@@ -160,7 +160,8 @@ def test_bad_input(bad, capsys, line, expected):
     "line, expected",
     [
         ("", "a command is missing: train, generate, evaluate, export, serve, launch, or --help"),
-        ("trian", "argument COMMAND: invalid choice: 'trian'"),
+        ("trian", "'trian' is not a command (did you mean train?)"),
+        ("model.params", "'model.params' is not a command: train, generate, evaluate, export, serve, launch"),
         ("train --resume", "--resume needs --out FOLDER, that of the run to be continued"),
         ("generate", "the following arguments are required: model"),
         ("generate nothing", "nothing does not exist: give the folder of a run, an exported folder,"),

@@ -103,7 +103,7 @@ def test_names_in_an_archive_lead_nowhere(write, tmp_path):
 def test_devices_pipes_and_sockets_are_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in ("/dev/zero", "/dev/null", "/dev/random", str(tmp_path / "pipe")):
-        refused(path, "is a device or a pipe; give a file, or the text on standard input: corpus=-")
+        refused(path, "is a device or a pipe; give a file, or - and the text on standard input")
 
 
 @pytest.mark.skipif(not Path("/proc/version").exists(), reason="no /proc")

@@ -7,7 +7,7 @@ import difflib
 import re
 import sys
 from argparse import Action
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any, Literal, Optional, get_args, get_origin, get_type_hints
 
@@ -191,10 +191,13 @@ def parse(argv: Optional[Sequence[str]] = None) -> Namespace:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
         raise ValueError(f"a command is missing: {', '.join(COMMANDS)}, or --help")
+    command = arguments[0]
+    if command not in COMMANDS and not command.startswith("-"):
+        raise ValueError(f"{command!r} is not a command{_closest(command, COMMANDS) or ': ' + ', '.join(COMMANDS)}")
     try:
-        return command_line(arguments[0]).parse_args(arguments, defaults=False)
+        return command_line(command).parse_args(arguments, defaults=False)
     except ArgumentError as error:
-        raise ValueError(_explained(error, arguments[0])) from error
+        raise ValueError(_explained(error, command)) from error
 
 
 def train_config(flags: Sequence[str]) -> RunConfig:
@@ -243,5 +246,9 @@ def _suggestion(stray: str, command: str) -> str:
     owners = [f"deeprnn {name}" for name in COMMANDS if name != command and stray in map(flag, _names(name))]
     if owners:
         return f" (a flag of {' and '.join(owners)})"
-    close = difflib.get_close_matches(stray, map(flag, _names(command) if command in COMMANDS else ()), n=1)
+    return _closest(stray, map(flag, _names(command) if command in COMMANDS else ()))
+
+
+def _closest(word: str, words: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, words, n=1)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -266,9 +266,7 @@ def _opened(corpus: str, path: Path) -> Iterator[BinaryIO]:
         if is_stream(corpus):
             os.set_blocking(handle, True)
         elif not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(
-                f"corpus {corpus} is a device or a pipe; give a file, or the text on standard input: corpus=-"
-            )
+            raise OSError(f"corpus {corpus} is a device or a pipe; give a file, or - and the text on standard input")
         yield file
 
 
