@@ -85,7 +85,7 @@ class ExactWorkspace final : public Workspace {
 // --- the arrays of a call
 
 struct Sizes {
-  long steps, batch, inputs, hidden, projection;
+  long steps, batch, inputs, hidden, projection;  // 0: none
 };
 
 template <class T>
@@ -102,7 +102,7 @@ struct Arrays {
       of_first_cell;
 
   bool has_cell() const { return options.cell == Cell::kLstm; }
-  long state() const { return options.projection ? sizes.projection : sizes.hidden; }
+  long state() const { return sizes.projection ? sizes.projection : sizes.hidden; }
   long rows() const { return gates(options.cell) * sizes.hidden; }
 
   template <class Each>
@@ -125,7 +125,7 @@ Arrays<T> arrays(const Options& options, const Sizes& sizes, bool save, Random& 
   a.i2h_weight = numbers<T>(g * c, 1 / std::sqrt(static_cast<double>(c)), random);
   a.h2h_weight = numbers<T>(g * s, narrow, random);
   a.i2h_bias = numbers<T>(g, 0.5, random), a.h2h_bias = numbers<T>(g, 0.5, random);
-  if (options.projection) a.h2r_weight = numbers<T>(s * h, narrow, random);
+  if (sizes.projection) a.h2r_weight = numbers<T>(s * h, narrow, random);
   a.first_hidden = numbers<T>(n * s, 1, random);
   if (a.has_cell()) a.first_cell = numbers<T>(n * h, 1, random);
   if (options.lengths)
@@ -201,8 +201,7 @@ void by_loops(Arrays<T>& a) {
   const auto zeros = [](long count) { return Numbers(static_cast<std::size_t>(count)); };
   Numbers outputs = zeros(T_ * N * S), last_hidden = zeros(N * S), last_cell = zeros(a.has_cell() ? N * H : 0);
   Numbers of_x = zeros(T_ * N * C), of_i2h_weight = zeros(G * C), of_i2h_bias = zeros(G), of_h2h_weight = zeros(G * S);
-  Numbers of_h2h_bias = zeros(G), of_h2r_weight = zeros(a.options.projection ? S * H : 0),
-          of_first_hidden = zeros(N * S);
+  Numbers of_h2h_bias = zeros(G), of_h2r_weight = zeros(a.sizes.projection ? S * H : 0), of_first_hidden = zeros(N * S);
   Numbers of_first_cell = zeros(a.has_cell() ? N * H : 0);
 
   struct Step {
@@ -246,7 +245,7 @@ void by_loops(Arrays<T>& a) {
         }
       }
       step.after = step.unprojected, step.cell = c;
-      if (a.options.projection) {
+      if (a.sizes.projection) {
         step.after = zeros(S);
         for (long i = 0; i < S; ++i)
           for (long j = 0; j < H; ++j) step.after[i] += double(a.h2r_weight[i * H + j]) * step.unprojected[j];
@@ -266,7 +265,7 @@ void by_loops(Arrays<T>& a) {
       const Step& step = steps[k];
       for (long i = 0; i < S; ++i) of_h[i] += a.of_outputs[(step.t * N + n) * S + i];
       Numbers of_out = of_h, of_before = zeros(S), of_in = zeros(G), of_rec = zeros(G);
-      if (a.options.projection) {
+      if (a.sizes.projection) {
         of_out = zeros(H);
         for (long i = 0; i < S; ++i)
           for (long j = 0; j < H; ++j) {
@@ -335,7 +334,8 @@ std::string name_of(const Arrays<T>& a) {
   const Options& o = a.options;
   std::string name = sizeof(T) == 4 ? "float " : "double ";
   name += kCells[static_cast<int>(o.cell)];
-  name += std::string(o.projection ? " projection" : "") + (o.clip ? " clip" : "") + (o.reverse ? " reverse" : "");
+  name +=
+      std::string(a.sizes.projection ? " projection" : "") + (o.clip ? " clip" : "") + (o.reverse ? " reverse" : "");
   name += std::string(o.lengths ? " lengths" : "") + (a.save ? "" : " inference");
   const std::pair<const char*, long> sizes[] = {{" T=", a.sizes.steps},
                                                 {" N=", a.sizes.batch},
@@ -390,17 +390,26 @@ bool check(const Options& options, const Sizes& sizes, bool save, Random& random
 
 // --- which calls
 
-std::vector<Options> kinds() {
-  std::vector<Options> all;
+struct Kind {
+  Options options;
+  bool projected;
+
+  Sizes of(Sizes sizes) const {
+    if (!projected) sizes.projection = 0;
+    return sizes;
+  }
+};
+
+std::vector<Kind> kinds() {
+  std::vector<Kind> all;
   for (int variant = 0; variant < 7; ++variant)
     for (int flags = 0; flags < 4; ++flags) {
       Options o;
       o.cell = variant < 4 ? static_cast<Cell>(variant) : Cell::kLstm;
-      o.projection = variant == 4 || variant == 6;
       o.clip = variant == 5 || variant == 6, o.clip_min = -0.3, o.clip_max = 0.4;
       o.clip_nan = variant == 6;
       o.reverse = flags & 1, o.lengths = flags & 2;
-      all.push_back(o);
+      all.push_back({o, variant == 4 || variant == 6});
     }
   return all;
 }
@@ -413,32 +422,34 @@ bool check_all(long each, std::uint64_t seed) {
   Random random{seed};
   bool fine = true;
   long at = 0;  // every hidden size, batch and number of steps comes, in ever new company
-  for (const Options& options : kinds())
+  for (const Kind& kind : kinds())
     for (long i = 0; i < each; ++i, ++at) {
       Sizes sizes = {at % 3 + 1, at % 17 + 1, kInputs[random.below(7)], kHidden[at % 8], 0};
       sizes.projection = 1 + random.below(sizes.hidden + 3);
+      sizes = kind.of(sizes);
       const bool save = i % 4 != 3;
-      fine = ((at + at / 8) % 2 ? check<float>(options, sizes, save, random)
-                                : check<double>(options, sizes, save, random)) &&
+      fine = ((at + at / 8) % 2 ? check<float>(kind.options, sizes, save, random)
+                                : check<double>(kind.options, sizes, save, random)) &&
              fine;
       ++checked;
     }
   // Longer than a chunk of steps: many sequences, a few, one; and more sequences than a chunk has. Each with half of the
   // kinds: all cells, reversed or not, with lengths or without.
   static constexpr Sizes kLong[] = {{33, 17, 9, 18, 7}, {75, 7, 5, 17, 20}, {530, 1, 6, 5, 3}, {1, 530, 3, 5, 4}};
-  for (const Options& options : kinds())
+  for (const Kind& kind : kinds())
     for (long i = 0; i < 4; ++i) {
+      const Options& options = kind.options;
       if ((options.reverse ^ options.lengths) == i % 2) continue;
+      const Sizes sizes = kind.of(kLong[i]);
       const bool twice = (at++ + options.lengths) % 2;
-      fine = (twice ? check<double>(options, kLong[i], true, random) : check<float>(options, kLong[i], true, random)) &&
-             fine;
+      fine = (twice ? check<double>(options, sizes, true, random) : check<float>(options, sizes, true, random)) && fine;
       ++checked;
     }
   // Deeper than a block of a product: in inputs, in the hidden state, in gates, in a projection.
   for (int cell = 0; cell < 5; ++cell) {
     Options options;
-    options.cell = static_cast<Cell>(cell < 4 ? cell : 3), options.projection = cell == 4;
-    const Sizes sizes = cell < 2 ? Sizes{2, 6, 530, 520, 0} : Sizes{2, 5, 515, 140, 530};
+    options.cell = static_cast<Cell>(cell < 4 ? cell : 3);
+    const Sizes sizes = cell < 2 ? Sizes{2, 6, 530, 520, 0} : Sizes{2, 5, 515, 140, cell < 4 ? 0 : 530};
     fine = check<float>(options, sizes, true, random) && fine;
     ++checked;
   }
@@ -641,7 +652,7 @@ bool check_listed() {
   while ((read = std::scanf("%7s %d %ld %ld %ld %ld %ld %d %d %d %d %lf %lf %llu", type, &cell, &sizes.steps,
                             &sizes.batch, &sizes.inputs, &sizes.hidden, &sizes.projection, &flags[0], &flags[1],
                             &flags[2], &flags[3], &options.clip_min, &options.clip_max, &seed)) == 14) {
-    options.cell = static_cast<Cell>(cell), options.projection = sizes.projection > 0;
+    options.cell = static_cast<Cell>(cell);
     options.clip = flags[0], options.reverse = flags[1], options.lengths = flags[2];
     Random random{seed};
     fine = (std::strcmp(type, "float") ? check<double>(options, sizes, flags[3], random)

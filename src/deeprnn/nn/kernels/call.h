@@ -17,8 +17,7 @@ enum class Cell { kTanh, kRelu, kGru, kLstm };
 struct Options {
   Cell cell = Cell::kTanh;
   bool reverse = false;
-  bool lengths = false;     // an array of lengths comes last
-  bool projection = false;  // LSTM: an h2r_weight comes after the biases
+  bool lengths = false;  // an array of lengths comes last
   bool clip = false, clip_nan = false;
   double clip_min = 0, clip_max = 0;
 };
