@@ -91,7 +91,7 @@ def cells() -> str:
 def repetition() -> str:
     """How much the texts of the networks of `lyrics` repeat."""
     record = read("depth_lyrics")
-    rows = [["layers", "written", "repeats itself", "copied from the text", "longest copied run"]]
+    rows = [["layers", "decoding", "repeats itself", "copied from the text", "longest copied run"]]
     for group in record["groups"]:
         for text in group["texts"] if group["recipe"] == "deep" else []:
             shares = [f"{text[name]:.1%}" for name in ("repeated", "copied")]
