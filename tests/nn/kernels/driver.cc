@@ -608,8 +608,8 @@ bool check_callers() {
   bool fine[2] = {true, true};
   const auto caller = [&](int which) {
     Random random{static_cast<std::uint64_t>(which) + 7};
-    for (const Options& options : kinds())
-      fine[which] = check<float>(options, {5, 13, 6, 18, 5}, true, random) && fine[which];
+    for (const Kind& kind : kinds())
+      fine[which] = check<float>(kind.options, kind.of({5, 13, 6, 18, 5}), true, random) && fine[which];
   };
   std::thread other(caller, 1);
   caller(0);

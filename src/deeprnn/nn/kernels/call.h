@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 
 // Always: a function that two instruction sets compile must not be one function to the linker.
@@ -81,9 +82,17 @@ DEEPRNN_INLINE long saved_size(Cell cell, long hidden) {
   }
 }
 
+// Whether there is a cell of this name.
+DEEPRNN_INLINE bool cell_of(const char* name, Cell* cell) {
+  static const char* const kNames[] = {"tanh", "relu", "gru", "lstm"};  // in the order of Cell
+  for (int i = 0; i < 4; ++i)
+    if (!std::strcmp(name, kNames[i])) return *cell = static_cast<Cell>(i), true;
+  return false;
+}
+
 DEEPRNN_INLINE int gates(Cell cell) { return cell == Cell::kGru ? 3 : cell == Cell::kLstm ? 4 : 1; }
 
-// Memory for one call, handed out piece by piece and kept by the thread for the next call.
+// Memory for one call, handed out in blocks and kept by the thread for the next call.
 class Workspace {
  public:
   template <class T>

@@ -1,6 +1,5 @@
 // Language models without MXNet, for inference.py through ctypes.
 
-#include <cstring>
 #include <new>
 
 #include "process.h"
@@ -36,14 +35,11 @@ NetworkCall<T> call_of(const AnyNetwork& of, long steps, long batch, const std::
 
 using namespace deeprnn;
 
-// Null where there is not enough memory, or no kernels. `weights`: see MakeNetwork.
+// Null where there is not enough memory, or no kernel. `weights`: see MakeNetwork.
 DEEPRNN_EXPORT void* deeprnn_network(const char* cell, int is_double, int residual, long symbols, long embedding,
                                      long hidden, long layers, double scale, const void* const* weights) {
-  if (!kernels()) return nullptr;
-  const Cell kind = !std::strcmp(cell, "tanh")   ? Cell::kTanh
-                    : !std::strcmp(cell, "relu") ? Cell::kRelu
-                    : !std::strcmp(cell, "gru")  ? Cell::kGru
-                                                 : Cell::kLstm;
+  Cell kind;
+  if (!kernels() || !cell_of(cell, &kind)) return nullptr;
   const NetworkSizes sizes = {kind, residual != 0, symbols, embedding, hidden, layers, scale};
   try {
     std::unique_ptr<AnyNetwork> network(new AnyNetwork{sizes, nullptr, nullptr});

@@ -14,7 +14,6 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <mutex>
 #include <new>
 #include <string>
 #include <vector>
@@ -32,11 +31,9 @@ namespace {
 
 // --- errors, which MXNet raises in Python
 
-std::mutex message_lock;
-std::string message;  // MXNet reads messages after a failed call, from the thread that made it
+thread_local std::string message;  // MXNet reads it after a failed call, in the thread that made it
 
 int fail(const std::string& text) {
-  std::lock_guard<std::mutex> lock(message_lock);
   message = "deeprnn_recurrence: " + text;
   return kFail;
 }
@@ -61,16 +58,7 @@ bool parse(const char* const* keys, const char* const* values, int count, Attrib
     const std::string key = keys[i], value = values[i];
     const bool on = value == "1" || value == "True";
     if (key == "cell") {
-      if (value == "tanh")
-        to->options.cell = Cell::kTanh;
-      else if (value == "relu")
-        to->options.cell = Cell::kRelu;
-      else if (value == "gru")
-        to->options.cell = Cell::kGru;
-      else if (value == "lstm")
-        to->options.cell = Cell::kLstm;
-      else
-        return false;
+      if (!cell_of(value.c_str(), &to->options.cell)) return false;
     } else if (key == "hidden_size") {
       to->hidden = std::atol(value.c_str());
     } else if (key == "projection_size") {
@@ -259,10 +247,7 @@ using namespace deeprnn;
 
 int _opVersion() { return kInterfaceVersion; }
 int initialize(int version) { return version >= kOldestMxnet && version <= kNewestMxnet ? kSuccess : kFail; }
-int _msgSize() {
-  std::lock_guard<std::mutex> lock(message_lock);
-  return message.empty() ? 0 : 1;
-}
+int _msgSize() { return message.empty() ? 0 : 1; }
 void _msgGet(int, const char** to) { *to = message.c_str(); }
 int _opRegSize() { return 1; }
 

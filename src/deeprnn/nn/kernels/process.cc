@@ -27,18 +27,12 @@ class ThreadWorkspace final : public Workspace {
     extra_.clear();
     extra_bytes_ = used_ = 0;
     std::free(block_);
-    capacity_ = wanted <= keep ? wanted : 0;
-    block_ = capacity_ ? allocate(capacity_) : nullptr;
+    block_ = wanted && wanted <= keep ? static_cast<char*>(std::aligned_alloc(kAlign, wanted)) : nullptr;
+    capacity_ = block_ ? wanted : 0;
   }
 
  private:
   static constexpr std::size_t kAlign = 64;
-
-  static char* allocate(std::size_t bytes) {
-    void* memory = std::aligned_alloc(kAlign, bytes);
-    if (!memory) throw std::bad_alloc();
-    return static_cast<char*>(memory);
-  }
 
   void* take_bytes(std::size_t bytes) override {
     // One line more than asked for, so that rows of two arrays do not share their place in the cache.
@@ -47,8 +41,9 @@ class ThreadWorkspace final : public Workspace {
       used_ += bytes;
       return block_ + used_ - bytes;
     }
-    char* block = allocate(bytes);
-    extra_.push_back(block);
+    extra_.push_back(nullptr);  // first, as it may fail
+    void* block = extra_.back() = std::aligned_alloc(kAlign, bytes);
+    if (!block) throw std::bad_alloc();
     extra_bytes_ += bytes;
     return block;
   }
@@ -64,12 +59,13 @@ thread_local ThreadWorkspace workspace_of_thread;
 
 // --- kernels
 
-const Kernels* best_kernels() {
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    return &kAvx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &kAvx2;
-  return nullptr;
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+
+const Kernels* best_kernels() { return has_avx512() ? &kAvx512 : has_avx2() ? &kAvx2 : nullptr; }
 
 const Kernels* chosen = best_kernels();
 
@@ -102,12 +98,10 @@ DEEPRNN_EXPORT int deeprnn_threads() { return threads(); }
 
 // "avx2", "avx512", or "" for the best there is. 0 where this processor has it not.
 DEEPRNN_EXPORT int deeprnn_set_instruction_set(const char* name) {
-  const Kernels* best = best_kernels();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const Kernels* wanted = !*name                         ? best
-                          : !std::strcmp(name, "avx2")   ? (avx2 ? &kAvx2 : nullptr)
-                          : !std::strcmp(name, "avx512") ? (best == &kAvx512 ? best : nullptr)
-                                                         : nullptr;
+  const Kernels* wanted = !*name                                         ? best_kernels()
+                          : !std::strcmp(name, "avx2") && has_avx2()     ? &kAvx2
+                          : !std::strcmp(name, "avx512") && has_avx512() ? &kAvx512
+                                                                         : nullptr;
   if (!wanted) return 0;
   chosen = wanted;
   return 1;

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 namespace deeprnn {
@@ -31,7 +32,10 @@ class Helpers {
       for (int i = 0; i < count; ++i) part(context, i);
       return;
     }
-    for (; started_ < threads - 1; ++started_) std::thread([this] { help(); }).detach();
+    try {
+      for (; started_ < threads - 1; ++started_) std::thread([this] { help(); }).detach();
+    } catch (const std::system_error&) {  // no more threads are allowed: the caller takes their parts
+    }
     part_ = part, context_ = context;
     finished_.store(0, std::memory_order_relaxed);
     const std::uint64_t call = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
