@@ -55,6 +55,16 @@ def test_a_gz_file_of_several_members_is_one_text(write):
     assert load_text(write("a.gz", b"".join(parts)))[::2] == ("one " + "two " * 300_000 + "three", [])
 
 
+def test_a_member_may_end_anywhere(write, monkeypatch):
+    """Also within a character, and where a chunk of the file has no text: inside the head or the end of a member."""
+    monkeypatch.setattr(unpacking, "CHUNK", 4)
+    text = "né\r\n一二\n"
+    data = text.encode()
+    for cut in range(1, len(data)):
+        path = write("a.gz", gzip.compress(data[:cut]) + gzip.compress(data[cut:]))
+        assert load_text(path)[0] == "né\n一二\n", cut
+
+
 def test_files_of_macos_are_no_texts(write):
     files = [("a.txt", TEXT), (".DS_Store", b"\0\1"), ("deep/.DS_Store", b"\0"), ("__MACOSX/._a.txt", b"\0\5")]
     assert load_text(write("a.zip", zipped(*files)))[0] == TEXT

@@ -75,7 +75,8 @@ def _gunzipped(file: BinaryIO, path: Path, notes: list[str]) -> Iterator[bytes]:
             taken += len(rest) - len(member.unconsumed_tail) - len(member.unused_data)
             given += len(part)
             _check_ratio(given, taken)
-            yield part
+            if part:  # none may come of the bytes between two members, and an empty one would be the end of the text
+                yield part
             rest = member.unconsumed_tail or (b"" if member.eof else file.read(CHUNK))
         rest = member.unused_data
         if len(rest) < 2:
