@@ -327,6 +327,19 @@ def test_a_text_that_changes_while_it_is_read_is_refused(small, write, monkeypat
     assert not list(small.glob("sources/*.json"))
 
 
+def test_two_that_find_another_text_both_encode_it(small, path, monkeypatch):
+    """What was made of the old text is deleted by the one that makes the new one, not under the other's hands."""
+    before = codes_of(small)
+    Path(path).write_bytes(ENGLISH.replace("dog", "god").encode() + b"!")
+    first, second = (Cache(small, Reading(path), "char") for _ in range(2))
+    assert first.find() is None and second.find() is None
+    assert before.exists()
+    same(load_corpus(path), in_memory(monkeypatch, path))
+    assert not before.exists()
+    kept = second.find()
+    assert kept and kept.folder == codes_of(small).parent
+
+
 def test_two_at_once_encode_a_text_once(small, write, monkeypatch, capsys):
     path = write("a.txt", ENGLISH.encode())
     encoded, waiting = Cache._encoded, threading.Event()

@@ -8,6 +8,7 @@ import io
 import os
 import re
 import threading
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 from deeprnn.data import download as downloads
 from deeprnn.data.decoding import suggested_encoding
-from deeprnn.data.download import Download
+from deeprnn.data.download import Download, fetch
 from deeprnn.data.reading import load_text
 from deeprnn.data.symbols import split_symbols
 from deeprnn.data.text import (
@@ -235,6 +236,25 @@ def test_a_named_corpus_is_downloaded_once(server, cache):
     assert load_text("novel", cache=cache)[0] == BODY.decode()
     assert server.asked == [""]
     assert files(cache) == ["novel.txt"]
+
+
+def test_two_at_once_download_a_text_once(server, cache, monkeypatch, capsys):
+    download, begun = downloads._download, threading.Event()
+
+    def slow(*args: object) -> bool:
+        begun.set()
+        time.sleep(0.2)
+        return download(*args)
+
+    monkeypatch.setattr(downloads, "_download", slow)
+    first = threading.Thread(target=fetch, args=("novel", cache))
+    first.start()
+    begun.wait()
+    path, notes = fetch("novel", cache)
+    first.join()
+    assert path.read_bytes() == BODY and notes == []
+    assert server.asked == [""] and files(cache) == ["novel.txt"]
+    assert "waiting for another process, which downloads a text\n" in capsys.readouterr().err
 
 
 def test_a_cut_download_goes_on_where_it_stopped(server, cache):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import re
 import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Optional, Union
 
 __all__ = [
     "check_folders",
+    "locked",
     "open_regular",
     "read_json",
     "read_regular",
@@ -38,6 +43,24 @@ def check_folders(*paths: Optional[Path]) -> None:
     for path in paths:
         if path and not path.parent.is_dir():
             raise FileNotFoundError(f"the folder {path.parent} of {path} does not exist: create it first")
+
+
+@contextmanager
+def locked(path: Path, doing: str) -> Iterator[None]:
+    """Hold the lock of the file or folder `path`; while another process has it, wait for it.
+
+    The lock of a process ends with it. `doing` is what it is for, as in "downloads a text", for the user.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process, which {doing}", file=sys.stderr, flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_bytes_atomic(path: PathLike, content: Union[bytes, memoryview]) -> None:

@@ -15,24 +15,21 @@ written beside and renamed.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import math
 import os
 import shutil
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Optional
 
 import numpy as np
 
-from .._util.files import read_json, read_regular, sync_folder, write_json_atomic
+from .._util.files import locked, read_json, read_regular, sync_folder, write_json_atomic
 from .encoded import Encoded, Stale
-from .progress import Progress
+from .progress import ByteProgress
 from .reading import Reading
 from .unpacking import chunks_of
 
@@ -113,6 +110,8 @@ class Cache:
         self._source = folder / "sources" / f"{key}.json"
         self._pending = folder / "pending" / _key(key, unit)
         self._note: list[str] = []
+        self._hashed: dict[str, str] = {}
+        self._outdated: Optional[Path] = None
 
     def find(self) -> Optional[Kept]:
         """The text, if it is there, undamaged, and as its files are now."""
@@ -125,9 +124,8 @@ class Cache:
         stamps = list(map(_stamp, reading.files))
         trusted = stamps == source["files"] and not self.check
         if not trusted:
-            if _text_sha256(reading) != source["sha256"]:
-                shutil.rmtree(folder)
-                self._source.unlink()
+            if self._text_sha256(stamps) != source["sha256"]:
+                self._outdated = folder
                 self._note = ["the text is not the one that was encoded earlier: encoded anew"]
                 return None
             source.update(files=stamps, notes=reading.notes)
@@ -162,10 +160,12 @@ class Cache:
                 f"corpus {name}: its codes cannot be written to {self.folder} ({error.strerror}); "
                 "name another folder by the environment variable DEEPRNN_CACHE"
             ) from error
-        with _locked(lock, name):
+        with locked(lock, f"encodes {name}"):
             kept = self.find()  # another process may have made them meanwhile
             if kept:
                 return kept, None
+            if self._outdated:
+                shutil.rmtree(self._outdated, ignore_errors=True)
             self._pending.mkdir(exist_ok=True)
             stamps = list(map(_stamp, self.reading.files))
             path = self._pending / "codes"
@@ -200,7 +200,7 @@ class Cache:
         state = _read(path)
         try:
             encoded = Encoded(self.unit, file, state)
-            with Progress(f"encoding {reading.name}", reading.size) as progress:
+            with ByteProgress(f"encoding {reading.name}", reading.size) as progress:
                 due = 0
                 for part in reading:
                     encoded.add(part)
@@ -225,8 +225,20 @@ class Cache:
                 "the beginning of the text by max_chars"
             )
 
+    def _text_sha256(self, stamps: list[list[int]]) -> str:
+        """That of the text whose files have these stamps; it is computed once."""
+        key = _key(stamps)
+        if key not in self._hashed:
+            digest = hashlib.sha256()
+            with ByteProgress(f"checking {self.reading.name}", self.reading.size) as progress:
+                for part in self.reading:
+                    digest.update(part.encode("utf-8"))
+                    progress(self.reading.done)
+            self._hashed[key] = digest.hexdigest()
+        return self._hashed[key]
+
     def _open(self, sha256: str, notes: list[str]) -> Optional[Kept]:
-        """A text of the cache; if it is damaged, it is removed."""
+        """A text of the cache, unless it is damaged."""
         folder = self._of(sha256)
         path, record = folder / "codes", _read(folder / "codes.json")
         if record and path.is_file():
@@ -238,7 +250,6 @@ class Cache:
             if fine:
                 codes = _mapped(path, np.dtype(record["dtype"]), record["count"])
                 return Kept(folder, sha256, record["symbols"], codes, notes)
-        shutil.rmtree(folder, ignore_errors=True)
         return None
 
 
@@ -257,18 +268,9 @@ def _mapped(path: Path, dtype: np.dtype, count: int) -> np.ndarray:
     return np.asarray(np.memmap(path, dtype, "r", shape=(count,))) if count else np.empty(0, dtype)
 
 
-def _text_sha256(reading: Reading) -> str:
-    digest = hashlib.sha256()
-    with Progress(f"checking {reading.name}", reading.size) as progress:
-        for part in reading:
-            digest.update(part.encode("utf-8"))
-            progress(reading.done)
-    return digest.hexdigest()
-
-
 def _file_sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as file, Progress(f"checking {path}", path.stat().st_size) as progress:
+    with open(path, "rb") as file, ByteProgress(f"checking {path}", path.stat().st_size) as progress:
         for chunk in chunks_of(file):
             digest.update(chunk)
             progress(file.tell())
@@ -287,15 +289,3 @@ def _read(path: Path) -> Optional[dict[str, Any]]:
         if sealed["sha256"] == _key(content):
             return content
     return None
-
-
-@contextmanager
-def _locked(path: Path, name: str) -> Iterator[None]:
-    """Wait until no other process encodes the same text; the lock of a process ends with it."""
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process, which encodes {name}", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -17,6 +17,7 @@ import requests
 from platformdirs import user_cache_path
 from tqdm import tqdm
 
+from .._util.files import locked
 from .._util.wording import counted
 
 __all__ = ["DOWNLOADS", "Download", "cache_folder", "fetch"]
@@ -108,12 +109,21 @@ def fetch(name: str, cache: Optional[Union[str, Path]] = None) -> tuple[Path, li
     """
     download = DOWNLOADS[name]
     path = (Path(cache) if cache else cache_folder()) / download.file
+    if path.is_file() and download.fits(path.read_bytes()):
+        return path, []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.parent, "downloads a text"):
+        return path, _fetched(name, path)
+
+
+def _fetched(name: str, path: Path) -> list[str]:
+    """Download a text unless another process has done so; returns the notes."""
+    download = DOWNLOADS[name]
     notes: list[str] = []
     if path.is_file():
         if download.fits(path.read_bytes()):
-            return path, notes
+            return notes
         notes.append(f"{path}: wrong checksum, not used")
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     for address in download.addresses:
         while True:
@@ -128,7 +138,7 @@ def fetch(name: str, cache: Optional[Union[str, Path]] = None) -> tuple[Path, li
                 break
             if download.fits(part.read_bytes()):
                 os.replace(part, path)
-                return path, notes
+                return notes
             part.unlink()
             notes.append(f"{address}: wrong checksum, deleted")
             if not resumed:  # otherwise the bytes of before may be wrong: download all of it again

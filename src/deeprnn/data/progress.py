@@ -1,4 +1,4 @@
-"""Progress of work on a large text: a bar on a terminal, and elsewhere a line now and then."""
+"""ByteProgress of work on a large text: a bar on a terminal, and elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import time
 
 from tqdm import tqdm
 
-__all__ = ["Progress"]
+__all__ = ["ByteProgress"]
 
 EVERY = 10.0
 """Seconds between two lines."""
 
 
-class Progress:
+class ByteProgress:
     """Show on standard error how much of `total` bytes is done; a context."""
 
     def __init__(self, what: str, total: int) -> None:
@@ -22,7 +22,7 @@ class Progress:
         self._bar = tqdm(desc=what, total=total, unit="B", unit_scale=True, disable=None, leave=False)
         self._due = time.monotonic() + EVERY
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ByteProgress:
         return self
 
     def __exit__(self, *error: object) -> None:
