@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from commands import distance
 from processes import PATIENT, SAME, alone, deeprnn, far_from_worker_1, ip, launched, roles, rows
 
+from deeprnn.cli import launch
 from deeprnn.cli.launch import free_port
 from deeprnn.cli.main import main
 from deeprnn.train import checkpoint
@@ -312,6 +314,20 @@ def test_the_cable_is_cut(hosts, text, tmp_path, back):
 def test_mistakes(capsys, arguments, expected):
     assert main(arguments.split()) == 2
     assert capsys.readouterr().err.startswith(f"deeprnn: error: {expected}")
+
+
+def test_all_processes_have_one_folder_and_one_timeout(tmp_path, monkeypatch):
+    """The default folder has the time in its name, and a resumed run its own timeout."""
+    started = []
+    monkeypatch.setattr(launch, "launched", lambda counts, arguments, timeout: started.append(arguments) or 0)
+    assert main(["launch", "--", "train"]) == 0
+    (given,) = [argument for argument in started[-1] if argument.startswith("--out=")]
+    assert re.fullmatch(r"--out=runs/pydoc-rnn-2x256-\d{8}-\d{6}", given)
+    out = tmp_path / "run"
+    (out / "checkpoints").mkdir(parents=True)
+    (out / "config.yaml").write_text("timeout: 600\n")
+    assert main(["launch", "--", "train", f"--out={out}", "--resume"]) == 0
+    assert "--timeout=600" in started[-1]
 
 
 def test_a_role_without_a_store(monkeypatch, capsys):

@@ -36,19 +36,23 @@ def build_launch(given: Mapping[str, Any]) -> Callable[[], int]:
     arguments = list(given.get("command_line") or [])
     if arguments[:1] != ["train"]:
         raise ValueError("launch needs a training to start: deeprnn launch --workers 2 -- train [options of train]")
-    run = resolve(vars(parse(arguments)["train"]))
+    train = vars(parse(arguments)["train"])
+    run = resolve(train)
     if run.data.batch_size < counts.workers:
         raise ValueError(f"batch_size={run.data.batch_size} cannot be shared by {counted(counts.workers, 'worker')}")
     if not run.train.kvstore.startswith("dist"):
         arguments.append("--kvstore=dist_sync")
+    arguments.append(f"--out={run.out}")  # a default one has the time in its name, and each process another time
+    if train.get("resume"):
+        arguments.append(f"--timeout={run.train.timeout}")  # servers and the scheduler do not read the run
     return lambda: launched(counts, arguments, run.train.timeout)
 
 
 def launched(counts: LaunchConfig, arguments: list[str], timeout: float) -> int:
     """Start the processes of a training and wait for them; returns the exit code."""
-    said = Said()
+    others = OtherOutput()
     with started(arguments, environments(counts.workers, counts.servers)) as processes:
-        readers = [threading.Thread(target=said.pass_on, args=each) for each in processes.items() if each[1].stderr]
+        readers = [threading.Thread(target=others.pass_on, args=each) for each in processes.items() if each[1].stderr]
         for reader in readers:
             reader.start()
         with forwarded(processes[FIRST]):
@@ -74,7 +78,7 @@ def environments(workers: int, servers: int) -> dict[str, dict[str, str]]:
     return {name: {**together, **role} for name, role in roles.items()}
 
 
-class Said:
+class OtherOutput:
     """What the processes other than worker 0 write to standard error: shown with their names, each line once."""
 
     def __init__(self) -> None:
@@ -135,7 +139,7 @@ def waited_for(processes: Mapping[str, subprocess.Popen[str]], patience: float) 
     processes
         By name.
     patience
-        Seconds that they may take to notice that another has ended, as long as the scheduler cannot have told them.
+        Seconds that they may take to notice that another has ended, as long as the scheduler cannot inform them.
     """
     running, changed = set(processes), time.monotonic()
     while running:

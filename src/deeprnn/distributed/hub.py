@@ -35,7 +35,7 @@ STALLED = 10
 
 @dataclass(eq=False)
 class Peer:
-    """A process that has come; without a kind, a connection that has not said what it is."""
+    """A process that has come; without a kind, a connection that has not introduced itself."""
 
     wire: Wire
     patience: Patience
