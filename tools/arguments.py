@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any, Callable, NoReturn
 
-from deeprnn._util.arguments import HelpFormatter, as_flags
-from deeprnn._util.arguments import Parser as OneLineParser
+from deeprnn._util.arguments import as_flags, help_text
 
 __all__ = ["EXIT_CODES", "Parser"]
 
@@ -21,14 +20,17 @@ METAVARS = {int: "N", float: "X"}
 """Placeholders for values in the help, as the command line of the package has them."""
 
 
-class _Help(HelpFormatter):
-    """The package's form of help, wider."""
+class _Help(argparse.HelpFormatter):
+    """Help as the package's command line has it."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=26, width=100)
 
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return help_text(action)
 
-class Parser(OneLineParser):
+
+class Parser(argparse.ArgumentParser):
     """Reports an invalid argument in one line, without the usage, exit code 2.
 
     Parameters
@@ -51,7 +53,22 @@ class Parser(OneLineParser):
         return super().add_argument(*names, **options)
 
     def error(self, message: str) -> NoReturn:
-        super().error(as_flags(message, self.names()))
+        self.exit(2, f"{self.prog}: error: {as_flags(message, self.names())}\n")
+
+    def call(self, work: Callable[[], int]) -> int:
+        """Run `work` and return its exit code, or 130 after Ctrl-C.
+
+        The process ends with exit code 2 if `work` raises ValueError, TypeError or OSError (invalid arguments), and
+        with 1 for a RuntimeError. The message is printed in one line, with flags in place of argument names.
+        """
+        try:
+            return work()
+        except (ValueError, TypeError, OSError) as error:
+            self.error(str(error))
+        except RuntimeError as error:
+            self.exit(1, f"{self.prog}: {error}\n")
+        except KeyboardInterrupt:
+            return 130
 
     def names(self) -> Iterator[str]:
         """Of all arguments, those of the commands too: the library reports an error by the name of the argument."""

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from commands import PROJECT, resolved
 
-from deeprnn._util.arguments import Parser
 from deeprnn.cli.main import main
 from deeprnn.cli.options import COMMANDS, in_flags
 from deeprnn.config import ModelConfig, RunConfig, presets, read_options
+from tools.arguments import Parser
 
 ISSUED = shlex.split("""
 --layers --hidden-size --embedding-size --cell --activation --dropout --init --corpus --max-chars --split --unit
@@ -198,11 +198,11 @@ def test_the_other_scripts_speak_the_same_dialect(capsys):
         parser.parse_args(["--help"])
     shown = capsys.readouterr().out
     for line in (
-        "-h, --help       Show this help message and exit.",
-        "--layers LAYERS  Recurrent layers. (default: 2)",
-        "--share SHARE    At 80 % of the size, or 80. (default: 80)",
-        "--fast           Be fast.",
-        "--json FILE      Write all numbers there.",
+        "-h, --help     Show this help message and exit.",
+        "--layers N     Recurrent layers. (default: 2)",
+        "--share SHARE  At 80 % of the size, or 80. (default: 80)",
+        "--fast         Be fast.",
+        "--json FILE    Write all numbers there.",
     ):
         assert f"  {line}\n" in shown
 

@@ -1,13 +1,12 @@
-"""Command lines of the scripts: a parser with one-line errors, and the translation of argument names into flags."""
+"""Command lines: help texts in one style, and names of arguments as flags."""
 
 from __future__ import annotations
 
 import argparse
 import re
 from collections.abc import Iterable
-from typing import Any, Callable, NoReturn
 
-__all__ = ["HelpFormatter", "Parser", "as_flags", "flag", "help_text"]
+__all__ = ["as_flags", "flag", "help_text"]
 
 
 def help_text(action: argparse.Action) -> str:
@@ -24,38 +23,6 @@ def help_text(action: argparse.Action) -> str:
         listed = isinstance(default, list) or type(default) is tuple
         text += f" (default: {' '.join(map(str, default)) if listed else default})"
     return text.replace("%", "%%")
-
-
-class HelpFormatter(argparse.HelpFormatter):
-    """Help as `help_text` has it."""
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        return help_text(action)
-
-
-class Parser(argparse.ArgumentParser):
-    """An `argparse` parser that reports errors in one line, without the usage."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **{"formatter_class": HelpFormatter, **options})
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-    def call(self, work: Callable[[], int]) -> int:
-        """Run `work` and return its exit code, or 130 after Ctrl-C.
-
-        The process ends with exit code 2 if `work` raises ValueError, TypeError or OSError (invalid arguments), and
-        with 1 for a RuntimeError. The message is printed in one line, with flags in place of argument names.
-        """
-        try:
-            return work()
-        except (ValueError, TypeError, OSError) as error:
-            self.error(as_flags(str(error), (action.dest for action in self._actions)))
-        except RuntimeError as error:
-            self.exit(1, f"{self.prog}: {error}\n")
-        except KeyboardInterrupt:
-            return 130
 
 
 def flag(name: str) -> str:
