@@ -26,8 +26,8 @@ PROJECT = RECORDS.parent
 LAYERS = {"rnn": "DeepRNN", "gru": "DeepGRU", "lstm": "DeepLSTM"}
 
 MODEL = (
-    "Training a language model of 2 x 256 units takes {} of the time of the book's own training loop, and {} with one-hot "
-    "input, as the book has it."
+    "Training a language model of 2 x 256 units takes {} of the time of the book's own training loop, and {} "
+    "with one-hot input, as the book has it."
 )
 MODEL_ZH = "训练一个 2 x 256 的语言模型，用时是书中训练循环的 {}；若与书中一样用 one-hot 输入，则是 {}。"
 SPEED = {
