@@ -575,3 +575,14 @@ def test_a_bound_call_is_the_call(cell, flags):
             states = after
         for parameter in layer.collect_params().values():
             parameter.set_data(parameter.data() * 0.5)
+
+
+@pytest.mark.parametrize("options", [{"zoneout": 0.1}, {"layer_norm": True}], ids=str)
+def test_a_bound_call_goes_on_when_its_graph_is_dropped(options):
+    layer = made("lstm", BOTH, **options)  # in either implementation a graph for each length
+    x, states = drawn(1, N, C), layer.begin_state(N)
+    call = layer.bound(x, states)
+    for length in range(2, GRAPHS_KEPT + 3):
+        forward(layer, length)
+    (y, after), (expected, last) = call(x, states), layer(x, states)
+    assert close([y, *after], [expected, *last], 0)

@@ -189,8 +189,9 @@ class AnyLength(HybridBlock):
         """This call without its checks, for loops of small steps outside `autograd.record`.
 
         Returns a function from arrays like these, of the same shapes, to ``(y, states)``. It reads the arrays that the
-        parameters have now: their later values, too, but no other arrays (`initialize`, `cast`, `reset_ctx`). A block
-        that is not hybridized is returned as it is.
+        parameters have now: their later values, too, but no other arrays (`initialize`, `cast`, `reset_ctx`). It keeps
+        its graph, whatever lengths the block is called with meanwhile. A block that is not hybridized is returned as it
+        is.
         """
         if not self._active:
             return self
@@ -198,7 +199,8 @@ class AnyLength(HybridBlock):
         if graph is None:
             self(x, states)
             graph = self._find(Trace.of(x), x)[1]
-        if graph is None:  # others have called it with many lengths meanwhile
+        run = graph and graph._cached_op  # not the graph, which loses it when it is dropped
+        if graph is None or run is None:  # others have called it with many lengths meanwhile
             return self
         ctx, lock = x.ctx, self._graphs.lock
         arguments = [i if is_input else i.data(ctx) for is_input, i in graph._cached_op_args]
@@ -206,7 +208,7 @@ class AnyLength(HybridBlock):
         def call(x: NDArray, states: Any) -> Any:
             given = [x, *states]
             with ctx, lock:
-                y, *after = graph._cached_op(*[given[each] if type(each) is int else each for each in arguments])
+                y, *after = run(*[given[each] if type(each) is int else each for each in arguments])
             return y, after
 
         return call
