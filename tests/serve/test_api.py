@@ -222,6 +222,14 @@ def test_a_client_that_vanishes_frees_its_slot(service):
         time.sleep(0.01)
 
 
+def test_a_client_that_vanishes_frees_the_slots_of_all_its_prompts(service):
+    with raw(service, posted({"prompt": ["a", "b", "c"], "max_tokens": 50_000}, "/v1/completions")):
+        until = time.monotonic() + 10
+        while service.figure("running") < 3:
+            assert time.monotonic() < until
+    assert service.idle()
+
+
 def test_a_client_that_stalls_is_dropped_and_harms_nobody(service):
     wanted = {"length": 50_000, "stream": True, "details": True, "states": True, "samples": 4}
     with raw(service, posted(wanted), receive_buffer=2048):

@@ -200,7 +200,11 @@ def create_app(models: Sequence[Served], metrics: Metrics) -> FastAPI:
             return Stream(
                 jobs[0], choices.events, last=choices.end, failed=choices.failed, media_type="text/event-stream"
             )
-        return Json(choices.whole([await collect(request.receive, job) for job in jobs]))
+        try:
+            return Json(choices.whole([await collect(request.receive, job) for job in jobs]))
+        finally:
+            for job in jobs:
+                job.cancelled = True
 
     @app.get("/v1/models", summary="The models that are served")
     async def listed() -> Response:
