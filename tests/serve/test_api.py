@@ -252,6 +252,18 @@ def test_the_log_has_a_line_a_request_and_no_text(service):
     assert not any("secret" in line for line in service.log)
 
 
+def test_the_log_has_the_error_of_whichever_job_failed(caplog):
+    from deeprnn.serve.jobs import Job
+    from deeprnn.serve.metrics import Metrics
+
+    fine, bad = Job([1], 1, 0.0), Job([1], 1, 0.0)
+    bad.end("the model has failed")
+    scope = {"method": "POST", "path": "/v1/completions", "deeprnn.jobs": [(fine, "a"), (bad, "b")]}
+    with caplog.at_level("INFO", "deeprnn.serve"):
+        Metrics().answered(scope, 503, time.perf_counter(), True)
+    assert caplog.messages[0].endswith("0 symbols (the model has failed)")
+
+
 def test_sigterm_lets_what_runs_end_and_refuses_what_comes(folders):
     running = Service(folders[0], "--max-length", "1000000")
     lines = running.stream(length=300, seed=1)

@@ -53,8 +53,8 @@ class Metrics:
         line = f"{scope['method']} {path} {status} {seconds * 1e3:.1f} ms"
         if jobs:
             line += f" {sum(job.written for job, _ in jobs)} symbols"
-            if any(job.error for job, _ in jobs):
-                line += f" ({jobs[0][0].error})"
+            failure = next((job.error for job, _ in jobs if job.error), "")
+            line += f" ({failure})" if failure else ""
         if scope.get("client"):
             line += f" from {scope['client'][0]}"
         if self._log_text:
