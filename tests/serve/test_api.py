@@ -7,6 +7,7 @@ import re
 import socket
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -102,6 +103,16 @@ def test_completions_have_the_form_of_other_servers(service):
             assert prompt + "".join(logprobs["tokens"]) == choice["text"] and choice["finish_reason"] == "length"
             assert all(len(top) == 2 for top in logprobs["top_logprobs"]) and len(logprobs["token_logprobs"]) == 30
             assert all(choice["text"][at] == token for at, token in zip(logprobs["text_offset"], logprobs["tokens"]))
+
+
+def test_the_symbols_of_a_prompt_are_counted_as_those_of_a_text():
+    from deeprnn.serve.completions import Choices
+    from deeprnn.serve.fields import Completion
+
+    for unit, expected in (("word", 3), ("char", 8)):  # a newline is a word
+        model = SimpleNamespace(name="ducks", unit=unit)
+        answer = Choices(Completion(prompt="far\n and"), model, ["far\n and"]).whole([])
+        assert answer["usage"]["prompt_tokens"] == expected
 
 
 def test_completions_end_before_a_stop_text(service):

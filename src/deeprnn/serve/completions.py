@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Optional
 
+from ..data.symbols import split_symbols
 from .errors import Refused, content, error
 from .fields import Completion, stops_of
 from .jobs import Symbol
@@ -39,7 +40,7 @@ class Choices:
         self._held = [prompt if request.echo else "" for prompt in prompts for _ in range(self._n)]
         self._echo = [len(held) for held in self._held]
         self._id, self._created = f"cmpl-{uuid.uuid4().hex}", int(time.time())
-        prompt_tokens = sum(len(prompt) if served.unit == "char" else len(prompt.split()) for prompt in prompts)
+        prompt_tokens = sum(len(split_symbols(prompt, served.unit)) for prompt in prompts)
         self._usage = {"prompt_tokens": prompt_tokens, "completion_tokens": 0, "total_tokens": prompt_tokens}
 
     def whole(self, symbols: Sequence[Sequence[Symbol]]) -> dict[str, Any]:
