@@ -7,6 +7,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Callable
 
@@ -39,16 +40,7 @@ def build_serve(given: Mapping[str, Any]) -> Callable[[], int]:
     from ..serve.server import serve
     from .models import open_model
 
-    limits = Limits(
-        slots=config.slots,
-        waiting=config.waiting,
-        prefix=config.max_prefix,
-        length=config.max_length,
-        samples=config.max_samples,
-        seconds=config.max_seconds,
-        body=config.max_body,
-        connections=config.connections,
-    )
+    limits = Limits(**{each.name: getattr(config, each.name) for each in fields(Limits)})
     models: list[Served] = []
     for source in filter(None, (given["model"], given.get("second"))):
         opened = open_model(Path(source), config.runtime, given.get("plugin"))

@@ -25,6 +25,9 @@ OPEN = {"/", "/style.css", "/page.js", "/favicon.ico", "/health", "/ready"}
 CHECKS = {"/health", "/ready", "/metrics"}
 """Paths that are answered while the service stops."""
 
+BODY_SECONDS = 10.0
+"""Seconds in which the body of a request has to come."""
+
 LINGER = 1.0
 """Seconds for which a body that is too large is read and forgotten: who still sends would not see the answer."""
 
@@ -130,18 +133,20 @@ class Guard:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if scope["path"] in self._paths and kind != "application/json":
             raise Refused(415, f"Content-Type must be application/json, got {kind!r}", "Content-Type")
-        most, seconds = self._limits.body, self._limits.body_seconds
+        most = self._limits.max_body
         declared = headers.get("content-length", "0")
         body, size, more = b"", 0, True
         too_large = len(declared) > 15 or (declared.isdigit() and int(declared) > most)
-        deadline = time.monotonic() + (LINGER if too_large else seconds)
+        deadline = time.monotonic() + (LINGER if too_large else BODY_SECONDS)
         while more:
             try:
                 message = await asyncio.wait_for(receive(), max(deadline - time.monotonic(), 0))
             except asyncio.TimeoutError:
                 if too_large:
                     break
-                raise Refused(408, f"the body must come within {seconds:g} seconds; {size:,} bytes have come") from None
+                raise Refused(
+                    408, f"the body must come within {BODY_SECONDS:g} seconds; {size:,} bytes have come"
+                ) from None
             if message["type"] == "http.disconnect":
                 raise Refused(499, "the client has gone")
             chunk, more = message.get("body", b""), message.get("more_body", False)

@@ -35,26 +35,23 @@ class Limits:
     ----------
     slots, waiting
         Texts that a model writes at the same time, and requests that may wait for it.
-    prefix, length, samples
+    max_prefix, max_length, max_samples
         Characters of a prefix or of a text to be scored, symbols of a text, texts of a request.
-    seconds
+    max_seconds
         Time for a request, waiting included; texts end there.
-    body
+    max_body
         Bytes of a request.
     connections
-    body_seconds
-        Time in which the bytes of a request have to come.
     """
 
     slots: int
     waiting: int
-    prefix: int
-    length: int
-    samples: int
-    seconds: float
-    body: int
+    max_prefix: int
+    max_length: int
+    max_samples: int
+    max_seconds: float
+    max_body: int
     connections: int
-    body_seconds: float = 10.0
 
 
 class Served:
@@ -111,15 +108,15 @@ class Served:
         """
         prefix_name, length_name, samples_name, stop_name = names
         for prefix in prefixes:
-            self._check(len(prefix), self.limits.prefix, prefix_name, "characters")
-        self._check(length, self.limits.length, length_name)
-        most = min(self.limits.samples, self.limits.slots)
+            self._check(len(prefix), self.limits.max_prefix, prefix_name, "characters")
+        self._check(length, self.limits.max_length, length_name)
+        most = min(self.limits.max_samples, self.limits.slots)
         self._check(samples * len(prefixes), most, samples_name if len(prefixes) == 1 else prefix_name)
         stops = stops_of(stop)
         self._check(len(stops), MOST_STOPS, stop_name, "texts")
         if not all(stops):
             raise Refused(422, f"{stop_name} must have at least one character, got ''", stop_name)
-        deadline = time.monotonic() + self.limits.seconds
+        deadline = time.monotonic() + self.limits.max_seconds
         jobs = []
         for prefix in prefixes:
             try:
@@ -148,14 +145,14 @@ class Served:
         ------
         Refused
         """
-        self._check(len(text), self.limits.prefix, "text", "characters")
+        self._check(len(text), self.limits.max_prefix, "text", "characters")
         symbols = split_symbols(text, self.unit)
         missing = [symbol for symbol in symbols if symbol not in self.vocab]
         if missing and self.vocab.unknown_token is None:
             raise Refused(422, f"text has a symbol that the model does not know: {missing[0]!r}", "text")
         if len(symbols) < 2:
             raise Refused(422, f"text must have at least 2 symbols, got {len(symbols)}", "text")
-        job = Scoring(self.vocab[symbols], time.monotonic() + self.limits.seconds)
+        job = Scoring(self.vocab[symbols], time.monotonic() + self.limits.max_seconds)
         self.submit(job)
         return job, symbols, len(missing)
 
