@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import os
 import re
 import socket
+import subprocess
 import sys
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
 
-from tools.service import Service
+from tools.service import SOURCES, Service
 
 pytest.importorskip("fastapi", reason="pip install .[serve]")
 
@@ -296,6 +300,34 @@ def test_what_runs_for_longer_than_the_bound_is_ended_and_told_so(folders):
 
 
 # The command
+
+
+def test_a_service_whose_standard_output_nobody_reads(folders):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-W", "ignore", "-m", "deeprnn", "serve", str(folders[0]), "--port", str(port)]
+    paths = [SOURCES, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=write, stderr=subprocess.DEVNULL)
+    os.close(write)
+    try:
+        until, status = time.monotonic() + 120, 0
+        while status != 200:
+            assert process.poll() is None and time.monotonic() < until
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            with suppress(OSError, http.client.HTTPException):  # it does not listen yet, or has ended
+                connection.request("GET", "/ready")
+                status = connection.getresponse().status
+            connection.close()
+            time.sleep(0.02)
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_what_the_command_refuses(folders, tmp_path, capsys, service):

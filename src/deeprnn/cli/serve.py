@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 from .._util.extras import extra
 from ..config import ServeConfig, select
-from .console import show
+from .console import show, silence
 from .runs import use_threads
 
 __all__ = ["build_serve"]
@@ -54,6 +54,12 @@ def build_serve(given: Mapping[str, Any]) -> Callable[[], int]:
     origins = [each.strip() for each in (config.cors or "").split(",") if each.strip()]
     address = f"[{host}]" if ":" in host else host
 
+    def begun() -> None:
+        try:
+            show(f"serving {' and '.join(each.name for each in models)} at http://{address}:{port}/")
+        except OSError:  # nobody reads standard output
+            silence()
+
     def work() -> int:
         return serve(
             models,
@@ -64,7 +70,7 @@ def build_serve(given: Mapping[str, Any]) -> Callable[[], int]:
             token=token,
             grace=config.grace,
             log_text=config.log_text,
-            begun=lambda: show(f"serving {' and '.join(each.name for each in models)} at http://{address}:{port}/"),
+            begun=begun,
         )
 
     return work
