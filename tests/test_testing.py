@@ -300,3 +300,30 @@ def test_one_exchanged_parameter_is_seen(layers: int) -> None:
     result = testing.compare(*(testing.run(layer, inputs, states, trainer_steps=1) for layer in (ours, theirs)))
     assert result.distances["outputs"] <= result.tolerance
     assert not result.same
+
+
+class Scaled(gluon.Block):
+    """A layer whose inputs are multiplied."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+        with self.name_scope():
+            self.layer = deep(Config())
+
+    def forward(self, x: Any, states: list[Any]) -> Any:
+        return self.layer(x * self.factor, states)
+
+
+@pytest.mark.parametrize("kind", ["nd", "np"])
+def test_networks_are_compared_in_all_their_gradients_and_the_inputs_left_as_they_are(kind: str) -> None:
+    inputs, states, _ = Config().draw()
+    x, *begin = (getattr(mx, kind).array(each, dtype=each.dtype) for each in (inputs, *states))
+    nets = [Scaled(1), Scaled(1), Scaled(1.5)]
+    for net in nets:
+        testing.randomize(net)
+    assert testing.compare_networks(*nets[:2], x, begin).same
+    distances = testing.compare_networks(*nets[1:], x, begin).distances
+    assert {"output 0", "output 1", "d input 0", "d input 1"} <= distances.keys()
+    assert min(distances.values()) > 1e-3
+    assert all(array.grad is None for array in (x, *begin))

@@ -258,12 +258,13 @@ def compare_networks(
 def _network_run(net: gluon.Block, inputs: Sequence[Any], gradients: bool) -> Run:
     tensors = {f"output {i}": tensor.asnumpy() for i, tensor in enumerate(_flat(net(*inputs)))}
     if gradients:
+        inputs = _copied(inputs)  # which take the gradients: the caller's arrays stay as they are
         floats = [x for x in _flat(inputs) if np.dtype(x.dtype).kind == "f"]
         for x in floats:
             x.attach_grad()
         draw = np.random.default_rng(7)
         with autograd.record():
-            outputs = _flat(net(*inputs))
+            outputs = [y.as_nd_ndarray() for y in _flat(net(*inputs))]
             total = sum((mx.nd.array(draw.normal(size=y.shape), dtype=y.dtype) * y).sum() for y in outputs)
         total.backward()
         tensors.update({f"d input {i}": x.grad.asnumpy() for i, x in enumerate(floats)})
@@ -272,10 +273,17 @@ def _network_run(net: gluon.Block, inputs: Sequence[Any], gradients: bool) -> Ru
     return Run(tensors, [])
 
 
+def _copied(value: Any) -> Any:
+    """The arrays of a nested list in new memory, in the same order."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_copied, value))
+    return value if value is None else value.copy()
+
+
 def _flat(value: Any) -> list[NDArray]:
-    """The arrays of a nested list, as ``mx.nd`` arrays."""
+    """The arrays of a nested list."""
     if value is None:
         return []
     if isinstance(value, NDArray):
-        return [value.as_nd_ndarray() if isinstance(value, mx.np.ndarray) else value]
+        return [value]
     return [array for item in value for array in _flat(item)]
