@@ -6,6 +6,7 @@ What the built-in layer cannot do either is shown beside.
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import logging
 import pickle
@@ -18,7 +19,7 @@ from mxnet import autograd, gluon, nd
 from mxnet.contrib import amp, quantization
 from mxnet.gluon import nn, rnn
 
-from deeprnn import DeepGRU, DeepLSTM, DeepRNN, LanguageModel
+from deeprnn import DeepGRU, DeepLSTM, DeepRNN, LanguageModel, LSTMCell, RecurrentStack
 from deeprnn.nn import native
 from deeprnn.testing import distance, randomize
 from deeprnn.train import checkpoint
@@ -199,6 +200,34 @@ def test_unfused_cells_have_the_same_parameters(kind: str, bidirectional: bool) 
     x = drawn(T, N, C)
     outputs, _ = ours.unroll(T, x, layout="TNC", merge_outputs=True)
     assert distance(outputs, layers[0](x)) <= 1e-6
+
+
+@every_kind
+def test_unfused_cells_of_any_type(kind: str) -> None:
+    layer = PAIRS[kind][0](H, 2, input_size=C, dtype="float16")
+    assert list(layer._unfuse().collect_params().values()) == list(layer.collect_params().values())
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"state_clip_min": -1.0, "state_clip_max": 1.0}, "state_clip_min"),
+        ({"projection_size": 2, "residual": True}, "residual, projection_size"),
+        ({"layer_norm": True, "zoneout": 0.1}, "layer_norm, zoneout"),
+        ({"dropout_mode": "variational"}, "dropout_mode='variational'"),
+    ],
+)
+def test_what_gluon_has_no_unfused_cells_for_is_named(options: dict[str, Any], names: str) -> None:
+    with pytest.raises(ValueError, match=rf"^gluon has no cells for {names}: build the layer without$"):
+        made(DeepLSTM, **options)._unfuse()
+
+
+def test_a_cell_of_ones_own_has_no_unfused_form() -> None:
+    class Leaky(LSTMCell):
+        pass
+
+    with pytest.raises(ValueError, match="gluon has no cells for Leaky"):
+        RecurrentStack(functools.partial(Leaky, 4), input_size=C)._unfuse()
 
 
 # AMP

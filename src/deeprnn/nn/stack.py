@@ -319,13 +319,25 @@ class RecurrentStack(AnyLength):
 
     def _unfuse(self) -> Any:
         """Gluon's unfused cells with the parameters of this stack, as the built-in layers give them."""
-        if self.residual or self.zoneout or self.dropout_mode != "standard" or native.kernel_of(self.cell) is None:
-            raise ValueError("gluon has no cells for residual, layer_norm, zoneout or dropout_mode='variational'")
-        new_cell = {
+        new_cells: dict[type, Callable[..., Any]] = {
             ElmanCell: lambda **kwargs: rnn.RNNCell(self.hidden_size, activation=self.cell.activation, **kwargs),
             GRUCell: lambda **kwargs: rnn.GRUCell(self.hidden_size, **kwargs),
             LSTMCell: lambda **kwargs: rnn.LSTMCell(self.hidden_size, **kwargs),
-        }[type(self.cell)]
+        }
+        cell = self.cell
+        ours = {
+            "residual": self.residual,
+            "layer_norm": cell.layer_norm,
+            "zoneout": self.zoneout,
+            "dropout_mode='variational'": self.dropout_mode != "standard",
+            "projection_size": getattr(cell, "projection_size", None),
+            "state_clip_min": getattr(cell, "clip", None),
+            type(cell).__name__: type(cell) not in new_cells,
+        }
+        if any(ours.values()):
+            names = ", ".join(name for name, value in ours.items() if value)
+            raise ValueError(f"gluon has no cells for {names}: build the layer without")
+        new_cell = new_cells[type(cell)]
         stack = rnn.HybridSequentialRNNCell(prefix=self.prefix, params=self.params)
         with stack.name_scope():
             size = self.input_size
