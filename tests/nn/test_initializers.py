@@ -7,6 +7,7 @@ import json
 import mxnet as mx
 import numpy as np
 import pytest
+from mxnet.gluon import rnn
 from mxnet.initializer import Normal, Xavier
 
 from deeprnn import DeepGRU, DeepLSTM, DeepRNN, DepthScaled, LanguageModel, RecurrentIdentity, RecurrentOrthogonal
@@ -112,6 +113,14 @@ def test_depth_scaled_weights_have_the_variance_of_their_formula(activation, res
         assert np.allclose(square @ square.T, np.eye(128), atol=1e-4)
     assert _ending(values, "embedding0_weight").std() == pytest.approx(1, rel=0.02)
     assert _ending(values, "dense0_weight").std() == pytest.approx(128**-0.5, rel=0.02)
+
+
+def test_a_name_that_ends_in_a_letter_and_a_number_is_no_layer():
+    cell = rnn.RNNCell(128, input_size=128, prefix="encoder12_")
+    values = weights(cell, DepthScaled(residual=True))
+    assert values["i2h_weight"].std() == pytest.approx(128**-0.5, rel=0.03)
+    alone = DeepRNN(128, 3, "tanh", input_size=128, residual=True, prefix="")
+    assert weights(alone, DepthScaled(residual=True))["l2_i2h_weight"].std() == pytest.approx(256**-0.5, rel=0.03)
 
 
 def _ending(values, name):

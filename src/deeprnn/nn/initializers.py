@@ -118,7 +118,7 @@ class DepthScaled(RecurrentOrthogonal):
 
     def _other(self, name: str, arr: NDArray) -> None:
         variance = 1 / arr.shape[-1]
-        layer = re.search(r"[lr](\d+)_i2h_weight$", name)
+        layer = re.search(r"(?:^|_)[lr](\d+)_i2h_weight$", name)
         if layer:
             variance *= (2 if self._relu else 1) / self._growth(int(layer[1]))
         elif re.search(r"embedding\d*_weight$", name):
