@@ -189,6 +189,41 @@ def test_a_folder_that_somebody_wrote_by_hand(written, change, message):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: (f / "manifest.json").unlink(),
+        lambda f: (f / "vocab.json").unlink(),
+        manifest_with(format=0),
+        manifest_with(format=2),
+        manifest_with(files=[]),
+        damage("config.json", lambda b: b + b" "),
+        damage("model.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1])),
+        resealed("model.safetensors", lambda b: b[:50]),
+        resealed("vocab.json", lambda b: b.replace(b"6", b'"6"')),
+        config_with(architectures=[]),
+        config_with(unit="byte"),
+        config_with(unit=["char"]),
+        config_with(unk_token=3),
+        config_with(unk_token=["<unk>"]),
+        config_with(unk_token="<none>"),
+        config_with(cell=None),
+        config_with(num_layers=10**9),
+        config_with(hidden_size=10**6),
+        config_with(hidden_size=1e400),
+    ],
+)
+def test_a_folder_that_one_reader_refuses_the_other_refuses(written, change):
+    pytest.importorskip("torch", reason="pip install .[torch]")
+    deeprnn_torch = pytest.importorskip("deeprnn_torch", reason="pip install ./src/deeprnn_torch")
+    deeprnn_torch.LanguageModel.from_pretrained(written)
+    change(written)
+    for read in (deeprnn.from_pretrained, deeprnn_torch.LanguageModel.from_pretrained):
+        with pytest.raises(ValueError, match=r"ducks|vocabulary") as refused:
+            read(written)
+        assert "\n" not in str(refused.value)
+
+
 def test_a_folder_of_links_as_in_the_cache_of_the_hub(written, tmp_path):
     snapshot = tmp_path / "snapshot"
     snapshot.mkdir()

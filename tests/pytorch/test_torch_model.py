@@ -188,6 +188,10 @@ def sealed(name, change):
             sealed("config.json", lambda b: b.replace(b'"hidden_size": 4', b'"hidden_size": "4"')),
             "config.json describes no network of this package",
         ),
+        (
+            sealed("config.json", lambda b: b.replace(b'"char"', b'"byte"')),
+            "config.json is damaged: unit and unk_token do not describe a vocabulary",
+        ),
     ],
 )
 def test_a_folder_that_is_not_as_it_was(change, message, tmp_path):
