@@ -209,10 +209,6 @@ def kernel_of(cell: RecurrentCell) -> Optional[dict[str, Any]]:
     return None
 
 
-SAVES = ("gru", "lstm")
-"""Cells that keep more than their outputs for the gradient."""
-
-
 def serves(cell: RecurrentCell, current: Trace) -> bool:
     """Whether a layer of this cell is one call of the operator: on a CPU, in a graph that stays in this process."""
     if not _on or current.device != "cpu" or current.portable or kernel_of(cell) is None:
@@ -241,7 +237,7 @@ def recurrence(
     attributes = kernel_of(cell) or {}
     arrays = isinstance(inputs, NDArray)
     recording = autograd.is_recording() if arrays else trace(inputs).training
-    if recording and attributes["cell"] in SAVES:
+    if recording:
         attributes["save"] = 1
     if reverse:
         attributes["reverse"] = 1
