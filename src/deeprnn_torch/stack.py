@@ -144,6 +144,8 @@ class DeepStack(nn.RNNBase):
         ------
         ValueError
             Where `lengths` are missing or given against ``use_sequence_length``.
+        TypeError
+            For a `PackedSequence` with `lengths` or options of deeprnn's own.
         """
         if self.use_sequence_length != (lengths is not None):
             raise ValueError(
@@ -153,7 +155,11 @@ class DeepStack(nn.RNNBase):
             )
         if self.plain and lengths is None and not self._faster_written_out(input):
             return super().forward(input, hx)
-        assert isinstance(input, Tensor)
+        if not isinstance(input, Tensor):
+            raise TypeError(
+                f"input must be a Tensor where lengths or deeprnn's own options are used, got {type(input).__name__}: "
+                "give padded sequences, and lengths with use_sequence_length=True"
+            )
         if self.plain and lengths is not None and bool((lengths > 0).all()):
             return self._packed(input, hx, lengths)
         x = input.transpose(0, 1) if self.batch_first else input

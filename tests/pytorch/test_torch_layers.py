@@ -253,6 +253,14 @@ def test_options_out_of_range(kind, options, message):
         ours(kind, **options)
 
 
+@pytest.mark.parametrize("options", [{"residual": True}, {"zoneout": 0.1}], ids=str)
+def test_a_packed_sequence_is_for_torchs_own_options(options):
+    packed = nn.utils.rnn.pack_sequence([torch.ones(2, C, dtype=torch.float64)])
+    assert isinstance(ours("gru")(packed)[0], nn.utils.rnn.PackedSequence)
+    with pytest.raises(TypeError, match=r"^input must be a Tensor where .*, got PackedSequence: give padded sequences"):
+        ours("gru", **options)(packed)
+
+
 def test_lengths_go_with_the_option():
     layer = ours("rnn")
     with pytest.raises(ValueError, match="lengths need a layer with use_sequence_length=True"):
