@@ -97,17 +97,30 @@ class DeepStack(nn.RNNBase):
         return not (self.written_out or variational or (self.residual and self.num_layers > 1))
 
     def _share(self) -> None:
-        """Make layers of one layer each that have this one's parameters, where it is computed so."""
+        """Make layers of one layer each, where it is computed so."""
         singles = []
         if not (self.plain or self.written_out):
             for layer in range(self.num_layers):
                 size = self.input_size if layer == 0 else self.num_directions * (self.proj_size or self.hidden_size)
-                single = self._single(size, device="meta")
-                for name in [name for name, _ in single.named_parameters()]:
-                    setattr(single, name, getattr(self, name.replace("_l0", f"_l{layer}")))
-                single.flatten_parameters()
-                singles.append(single)
+                singles.append(self._single(size, device="meta"))
         self._singles = tuple(singles)  # in a tuple, and so no children: the parameters have one owner
+        for layer in range(len(singles)):
+            self._single_of(layer)
+
+    def _single_of(self, layer: int) -> nn.RNNBase:
+        """The layer of one layer, with the parameters that this one has now: others may have been assigned."""
+        single, changed = self._singles[layer], False
+        names = single._flat_weights_names
+        for name, here in zip(names, self._flat_weights_names[layer * len(names) :]):
+            own = getattr(self, here)
+            if single._parameters.get(name) is not own:
+                single._parameters.pop(name, None)  # a tensor that is no parameter may follow, as for torch's layer
+                setattr(single, name, own)
+                changed = True
+        if changed:
+            single.flatten_parameters()
+        single.training = self.training  # cuDNN asks
+        return single
 
     def _single(self, input_size: int, **options: Any) -> nn.RNNBase:
         """A layer of torch's of the same kind and size."""
@@ -199,9 +212,7 @@ class DeepStack(nn.RNNBase):
         for layer, begin in enumerate(zip(*(state.split(self.num_directions) for state in states))):
             dropped = self._dropped(x) if layer > 0 else x
             if self._singles and lengths is None:
-                single = self._singles[layer]
-                single.training = self.training  # cuDNN asks
-                y, end = single(dropped, begin if len(begin) > 1 else begin[0])
+                y, end = self._single_of(layer)(dropped, begin if len(begin) > 1 else begin[0])
                 end = end if isinstance(end, tuple) else (end,)
             else:
                 y, end = self._unrolled(layer, dropped, begin, alive)

@@ -202,6 +202,24 @@ def test_layers_share_their_parameters_wherever_they_go(kind):
 
 
 @every_kind
+def test_parameters_that_others_replace_count_at_once(kind):
+    layer, other = (ours(kind, 3, seed, residual=True) for seed in (0, 1))
+    x, states = arguments(layer)
+    before, expected = flat(layer(x, states)), flat(other(x, states))
+    same(flat(torch.func.functional_call(layer, dict(other.named_parameters()), (x, states))), expected, 0)
+    same(flat(layer(x, states)), before, 0)
+    layer.load_state_dict(other.state_dict(), assign=True)
+    same(flat(layer(x, states)), expected, 0)
+    layer.weight_hh_l1 = nn.Parameter(layer.weight_hh_l1.detach() / 2)
+    same(flat(layer(x, states)), flat(by_the_book(layer, x, states)))
+    nn.utils.parametrizations.weight_norm(layer, "weight_ih_l2")
+    layer.parametrizations.weight_ih_l2.original0.data *= 2  # the length of each row
+    other.load_state_dict(layer.state_dict(), strict=False)
+    other.weight_ih_l2 = nn.Parameter(layer.weight_ih_l2.detach())
+    same(flat(layer(x, states)), flat(by_the_book(other, x, states)))
+
+
+@every_kind
 def test_it_trains(kind):
     torch.manual_seed(0)
     layer = getattr(deeprnn_torch, f"Deep{KINDS[kind]}")(
