@@ -287,9 +287,9 @@ def given_up_by(job: Job) -> bool:
 
 def probabilities(logits: np.ndarray, symbols: np.ndarray) -> list[dict[str, Any]]:
     """For rows of logits ``(N, V)`` and their symbols, what a `Symbol` tells of probabilities."""
-    shares = log_softmax(logits)
-    likeliest = np.argsort(-shares, axis=-1, kind="stable")[:, :LIKELIEST]
+    log_probs = log_softmax(logits)
+    likeliest = np.argsort(-log_probs, axis=-1, kind="stable")[:, :LIKELIEST]
     return [
         {"logprob": float(row[symbol]), "likeliest": [*zip(best.tolist(), row[best].tolist())]}
-        for row, symbol, best in zip(shares, symbols, likeliest)
+        for row, symbol, best in zip(log_probs, symbols, likeliest)
     ]

@@ -178,9 +178,9 @@ class Scoring(Job):
         self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def read(self, begin: int, logits: np.ndarray) -> None:
-        shares, came = log_softmax(logits), self.ids[begin + 1 : begin + 1 + len(logits)]
-        rows, expected = np.arange(len(logits)), shares.argmax(axis=-1)
-        self._parts.append((-shares[rows, came], expected, shares[rows, expected]))
+        log_probs, came = log_softmax(logits), self.ids[begin + 1 : begin + 1 + len(logits)]
+        rows, expected = np.arange(len(logits)), log_probs.argmax(axis=-1)
+        self._parts.append((-log_probs[rows, came], expected, log_probs[rows, expected]))
         if begin + len(logits) == len(self.ids) - 1:
             self.news.append(Score(*map(np.concatenate, zip(*self._parts))))
 
