@@ -55,7 +55,13 @@ def randomize(layer: gluon.Block, seed: int = 0, scale: float = 0.3) -> None:
 
 
 def copy_parameters(source: gluon.Block, target: gluon.Block) -> None:
-    """Give `target` the values of `source`; parameters are matched by their names after each block's own prefix."""
+    """Give `target` the values of `source`; parameters are matched by their names after each block's own prefix.
+
+    Raises
+    ------
+    ValueError
+        If the two differ in the names of their parameters, or a name does not begin with its block's prefix.
+    """
     values, names = _own_names(source), _own_names(target)
     if values.keys() != names.keys():
         raise ValueError(f"the two blocks differ in parameters: {sorted(values.keys() ^ names.keys())}")
@@ -107,6 +113,11 @@ def run(
         Called with ``(inputs, states, *arguments)`` instead of the layer.
     trainer_steps, optimizer, learning_rate
         Number of steps, and their optimizer; 0 steps leave the parameters as they were.
+
+    Raises
+    ------
+    ValueError
+        If the name of a parameter does not begin with the layer's prefix.
     """
     call = call or layer
     dtype = inputs.dtype

@@ -117,7 +117,13 @@ class Step:
 
     @torch.no_grad()
     def begin(self, ids: Tensor, states: Optional[Sequence[Tensor]] = None) -> None:
-        """Start with the ids ``(N,)`` that were last, and the states before them, by default zeros."""
+        """Start with the ids ``(N,)`` that were last, and the states before them, by default zeros.
+
+        Raises
+        ------
+        ValueError
+            For ids of another shape than captured.
+        """
         if ids.shape != self._ids.shape[1:]:
             raise ValueError(f"ids must have shape {tuple(self._ids.shape[1:])}, as captured, got {tuple(ids.shape)}")
         self._ids.copy_(ids[None])

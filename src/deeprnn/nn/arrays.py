@@ -63,10 +63,14 @@ class DefaultStates(list[Tensor]):
 def complete_states(
     layer: Any, states: Union[Tensor, Sequence[Tensor], None], inputs: Tensor, batch_size: int
 ) -> list[Tensor]:
-    """The states that a layer is called with, as a list: `DefaultStates`, zeros, or else what `state_info` says.
+    """The states of a call as a list: those given, checked; zeros, as `DefaultStates`, where none are given.
 
-    That is, of the kind of the inputs (NDArray or Symbol), and for arrays of its shape and dtype. For symbols
-    `batch_size` is 0.
+    For symbols `batch_size` is 0.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For given states that differ from `state_info` in number, shape or dtype, or from the inputs in kind.
     """
     kind = type(inputs)
     if states is None:

@@ -272,7 +272,13 @@ class AnyLength(HybridBlock):
         super().hybridize(active, backend, clear, **flags)
 
     def optimize_for(self, x: NDArray, *args: Any, backend: Optional[str] = None, **options: Any) -> None:
-        """Gluon's `optimize_for`, for inference; what `autograd` records has a graph of its own, unpartitioned."""
+        """Gluon's `optimize_for`, for inference; what `autograd` records has a graph of its own, unpartitioned.
+
+        Raises
+        ------
+        ValueError
+            Without the name of a backend.
+        """
         if not backend:
             raise ValueError("optimize_for needs the name of a backend, such as backend='MKLDNN'")
         options.pop("clear", None)

@@ -171,5 +171,10 @@ def initializer(name: str, activation: str = "tanh", residual: bool = False) -> 
     """The initializer that the command line calls `name`, for a stack of this non-linearity and routing.
 
     ``deep`` (`DepthScaled`), ``orthogonal``, ``identity``, ``normal`` (the book's N(0, 0.01)) or ``xavier``.
+
+    Raises
+    ------
+    ValueError
+        For a name that is not one of these, or an activation that `DepthScaled` does not know.
     """
     return INITIALIZERS[check_choice("init", name, tuple(INITIALIZERS))](activation, residual)

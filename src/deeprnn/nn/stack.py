@@ -206,7 +206,7 @@ class RecurrentStack(AnyLength):
         states: Union[Tensor, Sequence[Tensor], None] = None,
         sequence_length: Optional[Tensor] = None,
     ) -> Any:
-        """The outputs; with `states` given, the outputs and the list of the last states.
+        """Call the layer.
 
         Parameters
         ----------
@@ -217,6 +217,16 @@ class RecurrentStack(AnyLength):
         sequence_length : optional
             ``(batch_size,)``, the number of steps of each sequence that count. Needed and allowed with
             ``use_sequence_length=True`` alone.
+
+        Returns
+        -------
+        Tensor, or tuple of Tensor and list of Tensor
+            The outputs; with `states` given, the outputs and the list of the last states.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For arguments that do not fit the layer or each other.
         """
         if not isinstance(inputs, (NDArray, Symbol)):
             raise TypeError(f"inputs must be an NDArray or a Symbol, got {type(inputs).__name__}")

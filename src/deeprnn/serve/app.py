@@ -246,7 +246,7 @@ def described(model: Any, stream: Optional[str] = None) -> dict[Any, Any]:
 
 
 def chosen_seed(seed: Optional[int]) -> int:
-    """A seed of one's own, or a new one."""
+    """The given seed, or a new one."""
     return int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
 
 

@@ -3,7 +3,7 @@
 What a row computes must not depend on who else is there. Which other rows there are changes no bit of it. But in most
 runtimes the size of the batch does, and for some sizes the place of the row, as matrix products are cut into tiles of
 several rows, and the tiles at the edge may add in another order. So a batch has only sizes in which all rows of all of
-them agree to the last bit, see `agreeing_sizes`, and rows without a text make up what is missing.
+them agree to the last bit, see `agreeing_sizes`. Unused rows fill the batch.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ BODY_SECONDS = 10.0
 """Seconds in which the body of a request has to come."""
 
 LINGER = 1.0
-"""Seconds for which a body that is too large is read and forgotten: who still sends would not see the answer."""
+"""Seconds in which the rest of a too large body is read and dropped, so that the client can read the answer."""
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -92,13 +92,12 @@ class Guard:
                 if scope["method"] == "OPTIONS" and headers.get("origin") in self._origins:
                     await respond(answer, 204, b"")
                     return
-                body = await self._body(scope, headers, receive)
-                await self._app(scope, body, answer)
+                await self._app(scope, await self._body(scope, headers, receive), answer)
             except Refused as refused:
                 # What is left of the body is not read, so the connection cannot be used again.
                 closing = {"Connection": "close"} if refused.status in (408, 413) else {}
-                told = content(error(refused.status, refused.message, refused.field))
-                await respond(answer, refused.status, told, {**refused.headers, **closing})
+                body = content(error(refused.status, refused.message, refused.field))
+                await respond(answer, refused.status, body, {**refused.headers, **closing})
             except Exception as failure:
                 LOG.error("%s %s failed: %s", scope["method"], scope["path"], type(failure).__name__, exc_info=failure)
                 if status:

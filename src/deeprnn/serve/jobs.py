@@ -129,7 +129,7 @@ class Writing(Job):
         Symbols of each text.
     sampler
     texts
-        The texts to be.
+        The texts to generate.
     rngs
         Random numbers for each text.
     details, states

@@ -140,7 +140,7 @@ def serve(
     ----------
     models
     sock
-        Bound, not listening yet.
+        Bound and listening.
     limits, hosts, origins, token
         As for `Guard`.
     grace
