@@ -126,7 +126,7 @@ def read_folder(path: Union[str, PathLike[str]], architecture: str, verify: bool
         if len(ids) != size or not all(type(each) is int for each in ids.values()) or {*ids.values()} != {*range(size)}:
             raise ValueError(f"{path / 'vocab.json'} does not fit the network: {len(ids):,} symbols for {size} ids")
         vocabulary = sorted(ids, key=ids.__getitem__)
-        unit, unknown = about["unit"], about.get("unk_token")
+        unit, unknown = about["unit"], about.get("unk_token", 0)
         if unit not in ("char", "word") or not (unknown is None or (isinstance(unknown, str) and unknown in ids)):
             raise ValueError(f"{path / 'config.json'} is damaged: unit and unk_token do not describe a vocabulary")
     try:

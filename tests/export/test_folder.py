@@ -155,6 +155,10 @@ def config_with(**changes):
     return resealed("config.json", lambda b: json.dumps({**json.loads(b), **changes}).encode())
 
 
+def config_without(name):
+    return resealed("config.json", lambda b: json.dumps({k: v for k, v in json.loads(b).items() if k != name}).encode())
+
+
 SEALED = {"sha256": "0" * 64, "size": 1}
 
 
@@ -205,6 +209,7 @@ def test_a_folder_that_somebody_wrote_by_hand(written, change, message):
         config_with(unit="byte"),
         config_with(unit=["char"]),
         config_with(unk_token=3),
+        config_without("unk_token"),
         config_with(unk_token=["<unk>"]),
         config_with(unk_token="<none>"),
         config_with(cell=None),

@@ -408,6 +408,23 @@ def test_a_graph_that_was_dropped_can_still_go_backward():
     assert close(gradients(layer, *many), gradients(reference, *many), 1e-5)
 
 
+def test_a_graph_that_another_thread_drops_is_traced_again(monkeypatch):
+    """Between a call's look for its graph and its use, sixteen other lengths may have come."""
+    layer, x = made(flags={}), drawn(3, N, C)
+    before = layer(x)
+    find = graphs._Graphs.find
+
+    def dropped(self, key):
+        graph = find(self, key)
+        if graph is not None:
+            monkeypatch.setattr(graphs._Graphs, "find", find)
+            self.clear()
+        return graph
+
+    monkeypatch.setattr(graphs._Graphs, "find", dropped)
+    assert distance(layer(x), before) < 1e-6
+
+
 def test_cast_hybridize_and_hooks_trace_anew(implementation, traces):
     one = lengths_of(implementation, 5)
     layer = made(flags=BOTH)

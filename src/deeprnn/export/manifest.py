@@ -188,7 +188,8 @@ def read_folder(path: Path) -> Folder:
     architectures = config.get("architectures")
     if not (isinstance(architectures, list) and len(architectures) == 1 and isinstance(architectures[0], str)):
         raise ValueError(f"{path / CONFIG} describes no network of this package: architectures must name one class")
-    if "unit" in own and not (own["unit"] in ("char", "word") and isinstance(own.get("unk_token"), (str, type(None)))):
+    whole = "unk_token" in own and isinstance(own["unk_token"], (str, type(None)))
+    if "unit" in own and not (own["unit"] in ("char", "word") and whole):
         raise ValueError(f"{path / CONFIG} is damaged: unit and unk_token do not describe a vocabulary")
     return Folder(path, config, own, manifest["formats"])
 

@@ -68,9 +68,12 @@ class _Graph(HybridBlock):
 
     def run(self, x: NDArray, states: Any, *more: Any) -> Any:
         """The call, once traced: gluon's own looks through all arguments first, for as long as a small step takes."""
+        call = self._cached_op
+        if call is None:  # another thread has called with many lengths meanwhile
+            return self._block(x, states, *more)
         given = [x, *states, *more]
         with x.ctx:
-            y, *states = self._cached_op(*[given[i] if is_input else i.data() for is_input, i in self._cached_op_args])
+            y, *states = call(*[given[i] if is_input else i.data() for is_input, i in self._cached_op_args])
         return y, states
 
     def hybrid_forward(self, F: Any, *args: Any) -> Any:
