@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import mxnet as mx
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from deeprnn.generation import Sampler, beam_search, generate, samples
 from deeprnn.runtimes import MXNetModel
-from deeprnn.sampling import repeat_lengths
+from deeprnn.sampling import Samplers, repeat_lengths
 from tools.repetition import repeated
 
 LOGITS = np.log(np.array([0.1, 0.4, 0.05, 0.25, 0.2]))
@@ -143,6 +144,23 @@ def test_greedy_takes_the_largest_and_of_equals_the_first():
     assert {sampler.choose(LOGITS, rng(seed)) for seed in range(20)} == {1}
     assert sampler.choose(np.array([0.0, 2.0, 1.0, 2.0]), rng()) == 1
     assert Sampler(greedy=True, temperature=9.0, top_k=3).choose(LOGITS, rng()) == 1
+
+
+def test_greedy_takes_memory_for_the_logits_alone():
+    """Not for a table of all symbols by all symbols, 128 MB here."""
+    logits = np.random.default_rng(0).normal(size=4000)
+    tracemalloc.start()
+    try:
+        assert Sampler(greedy=True).choose(logits, rng()) == logits.argmax()
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_greedy_and_drawn_texts_side_by_side():
+    weights = Samplers([Sampler(greedy=True), Sampler(), Sampler(greedy=True)]).weights([LOGITS, LOGITS, LOGITS[::-1]])
+    assert weights[[0, 2]].tolist() == [[0, 1, 0, 0, 0], [0, 0, 0, 1, 0]]
+    np.testing.assert_allclose(weights[1] / weights[1].sum(), np.exp(LOGITS))
 
 
 @pytest.mark.parametrize(

@@ -193,8 +193,9 @@ class Samplers:
         if self._any_cut:
             self._cut(logits, weights)
         if self._any_greedy:
-            greedy = np.broadcast_to(self._greedy, len(logits))
-            weights[greedy] = np.eye(logits.shape[-1])[logits[greedy].argmax(axis=-1)]
+            rows = np.flatnonzero(np.broadcast_to(self._greedy, len(logits)))
+            weights[rows] = 0
+            weights[rows, logits[rows].argmax(axis=-1)] = 1
         return weights
 
     def _penalize(self, logits: np.ndarray, texts: Union[Sequence[Ids], np.ndarray]) -> None:
