@@ -251,6 +251,8 @@ def test_what_cannot_be_generated():
         generate(Chain(CYCLE), [], 5, sampler=Sampler(), rng=rng())
     with pytest.raises(ValueError, match="length must be at least 0, got -1"):
         generate(Chain(CYCLE), [0], -1, sampler=Sampler(), rng=rng())
+    with pytest.raises(ValueError, match="rngs is empty: give a generator for each text, at least one"):
+        samples(MXNetModel(Chain(CYCLE)), [0], 5, sampler=Sampler(), rngs=[])
 
 
 @pytest.mark.parametrize("sampler", [Sampler(), Sampler(greedy=True), Sampler(top_k=2), Sampler(top_p=0.5)], ids=str)

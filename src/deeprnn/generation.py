@@ -57,8 +57,10 @@ def samples(
     Raises
     ------
     ValueError
-        For an empty prefix, a negative length, or logits that are not finite.
+        For an empty prefix, no generator, a negative length, or logits that are not finite.
     """
+    if len(rngs) == 0:
+        raise ValueError("rngs is empty: give a generator for each text, at least one")
     text = np.zeros((len(rngs), _checked(prefix) + check_size("length", length, minimum=0)), dtype=np.int64)
     text[:, : len(prefix)] = prefix
 

@@ -122,6 +122,15 @@ def test_ids_that_are_no_symbol(value):
         packed(np.array([[1, value]]), packed.begin(2))
 
 
+@pytest.mark.parametrize("shape", [(0, 1), (1, 0), (0, 0), (3,)], ids=str)
+def test_no_ids(shape):
+    """Which the kernels would divide by."""
+    packed = network().packed()
+    with pytest.raises(ValueError, match="ids must have at least one step and one sequence, got shape ") as raised:
+        packed(np.zeros(shape, dtype=int), packed.begin(shape[-1]))
+    assert str(raised.value).endswith(str(shape))
+
+
 def test_states_of_another_network():
     packed = network().packed()
     with pytest.raises(ValueError, match=r"states must be those of 2 sequences, got float32 of \(1, 3, 1, 37\)"):

@@ -94,10 +94,12 @@ class Network:
         Raises
         ------
         ValueError
-            For ids that are no symbol, or states of another shape or type.
+            For ids that are no symbol, for none at all, and for states of another shape or type.
         MemoryError
         """
         ids = np.ascontiguousarray(ids, dtype=np.int64)
+        if ids.ndim != 2 or not ids.size:
+            raise ValueError(f"ids must have at least one step and one sequence, got shape {ids.shape}")
         steps, batch_size = ids.shape
         if states.shape != (self._states, self._layers, batch_size, self.hidden_size) or states.dtype != self.dtype:
             raise ValueError(f"states must be those of {batch_size} sequences, got {states.dtype} of {states.shape}")
