@@ -576,6 +576,18 @@ def test_hostile_manifests_are_refused_although_their_hash_is_right(saved, chang
     one_line(raised)
 
 
+@pytest.mark.parametrize("name", ["last", "best"])
+@pytest.mark.parametrize("change", ["lacking", "of another type"])
+@pytest.mark.parametrize("part, key", [("best", "epoch"), ("best", "step"), ("optimizer", "name")])
+def test_a_manifest_without_a_value_that_is_needed_is_damaged(saved, part, key, change, name):
+    entry = json.loads(newest(saved).read_text("utf-8"))[part]
+    del entry[key]
+    forged(saved, **{part: entry if change == "lacking" else {key: [], **entry}})
+    with pytest.raises(ValueError, match=rf"step-000000005\.json is damaged: its {part}.* is {{'") as raised:
+        checkpoint.load(saved, name)
+    one_line(raised)
+
+
 @pytest.mark.parametrize(
     "text", ['{"format": NaN}', "[" * 100_000, "{}", "[]", '"', "1" * 5000], ids=lambda each: each[:9]
 )

@@ -29,6 +29,9 @@ STATE = {"seed": int, "config": dict, "vocabulary": list, "versions": dict}
 """Required keys of the `state` of a checkpoint, beside those of `Position`. The values are plain (JSON); more keys may
 be added."""
 
+PLACE = ("epoch", "step")
+"""Keys of the best network in a manifest, beside its array file."""
+
 PathLike = Union[str, "os.PathLike[str]"]
 
 
@@ -196,7 +199,7 @@ def _read(path: Path, name: str, damaged: tuple[str, ...]) -> Checkpoint:
     state, files, best = content["state"], content["files"], content["best"]
     if name == "best":
         if best:
-            state = {**state, "epoch": best["epoch"], "step": best["step"]}
+            state = {**state, **{key: best[key] for key in PLACE}}
         arrays = read_arrays(folder, best["parameters"] if best else files["parameters"])
         return Checkpoint(path, state, arrays, _position(path, state, []), best=best, damaged=damaged)
     arrays = read_arrays(folder, files["parameters"])
@@ -230,19 +233,21 @@ def _content(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: its vocabulary has symbols that are not text")
     if content["format"] == 1:
         content["files"] = {"training": files.get("optimizer", files.get("parameters")), **files}
-        best = path.with_name("best.json")
-        if path != best and best.exists():
-            of_best = _content(best)
-            place = {key: of_best["state"].get(key) for key in ("epoch", "step")}
+        best_path = path.with_name("best.json")
+        if path != best_path and best_path.exists():
+            of_best = _content(best_path)
+            place = {key: of_best["state"].get(key) for key in PLACE}
             content["best"] = {**place, "parameters": of_best["files"]["parameters"]}
-    if content["best"] is not None and not isinstance(content["best"], dict):
-        raise ValueError(f"{path} is damaged: its best network is {str(content['best'])[:100]}")
+    best = content["best"]
+    if best is not None and not (isinstance(best, dict) and all(type(best.get(key)) is int for key in PLACE)):
+        raise ValueError(f"{path} is damaged: its best network is {str(best)[:100]}")
     for entry in entries(content):
         check_entry(path, entry)
     if optimizer is not None:
         counts = optimizer.get("update_counts") if isinstance(optimizer, dict) else None
         numbers = [optimizer.get("num_update"), *counts.values()] if isinstance(counts, dict) else [None]
-        if not all(type(number) is int and 0 <= number < 2**31 for number in numbers):
+        fine = all(type(number) is int and 0 <= number < 2**31 for number in numbers)
+        if not fine or not isinstance(optimizer.get("name"), str):
             raise ValueError(f"{path} is damaged: its optimizer is {str(optimizer)[:100]}")
     return content
 
