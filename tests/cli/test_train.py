@@ -213,6 +213,15 @@ def test_tensorboard(train, tmp_path):
     assert len(list((tmp_path / "run").glob("events.*"))) == 1
 
 
+def test_without_tensorboardx_nothing_is_read_and_nothing_made(train, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    monkeypatch.setattr("deeprnn.cli.train.prepared", lambda *_: pytest.fail("too late"))
+    code, shown = train("--tensorboard")
+    assert code == 2
+    assert shown.err == "deeprnn: error: tensorboardX is not installed: pip install 'deeprnn[tensorboard]'\n"
+    assert not (tmp_path / "run").exists()
+
+
 class Terminal:
     """Standard error of somebody who looks on."""
 

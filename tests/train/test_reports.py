@@ -161,7 +161,7 @@ def test_events(tmp_path):
 
 def test_events_without_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(ValueError, match=r"pip install 'deeprnn\[tensorboard\]'"):
+    with pytest.raises(ValueError, match=r"tensorboardX is not installed: pip install 'deeprnn\[tensorboard\]'"):
         reports.EventWriter(tmp_path / "events")
     assert list(tmp_path.iterdir()) == []
 

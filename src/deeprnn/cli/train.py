@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
+from .._util.extras import extra
 from .._util.files import remove_temporary, write_text_atomic
 from .._util.machine import machine, versions
 from .._util.wording import counted
@@ -69,6 +70,8 @@ def build_train(given: Mapping[str, Any]) -> Callable[[], int]:
     if holds_a_run(folder) and not resume:
         raise ValueError(f"out {folder} holds a run already: choose another folder, or continue that run by --resume")
     workers = join(role, run)
+    if run.train.tensorboard and not workers.number:  # worker 0 writes them
+        extra("tensorboardX", "tensorboard")
     with contextlib.ExitStack() as held:
         taken_over = locked(folder, held) if resume and not workers.number else []
         training, notes = prepared(run, given, workers)

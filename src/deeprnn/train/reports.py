@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from .._util.extras import extra
 from .._util.files import write_bytes_atomic, write_text_atomic
 
 if TYPE_CHECKING:
@@ -135,11 +136,7 @@ class EventWriter:
     """
 
     def __init__(self, folder: PathLike) -> None:
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError as error:
-            raise ValueError("tensorboard=True needs tensorboardX: pip install 'deeprnn[tensorboard]'") from error
-        self._writer = SummaryWriter(os.fspath(folder))
+        self._writer = extra("tensorboardX", "tensorboard").SummaryWriter(os.fspath(folder))
 
     def __enter__(self) -> EventWriter:
         return self
