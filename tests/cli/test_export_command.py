@@ -14,6 +14,7 @@ from commands import symbols
 
 import deeprnn
 from deeprnn.cli.main import main
+from deeprnn.train import storage
 
 pytest.importorskip("safetensors", reason="pip install .[hub]")
 
@@ -44,6 +45,28 @@ def test_the_folder_says_what_the_model_was_trained_on(exported, trained):
     card = (exported / "README.md").read_text()
     assert training["command"] in card and summary["corpus_sha256"] in card
     assert str(trained.parent) not in card + (exported / "config.json").read_text()
+
+
+@pytest.mark.parametrize("content", ["", '{"test_loss": 1', "[]", '{"test_loss": NaN}'])
+def test_a_damaged_summary_is_named(trained, tmp_path, capsys, content):
+    shutil.copytree(trained, tmp_path / "run")
+    path = tmp_path / "run" / "summary.json"
+    path.write_text(content)
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "new")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"deeprnn: error: {path} is damaged: ") and error.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_checkpoint_without_the_hash_of_its_text_is_named(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").glob("*.json"):
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        del manifest["state"]["corpus_sha256"]
+        storage.write_manifest(path, manifest)
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "new")]) == 2
+    newest = max((tmp_path / "run" / "checkpoints").glob("*.json"))
+    assert capsys.readouterr().err == f"deeprnn: error: {newest} is damaged: its corpus_sha256 is None\n"
 
 
 def test_a_format_alone(trained, tmp_path, capsys):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
+from .._util.files import read_json, read_regular
 from ..config import ExportConfig, RunConfig, select, spelled
 from .console import command, show
 from .runs import open_run, use_threads
@@ -50,18 +50,32 @@ def build_export(given: Mapping[str, Any]) -> Callable[[], int]:
 
 
 def trained_on(folder: Path, run: RunConfig, best: Checkpoint) -> dict[str, Any]:
-    """What the card of a run shows: its command, its text, its losses in nats per symbol."""
+    """What the card of a run shows: its command, its text, its losses in nats per symbol.
+
+    Raises
+    ------
+    ValueError
+        If the summary or the checkpoint is damaged.
+    """
     name = Path(run.data.corpus).name  # without the path, which would name folders of this machine
     defaults, options = RunConfig().to_mapping(), {**run.to_mapping(), "corpus": name}
     changed = {option: value for option, value in options.items() if option != "out" and value != defaults[option]}
     place = best.position.to_mapping()
+    sha256 = best.state.get("corpus_sha256")
+    if not isinstance(sha256, str):
+        raise ValueError(f"{best.path} is damaged: its corpus_sha256 is {str(sha256)[:100]}")
     summary: dict[str, Any] = {}
-    if (folder / "summary.json").is_file():
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    path = folder / "summary.json"
+    if path.exists():
+        content = read_regular(path, follow=True)
+        try:
+            summary = read_json(content)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
     return {
         "command": " ".join(["deeprnn train", *spelled(changed)]),
         "corpus": name,
-        "corpus_sha256": best.state["corpus_sha256"],
+        "corpus_sha256": sha256,
         **{key: place[key] for key in ("best_epoch", "best_loss") if best.best},
         **{figure: summary[figure] for figure in FIGURES if figure in summary},
         "data": {**asdict(run.data), "split": list(run.data.split), "corpus": name},
