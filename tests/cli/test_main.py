@@ -8,6 +8,7 @@ import pytest
 from commands import PROJECT, python
 
 from deeprnn import __version__
+from deeprnn.cli import models
 from deeprnn.cli.main import main
 from deeprnn.cli.runs import use_threads
 from deeprnn.nn import native
@@ -76,3 +77,14 @@ def test_threads_by_default(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS")
     use_threads(0)
     assert int(os.environ["OMP_NUM_THREADS"]) == len(os.sched_getaffinity(0))
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    use_threads(0)
+    assert int(os.environ["OMP_NUM_THREADS"]) == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    "value, expected", [("3", 3), ("4,2", 4), (" +05 ", 5), ("", None), ("0", None), ("-2", None), ("all", None)]
+)
+def test_threads_of_the_other_runtimes_are_those_of_the_kernels(monkeypatch, value, expected):
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert models._threads() == (expected or len(os.sched_getaffinity(0)))

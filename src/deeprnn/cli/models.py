@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
+from .._util.machine import cores
 from ..config import DataConfig, select
 from ..runtimes import Model, MXNetModel, ONNXModel, TorchModel, model_of
 from .runs import open_run
@@ -120,6 +122,7 @@ def _vocabulary(tokens: list[str], unknown: Optional[str]) -> gluonnlp.Vocab:
     return vocabulary(tokens, unknown)
 
 
-def _threads() -> int:
-    """As many as MXNet uses; the other runtimes do not read the environment."""
-    return int(os.environ["OMP_NUM_THREADS"])
+def _threads() -> Optional[int]:
+    """The first number of OMP_NUM_THREADS, as for the native kernels, or the cores; other runtimes do not read it."""
+    first = re.match(r"\s*\+?0*([1-9][0-9]*)", os.environ.get("OMP_NUM_THREADS", ""))
+    return int(first[1]) if first else cores()

@@ -159,7 +159,7 @@ def use_threads(threads: int) -> None:
     threads
         0: OMP_NUM_THREADS if it is set, otherwise one per core.
     """
-    if threads or "OMP_NUM_THREADS" not in os.environ:
+    if threads or not os.environ.get("OMP_NUM_THREADS"):
         os.environ["OMP_NUM_THREADS"] = str(threads or cores())
     keep_freed_memory()
 
