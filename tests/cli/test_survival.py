@@ -376,6 +376,36 @@ def test_a_picture_that_fails_costs_nothing(train, tmp_path, monkeypatch):
     assert "curves.png: not written, as ZeroDivisionError: division by zero\n" in shown.out
 
 
+def test_metrics_that_cannot_be_written_cost_nothing(train, tmp_path, monkeypatch):
+    assert train(out=tmp_path / "whole")[0] == 0
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training, "append_metrics", full)
+    monkeypatch.setattr(training, "append_row", full)
+    code, shown = train("--diagnose")
+    assert code == 0 and shown.err == ""
+    for name, times in (("metrics", 2), ("diagnosis", 3)):
+        note = f"{name}.jsonl: not written, as OSError: [Errno 28] No space left on device\n"
+        assert shown.out.count(note) == times
+    one, other = (json.loads((tmp_path / run / "summary.json").read_text()) for run in ("whole", "run"))
+    assert {**one, "seconds": 0} == {**other, "seconds": 0} and other["seconds"] > 0
+
+
+def test_metrics_that_lack_the_best_epoch_cost_nothing(train, tmp_path, monkeypatch):
+    shown = iter([1.0, 2.0])  # of the validation text, after the first epoch and the second
+    evaluate = loop.evaluate
+    monkeypatch.setattr(loop, "evaluate", lambda *arguments: next(shown, None) or evaluate(*arguments))
+    assert train()[0] == 0
+    (tmp_path / "run" / "summary.json").unlink()
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.write_text(path.read_text().splitlines()[1] + "\n")
+    assert train("--resume")[0] == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["best_epoch"], summary["epochs"], summary["valid_loss"]) == (1, 2, 2.0)
+
+
 def test_names_that_are_not_utf_8(tmp_path, capsys):
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     folder.mkdir()

@@ -48,7 +48,7 @@ class Training:
     """A run that is ready to start; saves and shows its results.
 
     `facts` are saved with each checkpoint: seed, configuration, vocabulary, text, versions. `held` has the lock of the
-    run and is closed at the end.
+    run and is closed at the end. `reports` are those of the epochs that were trained here.
     """
 
     run: RunConfig
@@ -68,6 +68,7 @@ class Training:
     sampled: Optional[SampledLoss] = None
     events: Optional[EventWriter] = None
     held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    reports: list[EpochReport] = field(default_factory=list)
 
     def work(self) -> int:
         """Train, then evaluate the best network on the test part; returns the exit code."""
@@ -169,7 +170,9 @@ class Training:
     def write(self, position: Position, report: Optional[EpochReport]) -> None:
         """Save a checkpoint of `position`, and before it the metrics of the epoch that ends there."""
         if report and self.is_first:
-            append_metrics(self.folder / "metrics.jsonl", report)
+            self.reports.append(report)
+            with extra("metrics.jsonl"):
+                append_metrics(self.folder / "metrics.jsonl", report)
             if self.events:
                 with extra("TensorBoard events"):
                     self.events.add(report)
@@ -218,7 +221,8 @@ class Training:
         seen = diagnose(self.net, data, states, lambda logits: token_losses(logits, target), before=before)
         sentences = seen.sentences(followed=[f"init={self.run.model.init}", f"cell={self.run.model.cell}"])
         layers = [asdict(layer) for layer in seen.layers]
-        append_row(self.folder / "diagnosis.jsonl", {"epoch": epoch, "layers": layers, "sentences": sentences})
+        with extra("diagnosis.jsonl"):
+            append_row(self.folder / "diagnosis.jsonl", {"epoch": epoch, "layers": layers, "sentences": sentences})
         if epoch in (0, self.run.train.epochs):
             log(textwrap.indent(seen.table(), "    "))
         for sentence in sentences or ["nothing is wrong with the layers"]:
@@ -229,8 +233,10 @@ class Training:
         from ..train import checkpoint
         from ..train.loop import evaluate, perplexity
 
-        metrics = read_metrics(self.folder / "metrics.jsonl")
-        best = next(row for row in metrics if row["epoch"] == metrics[-1]["best_epoch"])
+        metrics = self.metrics()
+        best_epoch = metrics[-1]["best_epoch"]
+        # The file may lack the row of an epoch that an earlier process trained: the last row has to do then.
+        best = next((row for row in metrics if row["epoch"] == best_epoch), metrics[-1])
         checkpoint.load(self.folder / "checkpoints", "best").restore(self.net)
         test_loss = evaluate(self.net, self.test, self.contexts[0], signals)
         test_perplexity = math.inf if test_loss is None else perplexity(test_loss)
@@ -240,7 +246,7 @@ class Training:
             "test_loss": test_loss,
             "test_perplexity": test_perplexity if math.isfinite(test_perplexity) else None,
             **{name: best[name] for name in ("valid_loss", "valid_perplexity", "train_loss", "train_perplexity")},
-            "best_epoch": best["epoch"],
+            "best_epoch": best_epoch,
             "epochs": metrics[-1]["epoch"],
             "rollbacks": self.rollbacks,
             "parameters": parameter_count(self.net),
@@ -253,12 +259,23 @@ class Training:
         write_json_atomic(self.folder / "summary.json", summary)
         with extra("curves.png"):
             curves(metrics, self.folder / "curves.png", title=f"{self.corpus.name}, {shape(self.run)}")
-        if best["epoch"] < metrics[-1]["epoch"] or not self.samples_are_due(best["epoch"]):
-            log(self.samples(best["epoch"]))
+        if best_epoch < metrics[-1]["epoch"] or not self.samples_are_due(best_epoch):
+            log(self.samples(best_epoch))
         part, loss = ("running train", best["train_loss"]) if test_loss is None else ("test", test_loss)
         log(f"{part} loss {loss:.4f} nats per token, perplexity {perplexity(loss):.4g}")
         log(f"{seconds:.0f} s of training, {shape(self.run)}; the run is in {self.folder}")
         log("generate more: " + command("generate", str(self.folder), *self.plugin_flags))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of all epochs; those of this process are there even where the file is not."""
+        own = {report.epoch: asdict(report) for report in self.reports}
+        try:
+            rows = read_metrics(self.folder / "metrics.jsonl")
+        except (OSError, ValueError):
+            if not own:
+                raise
+            rows = []
+        return list({**{row["epoch"]: row for row in rows}, **own}.values())
 
     @property
     def plugin_flags(self) -> list[str]:
