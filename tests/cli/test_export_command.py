@@ -5,15 +5,20 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from commands import symbols
 
 import deeprnn
+from deeprnn.cli import evaluate
 from deeprnn.cli.main import main
+from deeprnn.data.symbols import split_symbols
+from deeprnn.evaluation import Surprise
 from deeprnn.train import storage
 
 pytest.importorskip("safetensors", reason="pip install .[hub]")
@@ -127,6 +132,35 @@ def test_the_most_surprising_places_are_where_the_table_says(trained, tmp_path, 
     assert losses == sorted(losses, reverse=True)
     (odd,) = (row for row in table if r"\nover the hills and'" in row and "';'" in row)
     assert odd.split()[1:4] == ["6", "19", "';'"]
+
+
+@pytest.mark.parametrize("unit", ["char", "word"])
+def test_the_table_reads_no_more_of_a_text_than_it_shows(unit, monkeypatch):
+    import gluonnlp
+
+    from deeprnn.data import text as texts
+
+    lines = ["over the hills and far away", "", "nine little ducks", "x " * 40 + "came back"]
+    tokens = split_symbols("\n".join(lines), unit)
+    vocab = gluonnlp.Vocab(gluonnlp.data.count_tokens(tokens), padding_token=None, bos_token=None, eos_token=None)
+    ids = np.array(vocab[tokens])
+    decoded = []
+    original = texts.decode
+    monkeypatch.setattr(
+        texts, "decode", lambda vocab, ids, unit: decoded.append(len(ids)) or original(vocab, ids, unit)
+    )
+    monkeypatch.setattr(evaluate, "CHUNK", 7)
+    places = [Surprise(1.0, position, 0, 0.5) for position in range(len(ids))]
+    _, *rows = evaluate.table(places, ids, vocab, unit).splitlines()
+    pattern = "." if unit == "char" else r"\S+"
+    expected = [
+        (number, column)
+        for number, line in enumerate(lines, 1)
+        for column in [*(match.start() + 1 for match in re.finditer(pattern, line)), len(line) + 1]
+    ]
+    assert [tuple(map(int, row.split()[1:3])) for row in rows] == expected[:-1]  # the last line has no end
+    assert max(decoded) == evaluate.BEFORE
+    assert rows[-1].endswith(repr(original(vocab, ids[:-1], unit)[-evaluate.BEFORE :]))
 
 
 def test_an_exported_model_finds_its_text_again(exported, text, capsys, monkeypatch):

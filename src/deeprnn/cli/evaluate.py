@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Union
 
+import numpy as np
+
 from .._util.wording import counted
 from ..config import EvaluateConfig, select
 from ..evaluation import Surprise, evaluate
@@ -16,7 +18,6 @@ from .runs import saved_corpus, use_threads
 
 if TYPE_CHECKING:
     import gluonnlp
-    import numpy as np
 
     from ..data.encoded import Ids
 
@@ -28,6 +29,9 @@ PLACES = 20
 BEFORE = 30
 """Characters of the text before each place."""
 
+CHUNK = 1 << 20
+"""Symbols that are read at a time to find the line and the column of a place: the text may be larger than memory."""
+
 
 def build_evaluate(given: Mapping[str, Any]) -> Callable[[], int]:
     """Check the arguments, load model and text; the result prints loss and perplexity.
@@ -36,8 +40,6 @@ def build_evaluate(given: Mapping[str, Any]) -> Callable[[], int]:
     """
     config = select(EvaluateConfig, given)
     use_threads(0)
-    import numpy as np
-
     from ..config import DataConfig
     from ..data.batches import Batches
     from ..data.text import load_corpus
@@ -83,17 +85,22 @@ def table(places: Sequence[Surprise], ids: Union[np.ndarray, Ids], vocab: gluonn
     from ..data.text import decode
 
     rows = [("nats", "line", "column", "came", "expected", "after")]
-    for place in places:
-        before = decode(vocab, ids[: place.position], unit)
-        line = before.rsplit("\n", 1)[-1]
+    ends, words = np.array([place.position for place in places]), unit == "word"
+    lines, begins = lines_at(ids, vocab.token_to_idx.get("\n", -1), ends)
+    widths_of = np.array([len(token) + 1 if words else 1 for token in vocab.idx_to_token])  # a space follows a word
+    for place, line, begin, end in zip(places, lines, begins, ends):
+        came = vocab.idx_to_token[ids[end]]
+        column = 1 + sum(int(widths_of[ids[at : min(at + CHUNK, end)]].sum()) for at in range(begin, end, CHUNK))
+        if words and came == "\n" and begin < end:
+            column -= 1  # but none is before a newline
         rows.append(
             (
                 f"{place.loss:.2f}",
-                f"{before.count(chr(10)) + 1}",
-                f"{len(line) + 1}",
-                repr(vocab.idx_to_token[ids[place.position]]),
+                f"{line}",
+                f"{column}",
+                repr(came),
                 f"{vocab.idx_to_token[place.expected]!r} ({place.probability:.0%})",
-                repr(before[-BEFORE:]),
+                repr(decode(vocab, ids[max(0, end - BEFORE) : end], unit)[-BEFORE:]),
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows)]
@@ -104,3 +111,14 @@ def table(places: Sequence[Surprise], ids: Union[np.ndarray, Ids], vocab: gluonn
         ).rstrip()
         for row in rows
     )
+
+
+def lines_at(ids: Union[np.ndarray, Ids], newline: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The number of the line that each position is in, from 1, and where that line begins."""
+    lines, begins = np.ones_like(positions), np.zeros_like(positions)
+    for at in range(0, int(positions.max()), CHUNK):
+        found = at + np.flatnonzero(ids[at : at + CHUNK] == newline)
+        before = np.searchsorted(found, positions)
+        lines += before
+        begins[before > 0] = found[before[before > 0] - 1] + 1
+    return lines, begins
