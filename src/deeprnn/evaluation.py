@@ -39,7 +39,7 @@ class Surprise:
 def evaluate(
     model: Model,
     batches: Iterable[tuple[Any, Any]],
-    positions: Optional[Iterable[tuple[Any, Any]]] = None,
+    positions: Optional[Iterable[np.ndarray]] = None,
     places: int = 0,
 ) -> tuple[float, list[Surprise]]:
     """The mean loss of a model on a text, in nats per symbol, and the symbols with the largest losses.
@@ -52,7 +52,7 @@ def evaluate(
         At least one pair of ids and targets, ``(T, N)`` arrays of MXNet; each pair continues the one before. Where N
         changes, states start from zeros again.
     positions, places
-        Batches of the positions of the symbols, made in the same way as `batches`, and how many of the most surprising
+        Where in the text the targets of each pair are, see `Batches.positions`, and how many of the most surprising
         symbols to return, the worst first. By default none.
     """
     states, size, total, count = None, 0, 0.0, 0
@@ -68,7 +68,7 @@ def evaluate(
         losses = -np.take_along_axis(shares, target.asnumpy().reshape(-1, 1), axis=-1)[:, 0]
         total, count = total + float(losses.sum()), count + losses.size
         if where is not None:
-            spots, expected = next(where)[1].asnumpy().ravel(), shares.argmax(axis=-1)
+            spots, expected = next(where).ravel(), shares.argmax(axis=-1)
             worst += [
                 Surprise(float(losses[i]), int(spots[i]), int(expected[i]), float(np.exp(shares[i, expected[i]])))
                 for i in np.argsort(-losses, kind="stable")[:places]

@@ -113,6 +113,10 @@ def test_evaluation_scores_every_symbol_it_can(length, batch_size, seq_len):
     assert all(shape == (seq_len, batches.batch_size) for shape in shapes[:-1])
     assert not shapes or shapes[-1][0] <= seq_len
     assert batches.batch_size == 1 or shapes[0][0] == seq_len  # rather fewer streams than short ones
+    where = list(batches.positions())  # each symbol of this text is its position
+    assert len(where) == len(batches)
+    for positions, (_, target) in zip(where, pairs(batches)):
+        np.testing.assert_array_equal(positions, target)
 
 
 @law

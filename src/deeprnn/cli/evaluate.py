@@ -67,9 +67,7 @@ def build_evaluate(given: Mapping[str, Any]) -> Callable[[], int]:
         if config.corpus:
             for note in corpus.notes:
                 print(note, file=sys.stderr)
-        positions = None
-        if config.per_symbol:
-            positions = Batches(np.arange(len(ids)), sizes.batch_size, sizes.seq_len, keep_last=True)
+        positions = batches.positions() if config.per_symbol else None
         loss, places = evaluate(opened.model, batches, positions, PLACES)
         tokens = counted(batches.scored, "token")
         show(f"{title} loss {loss:.4f} nats per token, perplexity {perplexity(loss):.4g}, {tokens}")

@@ -142,6 +142,13 @@ class Batches:
                 window = self._id_of[window]
             yield mx.nd.array(window[:-1], dtype="int32"), mx.nd.array(window[1:], dtype="int32")
 
+    def positions(self) -> Iterator[np.ndarray]:
+        """Where in the text the targets of each batch are, with `keep_last`."""
+        steps = self.scored // self.batch_size
+        for start in range(0, steps, self.seq_len):
+            along = np.arange(start, min(start + self.seq_len, steps)) + 1
+            yield along[:, np.newaxis] + steps * np.arange(self.batch_size)
+
     # gluonnlp's CorpusBPTTBatchify makes the same training batches (a test compares them), but from tokens and in
     # float32, and it pads the last batch with symbols that would be scored.
     def _consecutive(self) -> Iterator[np.ndarray]:
