@@ -19,7 +19,7 @@ from deeprnn.cli import evaluate
 from deeprnn.cli.main import main
 from deeprnn.data.symbols import split_symbols
 from deeprnn.evaluation import Surprise
-from deeprnn.train import storage
+from deeprnn.train import checkpoint, storage
 
 pytest.importorskip("safetensors", reason="pip install .[hub]")
 
@@ -189,6 +189,14 @@ def test_a_beam_gives_several_texts_the_best_first(trained, capsys):
     assert len(set(texts)) == 4 and all(symbols(text) == 12 for text in texts) and told["seed"] is None
     best = said(capsys, "generate", str(trained), "--beam", "4", "--length", "12")
     assert best == texts[0] + "\n"
+
+
+def test_a_beam_that_finds_fewer_texts_gives_those(trained, capsys):
+    ways = ["--beam", "50", "--samples", "50", "--length", "1"]  # there are not so many symbols
+    told = json.loads(said(capsys, "generate", str(trained), *ways, "--json"))
+    vocabulary = checkpoint.load(trained / "checkpoints").state["vocabulary"]
+    assert {sample["text"] for sample in told["samples"]} == {*vocabulary} - {"<unk>"}
+    assert len(told["samples"]) == len(vocabulary) - 1
 
 
 def test_a_text_stops(trained, capsys):

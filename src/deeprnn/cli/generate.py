@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, Callable
@@ -37,22 +37,21 @@ def build_generate(given: Mapping[str, Any]) -> Callable[[], int]:
     rngs = [np.random.default_rng((seed, i) if i else seed) for i in range(config.samples)]
     banned = unknown_ids(vocab)
 
-    def steps() -> Iterator[Iterable[int]]:
-        """The next symbol of each text."""
-        if not config.beam:
-            yield from samples(opened.model, ids, config.length, sampler=sampler, rngs=rngs, banned=banned)
-            return
-        found = beam_search(opened.model, ids, config.length, beam=config.beam, vocab_size=len(vocab), banned=banned)
-        yield from zip(*(text for text, _ in found[: config.samples]))
-
     def work() -> int:
+        steps: Iterable[Iterable[int]]  # the next symbol of each text
+        how = (opened.model, ids, config.length)
+        if config.beam:
+            found = beam_search(*how, beam=config.beam, vocab_size=len(vocab), banned=banned)[: config.samples]
+            count, steps = len(found), zip(*(text for text, _ in found))  # there may be fewer than were asked for
+        else:
+            count, steps = config.samples, samples(*how, sampler=sampler, rngs=rngs, banned=banned)
         stop = [config.stop] if config.stop else []
-        texts = [Text(vocab, opened.unit, ids if prefix else [], stop) for _ in rngs]
+        texts = [Text(vocab, opened.unit, ids if prefix else [], stop) for _ in range(count)]
         shown_at_once = len(texts) == 1 and not config.json
-        added = ([text.add(symbol) for text, symbol in zip(texts, symbols)] for symbols in steps())
-        for characters, *_ in chain([[texts[0].text]], added):
+        added = ([text.add(symbol) for text, symbol in zip(texts, symbols)] for symbols in steps)
+        for characters in chain([[text.text for text in texts]], added):
             if shown_at_once:
-                print(characters, end="", flush=True)
+                print(characters[0], end="", flush=True)
             if all(text.stopped for text in texts):
                 break
         if config.json:
