@@ -235,6 +235,9 @@ def test_a_prefix_from_a_file_and_from_standard_input(trained, tmp_path, capsys,
     assert said(capsys, "generate", str(trained), "--prefix-file", str(tmp_path / "prefix.txt"), *rest) == expected
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"over the\n")))
     assert said(capsys, "generate", str(trained), "--prefix-file", "-", *rest) == expected
+    monkeypatch.setattr("sys.stdin", None)  # closed before the program began
+    assert main(["generate", str(trained), "--prefix-file", "-"]) == 2
+    assert capsys.readouterr().err == "deeprnn: error: --prefix-file -: standard input is closed\n"
 
 
 def test_text_is_shown_as_it_is_made(trained, monkeypatch):

@@ -73,6 +73,8 @@ def read_prefix(path: str) -> str:
     OSError, ValueError
         For a file that cannot be read, or is not UTF-8.
     """
+    if path == "-" and sys.stdin is None:
+        raise OSError("prefix_file -: standard input is closed")
     content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     try:
         return content.decode("utf-8").removesuffix("\n")
