@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 
 import pytest
 
 from deeprnn.cli.main import main
+from deeprnn.cli.runs import saved_vocabulary
+from deeprnn.train import checkpoint, storage
 
 
 @pytest.mark.parametrize("part", ["train", "valid", "test"])
@@ -51,3 +54,24 @@ def test_a_text_with_symbols_that_a_run_without_an_unknown_token_lacks(train, tm
     assert main(["evaluate", str(tmp_path / "run"), "--corpus", str(other)]) == 2
     error = capsys.readouterr().err
     assert "1 of 16 symbols not in the vocabulary: 'é' (U+00E9); it has no unknown token\n" in error
+
+
+def test_a_word_that_looks_like_the_unknown_token(train, tmp_path, capsys):
+    ptb = tmp_path / "ptb.txt"
+    ptb.write_text("over the <unk> and far away\n" * 30, encoding="utf-8")
+    words = ["--unit", "word", "--seq-len", "3", "--split", "1,0,0", "--epochs", "1"]
+    assert train("--corpus", str(ptb), *words, "--unknown", "false")[0] == 0
+    assert saved_vocabulary(checkpoint.load(tmp_path / "run" / "checkpoints")).unknown_token is None
+    other = tmp_path / "other.txt"
+    other.write_text("over the hills", encoding="utf-8")
+    assert main(["evaluate", str(tmp_path / "run"), "--corpus", str(other)]) == 2
+    assert "'hills'; it has no unknown token\n" in capsys.readouterr().err
+
+
+def test_a_run_of_before_the_unknown_token_was_saved(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").glob("*.json"):
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        assert manifest["state"].pop("unk_token") == "<unk>"
+        storage.write_manifest(path, manifest)
+    assert saved_vocabulary(checkpoint.load(tmp_path / "run" / "checkpoints")).unknown_token == "<unk>"

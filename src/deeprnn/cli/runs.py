@@ -250,7 +250,8 @@ def saved_vocabulary(checkpoint: Checkpoint) -> gluonnlp.Vocab:
     from ..data.text import UNKNOWN_TOKEN, vocabulary
 
     tokens = checkpoint.state["vocabulary"]
-    return vocabulary(tokens, UNKNOWN_TOKEN if UNKNOWN_TOKEN in tokens else None)
+    guess = UNKNOWN_TOKEN if UNKNOWN_TOKEN in tokens else None  # for a run of before it was saved
+    return vocabulary(tokens, checkpoint.state.get("unk_token", guess))
 
 
 def prefix_ids(vocab: gluonnlp.Vocab, unit: str, prefix: str, option: Optional[str] = None) -> list[int]:

@@ -155,6 +155,7 @@ def saved_facts(run: RunConfig, corpus: Corpus) -> dict[str, Any]:
         "seed": run.train.seed,
         "config": run.to_mapping(),
         "vocabulary": corpus.vocab.idx_to_token,
+        "unk_token": corpus.vocab.unknown_token,
         "corpus_sha256": corpus.sha256,
         "corpus_symbols": len(corpus.train) + len(corpus.valid) + len(corpus.test),
         "corpus_path": None if corpus.path is None else str(corpus.path),
