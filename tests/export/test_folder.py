@@ -265,6 +265,8 @@ def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch):
         (lambda: deeprnn.DeepRNN(4), {}, "net does not know its input_size yet"),
         (lambda: deeprnn.DeepRNN(4, input_size=3), {}, "net has no parameters yet: initialize it"),
         (model, {"vocabulary": TOKENS[:-1]}, "vocabulary has 6 symbols, and the network 7"),
+        (model, {"vocabulary": [*TOKENS[:-1], "a"]}, "vocabulary: 7 tokens, but only 6 distinct ones"),
+        (model, {"vocabulary": TOKENS, "unit": "chars"}, "unit must be one of 'char', 'word', got 'chars'"),
         (model, {"formats": ["tflite"]}, "formats must be one of 'symbol', 'onnx', 'torch', got 'tflite'"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 from .._util.checks import check_choice
 from .._util.extras import extra
+from ..data.symbols import UNITS
 from . import onnx, symbol
 from .architecture import Network, as_deeprnn, build, describe, is_language_model
 from .card import card
@@ -69,18 +70,20 @@ def export(
     parameters = parameters_of(net)
     for each in formats:
         check_choice("formats", each, FORMATS)
+    check_choice("unit", unit, UNITS)
     about: dict[str, Any] = {}
     tokens: Optional[list[str]] = None
     if vocabulary is not None:
-        from ..data.text import UNKNOWN_TOKEN
+        from ..data import text
 
         tokens = list(getattr(vocabulary, "idx_to_token", vocabulary))
-        unknown = UNKNOWN_TOKEN if UNKNOWN_TOKEN in tokens else None
+        unknown = text.UNKNOWN_TOKEN if text.UNKNOWN_TOKEN in tokens else None
         about = {"unit": unit, "unk_token": getattr(vocabulary, "unknown_token", unknown)}
         if not is_language_model(config) or len(tokens) != config["vocab_size"]:
             raise ValueError(
                 f"vocabulary has {len(tokens):,} symbols, and the network {config.get('vocab_size', 'none')}"
             )
+        text.vocabulary(tokens, about["unk_token"])  # raises what `from_pretrained` would
     library = extra("safetensors.numpy", "hub")
     with whole_folder(Path(out)) as folder:
         if tokens is not None:
