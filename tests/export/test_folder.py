@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from functools import partial
 
 import numpy as np
 import pytest
@@ -276,15 +277,28 @@ def test_what_cannot_be_exported(net, options, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_cell_of_ones_own_is_refused_by_name(tmp_path):
-    class Leaky(deeprnn.RecurrentCell):
-        def step(self, F, projected, states, params):
-            return [projected + self.dense(F, states[0], "h2h", params)]
+class Leaky(deeprnn.RecurrentCell):
+    def step(self, F, projected, states, params):
+        return [projected + self.dense(F, states[0], "h2h", params)]
 
-    stack = deeprnn.RecurrentStack(lambda **options: Leaky(4, **options), input_size=3)
-    stack.initialize()
-    with pytest.raises(ValueError, match="layers of Leaky, a cell of your own, cannot be exported to a folder"):
-        export.to_onnx(stack, tmp_path / "model")
+
+class Other(deeprnn.DeepRNN):
+    pass
+
+
+@pytest.mark.parametrize(
+    "make, stack, cell",
+    [
+        (lambda: deeprnn.RecurrentStack(partial(Leaky, 4), input_size=3), "RecurrentStack", "Leaky"),
+        (lambda: deeprnn.RecurrentStack(partial(deeprnn.ElmanCell, 4), input_size=3), "RecurrentStack", "ElmanCell"),
+        (lambda: Other(4, input_size=3), "Other", "ElmanCell"),
+    ],
+)
+def test_layers_of_ones_own_are_refused_by_name(make, stack, cell, tmp_path):
+    net = make()
+    net.initialize()
+    with pytest.raises(ValueError, match=f"^layers of the class {stack} with the cell {cell} cannot be exported to a"):
+        export.to_onnx(net, tmp_path / "model")
 
 
 @pytest.mark.parametrize("package, name", [("safetensors", "hub"), ("onnx", "onnx")])

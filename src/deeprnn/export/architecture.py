@@ -43,7 +43,8 @@ def describe(net: Network) -> dict[str, Any]:
     TypeError
         For a block that is neither a layer nor a language model of this package.
     ValueError
-        For layers of a custom cell, and for a network that has not been called yet and so has no input size.
+        For layers that are not those of this package, and for a network that has not been called yet and so has no
+        input size.
     """
     if isinstance(net, LanguageModel):
         layers = _of_layers(net.stack)
@@ -67,8 +68,9 @@ def _of_layers(stack: RecurrentStack) -> dict[str, Any]:
     kind = cell._alias()
     if LAYERS.get(kind) is not type(stack):
         raise ValueError(
-            f"layers of {type(cell).__name__}, a cell of your own, cannot be exported to a folder, which contains "
-            "no code; net.export(path) writes them as an MXNet symbol"
+            f"layers of the class {type(stack).__name__} with the cell {type(cell).__name__} cannot be exported to a "
+            "folder, which contains no code: use DeepRNN, DeepGRU or DeepLSTM, or write an MXNet symbol by "
+            "net.export(path)"
         )
     if stack.input_size <= 0:
         raise ValueError("net does not know its input_size yet: give it, or call net once before the export")
