@@ -148,24 +148,26 @@ class OwnCell(ElmanCell):
 
 
 @pytest.mark.parametrize(
-    "make",
+    "make, named",
     [
-        lambda: network(layer_norm=True),
-        lambda: network(zoneout=0.1),
-        lambda: network(backend="gluon"),
-        lambda: Own(5, 4),
-        lambda: network("own"),
+        (lambda: network(layer_norm=True), "layer_norm=True"),
+        (lambda: network(zoneout=0.1), "zoneout=0.1"),
+        (lambda: network(layer_norm=True, zoneout=0.1), "layer_norm=True, zoneout=0.1"),
+        (lambda: network(backend="gluon"), "backend='gluon'"),
+        (lambda: network(dtype="float16"), "dtype='float16'"),
+        (lambda: Own(5, 4), "a network of the class Own"),
+        (lambda: network("own"), "the cell OwnCell"),
     ],
-    ids=["layer_norm", "zoneout", "gluon", "subclass", "registered"],
+    ids=["layer_norm", "zoneout", "both", "gluon", "float16", "subclass", "registered"],
 )
-def test_what_has_no_kernel_is_run_by_mxnet(make, monkeypatch):
+def test_what_has_no_kernel_is_run_by_mxnet(make, named, monkeypatch):
     monkeypatch.setitem(STACKS, "deeprnn", dict(STACKS["deeprnn"]))
     register_cell("own", OwnCell)
     net = make()
-    with pytest.raises(ValueError, match="these layers have no kernel"):
+    with pytest.raises(ValueError, match=f"^there is no kernel for {named}$"):
         net.packed()
     assert isinstance(model_of(net), MXNetModel)
-    with pytest.raises(ValueError, match="runtime='native' cannot run this model: these layers have no kernel"):
+    with pytest.raises(ValueError, match=f"runtime='native' cannot run this model: there is no kernel for {named}$"):
         model_of(net, runtime="native")
 
 

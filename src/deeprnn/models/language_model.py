@@ -233,7 +233,7 @@ class LanguageModel(AnyLength):
         stack = self.stack
         kernel = native.kernel_of(stack.cell) if type(stack) in (DeepRNN, DeepGRU, DeepLSTM) else None
         if type(self) is not LanguageModel or kernel is None or stack.zoneout:
-            raise ValueError("these layers have no kernel: layer_norm, zoneout, and cells that are not built in")
+            raise ValueError(f"there is no kernel for {self._without_kernel()}")
         ctx = ctx or mx.current_context()
         if ctx.device_type != "cpu":
             raise ValueError(f"the kernels are for the CPU, and the network is to run on {ctx}")
@@ -254,6 +254,19 @@ class LanguageModel(AnyLength):
             )
         except RuntimeError as error:  # there is no library
             raise ValueError(str(error)) from error
+
+    def _without_kernel(self) -> str:
+        """What of this network the native kernels do not compute."""
+        stack = self.stack
+        if type(self) is not LanguageModel:
+            return f"a network of the class {type(self).__name__}"
+        if type(stack) in STACKS["gluon"].values():
+            return "backend='gluon'"
+        if type(stack) not in (DeepRNN, DeepGRU, DeepLSTM):
+            return f"the cell {type(getattr(stack, 'cell', stack)).__name__}"
+        options = {"layer_norm": stack.cell.layer_norm, "zoneout": stack.zoneout}
+        found = [f"{name}={value}" for name, value in options.items() if value]
+        return ", ".join(found) or f"dtype={stack.cell.dtype!r}"
 
     def cast(self, dtype: Any) -> None:
         self._dtype = check_dtype(dtype)
