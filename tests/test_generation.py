@@ -199,6 +199,18 @@ def test_bad_options_are_named(options, error, message):
     assert str(raised.value).startswith(message)
 
 
+def test_numbers_of_numpy_are_numbers():
+    options = {"temperature": 0.5, "top_p": 0.75, "repetition_penalty": 0.25}
+    text = [0, 1, 2, 0, 1]
+    expected = Sampler(**options, repetition_length=1).probabilities(LOGITS, text=text)
+    for kind in (np.float64, np.float32, np.float16):
+        sampler = Sampler(**{name: kind(value) for name, value in options.items()}, repetition_length=np.int64(1))
+        np.testing.assert_array_equal(sampler.probabilities(LOGITS, text=text), expected)
+    assert Sampler(temperature=np.float32(1e-40)).probabilities(LOGITS)[1] == 1
+    with pytest.raises(TypeError, match="top_p must be a number, got "):
+        Sampler(top_p=np.bool_(True))
+
+
 @pytest.mark.parametrize("bad", [[0.0, float("nan")], [0.0, float("inf")], [[0.0, 1.0]]])
 def test_bad_logits_are_refused(bad):
     with pytest.raises(ValueError, match="logits must be rows of finite numbers"):

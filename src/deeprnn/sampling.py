@@ -9,7 +9,7 @@ from typing import Union
 
 import numpy as np
 
-from ._util.checks import check_size
+from ._util.checks import check_number, check_size
 
 __all__ = ["Sampler", "Samplers", "drawn", "log_softmax", "repeat_lengths"]
 
@@ -62,13 +62,8 @@ class Sampler:
     repetition_length: int = 10
 
     def __post_init__(self) -> None:
-        for name, value in (
-            ("temperature", self.temperature),
-            ("top_p", self.top_p),
-            ("repetition_penalty", self.repetition_penalty),
-        ):
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"{name} must be a number, got {value!r}")
+        for name in ("temperature", "top_p", "repetition_penalty"):
+            check_number(name, getattr(self, name))
         if not (0 < self.temperature < math.inf):
             raise ValueError(
                 f"temperature must be above 0 and finite, got {self.temperature}; "
@@ -153,7 +148,7 @@ class Samplers:
 
         self._samplers = samplers
         # Below this an exponent could overflow, for the same result: only the most probable symbols are left.
-        self._temperature = np.maximum(column("temperature"), 1e-200)
+        self._temperature = np.maximum(column("temperature").astype(np.float64), 1e-200)
         self._top_k, self._top_p = column("top_k"), column("top_p")
         self._greedy = column("greedy")[:, 0].astype(bool)
         # Each operation costs microseconds, and most texts need few of them.

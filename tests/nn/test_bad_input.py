@@ -10,7 +10,7 @@ import pytest
 from mxnet import nd
 
 from deeprnn import DeepGRU, DeepLSTM, DeepRNN, ElmanCell, GRUCell, LanguageModel, LSTMCell
-from deeprnn._util.checks import check_choice, check_fraction, check_size
+from deeprnn._util.checks import check_bounds, check_choice, check_fraction, check_size
 from deeprnn.nn.initializers import initializer
 from deeprnn.testing import Run, compare, copy_parameters
 
@@ -339,6 +339,9 @@ def test_parity():
 def test_checks():
     assert check_size("n", np.int64(3)) == 3 and type(check_size("n", np.int64(3))) is int
     assert check_fraction("p", 0) == 0.0 and check_choice("c", "a", ("a", "b")) == "a"
+    assert check_fraction("p", np.float32(0.5)) == 0.5 and type(check_fraction("p", np.float32(0.5))) is float
+    assert check_bounds("low", np.float32(-0.5), "high", np.int64(1)) == (-0.5, 1.0)
+    raises(lambda: check_fraction("p", np.bool_(False)), TypeError, "p must be a number, got ")
     raises(lambda: check_size("n", np.float32(3)), TypeError, "n must be a whole number")
     raises(lambda: check_fraction("p", True), TypeError, "p must be a number, got True")
     raises(lambda: check_choice("c", ["a"], ("a", "b")), ValueError, "c must be one of 'a', 'b', got ['a']")

@@ -23,6 +23,7 @@ __all__ = [
     "check_dtype",
     "check_encoding",
     "check_fraction",
+    "check_number",
     "check_size",
 ]
 
@@ -38,10 +39,15 @@ def check_size(name: str, value: Any, minimum: int = 1) -> int:
     return int(value)
 
 
+def check_number(name: str, value: Any) -> None:
+    """Raise TypeError unless `value` is a real number, of Python or of NumPy."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+
+
 def check_fraction(name: str, value: Any) -> float:
     """Return `value` as a float if it is in [0, 1); raise TypeError or ValueError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+    check_number(name, value)
     if not 0 <= value < 1:
         raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
     return float(value)
@@ -55,9 +61,8 @@ def check_bounds(
         return None
     if low is None or high is None:
         raise ValueError(f"{low_name} and {high_name} go together, got {low_name}={low}, {high_name}={high}")
-    for name, bound in ((low_name, low), (high_name, high)):
-        if isinstance(bound, bool) or not isinstance(bound, (int, float)):
-            raise TypeError(f"{name} must be a number, got {bound!r}")
+    check_number(low_name, low)
+    check_number(high_name, high)
     if not low <= high:
         raise ValueError(f"{low_name} must not exceed {high_name}, got {low} and {high}")
     return float(low), float(high)
