@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from commands import SOURCES, TINY, python, symbols
 
 from deeprnn.cli.main import main
@@ -55,6 +56,18 @@ def test_nobody_reads_on(trained):
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize("command", ["generate", "evaluate"])
+def test_standard_output_on_a_disk_that_is_full(trained, command):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    arguments = [sys.executable, "-W", "ignore", "-m", "deeprnn", command, str(trained)]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            arguments, stdout=full, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": SOURCES}, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, b"deeprnn: error: [Errno 28] No space left on device\n")
 
 
 def test_a_prefix_without_words(train, tmp_path, capsys):

@@ -69,6 +69,9 @@ def run(argv: Optional[Sequence[str]]) -> int:
     except BrokenPipeError:
         silence()  # the reader has closed the pipe
         return 1
+    except OSError as error:
+        silence()  # what is left for standard output may be what could not be written
+        return failed(error, 1)
     except MemoryError:
         return failed("out of memory: use less text (--max-chars), smaller batches or a smaller network", 1)
 
