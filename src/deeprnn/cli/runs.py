@@ -186,21 +186,11 @@ def language_model(config: ModelConfig, vocab_size: int, plugin: Optional[str] =
     """
     from ..models.language_model import LanguageModel
 
+    others = ("hidden_size", "layers", "plugin", "init")
+    options = {name: value for name, value in vars(config).items() if name not in others}
+
     def build() -> LanguageModel:
-        return LanguageModel(
-            vocab_size,
-            config.hidden_size,
-            config.layers,
-            cell=config.cell,
-            activation=config.activation,
-            embedding_size=config.embedding_size,
-            dropout=config.dropout,
-            residual=config.residual,
-            layer_norm=config.layer_norm,
-            zoneout=config.zoneout,
-            tied=config.tied,
-            backend=config.backend,
-        )
+        return LanguageModel(vocab_size, config.hidden_size, config.layers, **options)
 
     if not plugin:
         return build()
