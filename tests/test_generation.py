@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from deeprnn.generation import Sampler, beam_search, generate, samples
 from deeprnn.runtimes import MXNetModel
-from deeprnn.sampling import Samplers, repeat_lengths
+from deeprnn.sampling import Samplers, generators, new_seed, repeat_lengths
 from tools.repetition import repeated
 
 LOGITS = np.log(np.array([0.1, 0.4, 0.05, 0.25, 0.2]))
@@ -290,6 +290,15 @@ def test_texts_that_are_generated_together_are_those_generated_alone(sampler):
     together = np.array(list(samples(MXNetModel(Chain(ANY)), [2, 0], 40, sampler=sampler, rngs=rngs))).T
     for seed, ids in enumerate(together):
         assert ids.tolist() == generate(Chain(ANY), [2, 0], 40, sampler=sampler, rng=rng(seed))
+
+
+def test_the_seeds_of_several_texts():
+    texts = [each.random(4).tolist() for each in generators(7, 3)]
+    assert texts[0] == rng(7).random(4).tolist() == generators(7, 1)[0].random(4).tolist()
+    assert texts[:2] == [each.random(4).tolist() for each in generators(7, 2)]
+    assert len({*map(tuple, texts)}) == 3
+    seeds = {new_seed() for _ in range(5)}
+    assert len(seeds) == 5 and all(type(seed) is int and seed >= 0 for seed in seeds)
 
 
 def test_symbols_come_one_after_the_other():

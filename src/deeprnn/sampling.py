@@ -11,7 +11,7 @@ import numpy as np
 
 from ._util.checks import check_number, check_size
 
-__all__ = ["Sampler", "Samplers", "drawn", "log_softmax", "repeat_lengths"]
+__all__ = ["Sampler", "Samplers", "drawn", "generators", "log_softmax", "new_seed", "repeat_lengths"]
 
 Ids = Union[Sequence[int], np.ndarray]
 
@@ -217,6 +217,16 @@ class Samplers:
         kept = np.empty_like(falling)
         np.put_along_axis(kept, order, falling, axis=-1)
         weights[cut] = kept
+
+
+def new_seed() -> int:
+    """A seed that nobody has chosen."""
+    return int(np.random.SeedSequence().generate_state(1)[0])
+
+
+def generators(seed: int, count: int) -> list[np.random.Generator]:
+    """A random generator for each of `count` texts: the first as for a single text, none dependent on the count."""
+    return [np.random.default_rng((seed, i) if i else seed) for i in range(count)]
 
 
 def drawn(weights: np.ndarray, numbers: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ..config import GenerateConfig, select
-from ..sampling import Sampler
+from ..sampling import Sampler, generators, new_seed
 from .runs import prefix_ids, use_threads
 
 __all__ = ["build_generate"]
@@ -23,8 +23,6 @@ def build_generate(given: Mapping[str, Any]) -> Callable[[], int]:
         raise ValueError(f"beam={config.beam} does not sample: leave out temperature and the other options of sampling")
     prefix = config.prefix if config.prefix_file is None else read_prefix(config.prefix_file)
     use_threads(0)
-    import numpy as np
-
     from ..data.writing import Text, unknown_ids
     from ..generation import beam_search, samples
     from .models import open_model
@@ -32,9 +30,8 @@ def build_generate(given: Mapping[str, Any]) -> Callable[[], int]:
     opened = open_model(Path(given["model"]), config.runtime, given.get("plugin"))
     vocab = opened.vocab
     ids = prefix_ids(vocab, opened.unit, prefix, None if config.prefix_file is None else "prefix_file")
-    seed = int(np.random.SeedSequence().generate_state(1)[0]) if config.seed is None else config.seed
-    # Each text depends on its own seed alone, and the first is the one that a call for a single text gives.
-    rngs = [np.random.default_rng((seed, i) if i else seed) for i in range(config.samples)]
+    seed = new_seed() if config.seed is None else config.seed
+    rngs = generators(seed, config.samples)
     banned = unknown_ids(vocab)
 
     def work() -> int:
