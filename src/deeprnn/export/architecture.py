@@ -14,6 +14,7 @@ from ..nn.layers import DeepGRU, DeepLSTM, DeepRNN
 from ..nn.stack import RecurrentStack
 
 __all__ = [
+    "GATES",
     "LAYERS",
     "Config",
     "Network",
@@ -30,6 +31,9 @@ Config = Mapping[str, Any]
 """``architectures`` is a list with the name of the class; the other keys are arguments of it."""
 
 LAYERS: dict[str, type[RecurrentStack]] = {"rnn": DeepRNN, "gru": DeepGRU, "lstm": DeepLSTM}
+
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+"""Rows of a layer's weights for each hidden unit."""
 
 DEEP = ("residual", "layer_norm", "zoneout")
 """Options of a language model that it passes on to its layers."""

@@ -10,13 +10,11 @@ from typing import Optional
 
 import numpy as np
 
-from .architecture import Config, kind_of, state_shapes
+from .architecture import GATES, Config, kind_of, state_shapes
 from .onnx_graph import Graph
 from .torch import Parameters
 
 __all__ = ["Ends", "needs_scan", "scanned"]
-
-GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 
 EPSILON = float(np.float32(1e-5))
 """Of layer normalization, in float32 as in MXNet."""

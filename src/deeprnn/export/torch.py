@@ -27,7 +27,7 @@ from .._util.extras import extra
 from .._util.files import read_regular
 from ..models.language_model import LanguageModel
 from ..nn.stack import RecurrentStack
-from .architecture import LAYERS, Config, Network, build
+from .architecture import GATES, LAYERS, Config, Network, build
 
 __all__ = [
     "Parameters",
@@ -44,8 +44,6 @@ Parameters = dict[str, np.ndarray]
 """Arrays by PyTorch's names."""
 
 PARTS = {"i2h": "ih", "h2h": "hh", "h2r": "hr", "cell": "c"}
-GATES = {1: "rnn", 3: "gru", 4: "lstm"}
-"""The cells by the number of their gates."""
 
 
 def pytorch_name(name: str) -> str:
@@ -186,9 +184,9 @@ def _shown_by(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     (rows, inputs), (_, state_size) = shape(f"{prefix}weight_ih_l0"), shape(f"{prefix}weight_hh_l0")
     projection = shape(f"{prefix}weight_hr_l0")[0] if f"{prefix}weight_hr_l0" in values else None
     hidden_size = shape(f"{prefix}weight_hr_l0")[1] if projection else state_size
-    if rows % hidden_size or rows // hidden_size not in GATES:
+    kind = next((kind for kind, gates in GATES.items() if rows == gates * hidden_size), None)
+    if kind is None:
         raise ValueError(f"{source}: weight_ih_l0 has {rows} rows, which is not 1, 3 or 4 times {hidden_size} units")
-    kind = GATES[rows // hidden_size]
     dtype = check_choice("dtype", str(values[f"{prefix}weight_ih_l0"].dtype).split(".")[-1], ("float32", "float64"))
     found: dict[str, Any] = {
         "dtype": dtype,
