@@ -48,8 +48,8 @@ class Reading:
         releases); a name in `DOWNLOADS`; a path to a text: plain, .gz, or .zip with one member; or '-', standard input.
         Names take precedence: write ./name for a file with the name of a corpus. A copy of a named download is
         recognized by its checksum, wherever it is, and read in the same way.
-        Several texts are read as one: a pattern, such as 'books/*.txt', stands for the files that match it, in the
-        order of their names, and commas separate texts and patterns. A newline is added between two texts if the first
+        Several texts are read as one: a pattern, such as 'books/*.txt', means the files that match it, in the order of
+        their names, and commas separate texts and patterns. A newline is added between two texts if the first
         does not end in one.
     encoding : str
         Of the files, by Python's name. Named texts are always UTF-8; a file with the byte-order mark of UTF-16 or
