@@ -123,6 +123,7 @@ def test_state_info_and_begin_state(kind):
 
 def test_the_prefix_and_the_repr_say_what_a_cell_is():
     assert [type(make())._alias(make()) for make, _ in PAIRS.values()] == ["rnn", "rnn", "gru", "lstm", "lstm"]
+    assert [make().kind for make, _ in PAIRS.values()] == ["rnn", "rnn", "gru", "lstm", "lstm"]
     assert repr(ElmanCell(H)) == "ElmanCell(None -> 4)"
     assert repr(GRUCell(H, input_size=C)) == "GRUCell(3 -> 4)"
 

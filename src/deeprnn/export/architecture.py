@@ -56,7 +56,7 @@ def describe(net: Network) -> dict[str, Any]:
             "architectures": ["LanguageModel"],
             "dtype": layers["dtype"],
             "vocab_size": net.vocab_size,
-            "cell": net.stack.cell._alias(),
+            "cell": net.stack.cell.kind,
             "activation": layers.get("activation", "tanh"),
             **{name: layers[name] for name in ("hidden_size", "num_layers", "dropout", *DEEP)},
             "embedding_size": net.embedding_size,
@@ -69,8 +69,7 @@ def describe(net: Network) -> dict[str, Any]:
 
 def _of_layers(stack: RecurrentStack) -> dict[str, Any]:
     cell = stack.cell
-    kind = cell._alias()
-    if LAYERS.get(kind) is not type(stack):
+    if LAYERS.get(cell.kind) is not type(stack):
         raise ValueError(
             f"layers of the class {type(stack).__name__} with the cell {type(cell).__name__} cannot be exported to a "
             "folder, which contains no code: use DeepRNN, DeepGRU or DeepLSTM, or write an MXNet symbol by "
@@ -92,9 +91,9 @@ def _of_layers(stack: RecurrentStack) -> dict[str, Any]:
         "layer_norm": cell.layer_norm,
         "zoneout": stack.zoneout,
     }
-    if kind == "rnn":
+    if cell.kind == "rnn":
         options["activation"] = cell.activation
-    if kind == "lstm":
+    if cell.kind == "lstm":
         low, high = cell.clip or (None, None)
         options.update(projection_size=cell.projection_size, state_clip_min=low, state_clip_max=high)
         options["state_clip_nan"] = cell.clip_nan

@@ -68,6 +68,9 @@ class RecurrentCell(HybridRecurrentCell):
     gates: tuple[str, ...] = ("h",)
     """The gates in the order of their rows in the weights: MXNet's, which is also that of cuDNN and PyTorch."""
 
+    kind: str = ""
+    """``rnn``, ``gru`` or ``lstm``; empty for a cell of your own."""
+
     def __init__(
         self,
         hidden_size: int,
@@ -103,6 +106,9 @@ class RecurrentCell(HybridRecurrentCell):
     def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
         """Shape, layout and dtype of each state; the first is the output."""
         return [{"shape": (batch_size, self.hidden_size), "__layout__": "NC", "dtype": self.dtype}]
+
+    def _alias(self) -> str:
+        return self.kind or super()._alias()
 
     def cast(self, dtype: Any) -> None:
         """Gluon's `cast`; the states follow."""
@@ -181,6 +187,8 @@ class ElmanCell(RecurrentCell):
     >>> output, states = cell(mx.nd.ones((2, 3)), cell.begin_state(2))   # (N, C) -> (N, H), [(N, H)]
     """
 
+    kind = "rnn"
+
     def __init__(
         self,
         hidden_size: int,
@@ -210,9 +218,6 @@ class ElmanCell(RecurrentCell):
             dtype=dtype,
         )
 
-    def _alias(self) -> str:
-        return "rnn"
-
     def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> list[Tensor]:
         preactivation = projected + self.dense(F, states[0], "h2h", params)
         return [F.Activation(preactivation, act_type=self.activation)]
@@ -232,9 +237,7 @@ class GRUCell(RecurrentCell):
     """
 
     gates = ("r", "z", "h")
-
-    def _alias(self) -> str:
-        return "gru"
+    kind = "gru"
 
     def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> list[Tensor]:
         hidden = states[0]
@@ -275,6 +278,7 @@ class LSTMCell(RecurrentCell):
     """
 
     gates = ("i", "f", "c", "o")
+    kind = "lstm"
 
     def __init__(
         self,
@@ -315,9 +319,6 @@ class LSTMCell(RecurrentCell):
         if layer_norm:
             self.add_parameter("cell_gamma", (hidden_size,), "ones")
             self.add_parameter("cell_beta", (hidden_size,), "zeros")
-
-    def _alias(self) -> str:
-        return "lstm"
 
     def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
         (hidden,), (cell,) = super().state_info(batch_size), super().state_info(batch_size)
