@@ -7,6 +7,7 @@ import json
 import os
 from functools import partial
 
+import mxnet as mx
 import numpy as np
 import pytest
 from networks import TOKENS, layers, model
@@ -14,6 +15,7 @@ from networks import TOKENS, layers, model
 import deeprnn
 from deeprnn import export
 from deeprnn.export import folder as module
+from deeprnn.models.language_model import STACKS
 
 pytest.importorskip("safetensors", reason="pip install .[hub]")
 
@@ -299,6 +301,36 @@ def test_layers_of_ones_own_are_refused_by_name(make, stack, cell, tmp_path):
     net.initialize()
     with pytest.raises(ValueError, match=f"^layers of the class {stack} with the cell {cell} cannot be exported to a"):
         export.to_onnx(net, tmp_path / "model")
+
+
+class OtherModel(deeprnn.LanguageModel):
+    """Computes something else, as a subclass may."""
+
+    def hybrid_forward(self, F, ids, states):
+        logits, states = super().hybrid_forward(F, ids, states)
+        return logits * 2, states
+
+
+def test_a_language_model_of_ones_own_is_refused(tmp_path):
+    net = OtherModel(5, 4)
+    net.initialize()
+    with pytest.raises(TypeError, match=r"^net must be a LanguageModel, .* got OtherModel$"):
+        export.to_torch(net, tmp_path / "model", vocabulary=["<unk>", *"abcd"])
+
+
+class Through(mx.gluon.HybridBlock):
+    """Layers as a plugin may have them, without a cell."""
+
+    def hybrid_forward(self, F, x, states):
+        return x, states
+
+
+def test_layers_without_a_cell_are_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setitem(STACKS["deeprnn"], "through", lambda *sizes, **options: Through())
+    net = deeprnn.LanguageModel(5, 4, cell="through", embedding_size=4)
+    net.initialize()
+    with pytest.raises(ValueError, match=r"^layers of the class Through cannot be exported to a folder"):
+        export.to_torch(net, tmp_path / "model", vocabulary=["<unk>", *"abcd"])
 
 
 @pytest.mark.parametrize("package, name", [("safetensors", "hub"), ("onnx", "onnx")])

@@ -11,7 +11,7 @@ from deeprnn.generation import Sampler, generate, samples
 from deeprnn.models.language_model import STACKS, register_cell
 from deeprnn.nn import native
 from deeprnn.nn.cells import ElmanCell
-from deeprnn.nn.inference import Network
+from deeprnn.nn.inference import PackedNetwork
 from deeprnn.runtimes import MXNetModel, model_of
 from deeprnn.testing import distance
 
@@ -173,7 +173,7 @@ def test_what_has_no_kernel_is_run_by_mxnet(make, named, monkeypatch):
 
 def test_without_the_library_mxnet_runs_it():
     net = network()
-    assert isinstance(model_of(net), Network)
+    assert isinstance(model_of(net), PackedNetwork)
     assert isinstance(model_of(net, runtime="mxnet"), MXNetModel)
     with native.switched(False):
         assert isinstance(model_of(net), MXNetModel)

@@ -416,7 +416,7 @@ def test_runs_with_the_old_names_are_read_as_they_are(kind: str, tmp_path: Any) 
         total = old(drawn(T, N, C)).sum()
     total.backward()
     nets[0][1].step(1)
-    state = {key: kind() for key, kind in checkpoint.STATE.items()}
+    state = {key: kind() for key, kind in checkpoint.REQUIRED_STATE.items()}
     Checkpoints(tmp_path).save(*nets[0], Position(), state)
     checkpoint.load(tmp_path).restore(*nets[1])
     assert np.array_equal(new(drawn(T, N, C)).asnumpy(), old(drawn(T, N, C)).asnumpy())

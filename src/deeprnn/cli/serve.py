@@ -35,7 +35,7 @@ def build_serve(given: Mapping[str, Any]) -> Callable[[], int]:
     for module in ("fastapi", "prometheus_client", "uvicorn"):
         extra(module, "serve")
     # One thread for each model; the other cores are for the connections, and for who asks.
-    use_threads(0 if "OMP_NUM_THREADS" in os.environ else 1)
+    use_threads(0 if os.environ.get("OMP_NUM_THREADS") else 1)
     from ..serve.served import Limits, Served
     from ..serve.server import serve
     from .models import open_model

@@ -171,10 +171,10 @@ class Training:
         """Save a checkpoint of `position`, and before it the metrics of the epoch that ends there."""
         if report and self.is_first:
             self.reports.append(report)
-            with extra("metrics.jsonl"):
+            with best_effort("metrics.jsonl"):
                 append_metrics(self.folder / "metrics.jsonl", report)
             if self.events:
-                with extra("TensorBoard events"):
+                with best_effort("TensorBoard events"):
                     self.events.add(report)
         state = {**self.facts, "rollbacks": self.rollbacks}
         self.checkpoints.save(self.net, self.trainer, position, state, is_best=bool(report and report.is_best))
@@ -221,7 +221,7 @@ class Training:
         seen = diagnose(self.net, data, states, lambda logits: token_losses(logits, target), before=before)
         sentences = seen.sentences(followed=[f"init={self.run.model.init}", f"cell={self.run.model.cell}"])
         layers = [asdict(layer) for layer in seen.layers]
-        with extra("diagnosis.jsonl"):
+        with best_effort("diagnosis.jsonl"):
             append_row(self.folder / "diagnosis.jsonl", {"epoch": epoch, "layers": layers, "sentences": sentences})
         if epoch in (0, self.run.train.epochs):
             log(textwrap.indent(seen.table(), "    "))
@@ -257,7 +257,7 @@ class Training:
             "machine": {name: value for name, value in machine().items() if name not in packages},
         }
         write_json_atomic(self.folder / "summary.json", summary)
-        with extra("curves.png"):
+        with best_effort("curves.png"):
             curves(metrics, self.folder / "curves.png", title=f"{self.corpus.name}, {shape(self.run)}")
         if best_epoch < metrics[-1]["epoch"] or not self.samples_are_due(best_epoch):
             log(self.samples(best_epoch))
@@ -303,7 +303,7 @@ class Training:
 
 
 @contextlib.contextmanager
-def extra(what: str) -> Iterator[None]:
+def best_effort(what: str) -> Iterator[None]:
     """A context for what a run can do without: an error is shown, and the run goes on."""
     try:
         yield

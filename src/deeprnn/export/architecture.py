@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Union
 
 from .._util.checks import check_choice
-from ..models.language_model import CELLS, LanguageModel
+from ..models.language_model import CELLS, STACKS, LanguageModel
 from ..nn.layers import DeepGRU, DeepLSTM, DeepRNN
 from ..nn.stack import RecurrentStack
 
@@ -50,7 +50,7 @@ def describe(net: Network) -> dict[str, Any]:
         For layers that are not those of this package, and for a network that has not been called yet and so has no
         input size.
     """
-    if isinstance(net, LanguageModel):
+    if type(net) is LanguageModel:  # a subclass may compute something else
         layers = _of_layers(net.stack)
         return {
             "architectures": ["LanguageModel"],
@@ -68,12 +68,12 @@ def describe(net: Network) -> dict[str, Any]:
 
 
 def _of_layers(stack: RecurrentStack) -> dict[str, Any]:
-    cell = stack.cell
-    if LAYERS.get(cell.kind) is not type(stack):
+    cell = getattr(stack, "cell", None)  # a plugin's layers may have none
+    if cell is None or LAYERS.get(cell.kind) is not type(stack):
+        of_cell = f" with the cell {type(cell).__name__}" if cell else ""
         raise ValueError(
-            f"layers of the class {type(stack).__name__} with the cell {type(cell).__name__} cannot be exported to a "
-            "folder, which contains no code: use DeepRNN, DeepGRU or DeepLSTM, or write an MXNet symbol by "
-            "net.export(path)"
+            f"layers of the class {type(stack).__name__}{of_cell} cannot be exported to a folder, which contains no "
+            "code: use DeepRNN, DeepGRU or DeepLSTM, or write an MXNet symbol by net.export(path)"
         )
     if stack.input_size <= 0:
         raise ValueError("net does not know its input_size yet: give it, or call net once before the export")
@@ -119,7 +119,7 @@ def build(config: Config) -> Network:
 
 def as_deeprnn(net: Network) -> Network:
     """The same network with this package's layers in place of MXNet's built-in ones."""
-    if not isinstance(net, LanguageModel) or isinstance(net.stack, RecurrentStack):
+    if not isinstance(net, LanguageModel) or type(net.stack) not in STACKS["gluon"].values():
         return net
     built_in = net.stack
     ours = LanguageModel(

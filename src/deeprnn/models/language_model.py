@@ -17,7 +17,7 @@ from ..nn.arrays import Kind, classic, complete_states
 from ..nn.cells import ACTIVATIONS, RecurrentCell
 from ..nn.context import Trace, may_be_frozen
 from ..nn.graphs import AnyLength
-from ..nn.inference import Network
+from ..nn.inference import PackedNetwork
 from ..nn.initializers import DepthScaled
 from ..nn.layers import DeepGRU, DeepLSTM, DeepRNN
 from ..nn.operators import affine
@@ -222,7 +222,7 @@ class LanguageModel(AnyLength):
         outputs, states = self.stack(self.inputs(F, ids), states)
         return self.decoder(outputs), states
 
-    def packed(self, ctx: Optional[mx.Context] = None) -> Network:
+    def packed(self, ctx: Optional[mx.Context] = None) -> PackedNetwork:
         """This network, with the weights that it has now, by the native kernels alone: for generating and scoring.
 
         Raises
@@ -244,7 +244,7 @@ class LanguageModel(AnyLength):
             for layer in range(stack.num_layers)
         ]
         try:
-            return Network(
+            return PackedNetwork(
                 kernel["cell"],
                 None if self.embedding is None else self.embedding.weight.data(ctx),
                 layers,

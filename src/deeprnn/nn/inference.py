@@ -17,13 +17,13 @@ from mxnet.ndarray import NDArray
 
 from . import native
 
-__all__ = ["Network"]
+__all__ = ["PackedNetwork"]
 
 ERRORS = {1: (ValueError, "ids must be from 0 to {}"), 2: (MemoryError, "there is not enough memory for the call")}
 """By the outcome of a call, see kernels/inference.cc."""
 
 
-class Network:
+class PackedNetwork:
     """A language model with fixed weights; a `runtimes.Model`, whose states are one array ``(states, L, N, H)``.
 
     Parameters

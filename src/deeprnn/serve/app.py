@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, PlainTextResponse, Response
 
 from .. import __version__
-from ..sampling import Sampler
+from ..sampling import Sampler, new_seed
 from .answers import Json, Stream, collect, wake
 from .completions import Choices
 from .errors import Refused, content, error, explained
@@ -247,7 +247,7 @@ def described(model: Any, stream: Optional[str] = None) -> dict[Any, Any]:
 
 def chosen_seed(seed: Optional[int]) -> int:
     """The given seed, or a new one."""
-    return int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+    return new_seed() if seed is None else seed
 
 
 def sampler_of(temperature: float, top_p: float, *, top_k: int = 0, penalty: float = 0.0) -> Sampler:

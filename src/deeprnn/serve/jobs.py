@@ -15,7 +15,7 @@ from ..sampling import Sampler, log_softmax
 if TYPE_CHECKING:
     from ..data.writing import Text
 
-__all__ = ["LIKELIEST", "Job", "Row", "Score", "Scoring", "Symbol", "Writing"]
+__all__ = ["LIKELIEST", "Job", "Row", "Scoring", "Symbol", "TokenScores", "Writing"]
 
 LIKELIEST = 5
 """Likeliest symbols that are listed with each one."""
@@ -154,7 +154,7 @@ class Writing(Job):
 
 
 @dataclass(frozen=True)
-class Score:
+class TokenScores:
     """What a model thinks of a text.
 
     Attributes
@@ -171,7 +171,7 @@ class Score:
 
 
 class Scoring(Job):
-    """A text to be scored: the news are one `Score`."""
+    """A text to be scored: the news are one `TokenScores`."""
 
     def __init__(self, ids: Sequence[int], deadline: float) -> None:
         super().__init__(ids, 1, deadline)
@@ -182,7 +182,7 @@ class Scoring(Job):
         rows, expected = np.arange(len(logits)), log_probs.argmax(axis=-1)
         self._parts.append((-log_probs[rows, came], expected, log_probs[rows, expected]))
         if begin + len(logits) == len(self.ids) - 1:
-            self.news.append(Score(*map(np.concatenate, zip(*self._parts))))
+            self.news.append(TokenScores(*map(np.concatenate, zip(*self._parts))))
 
 
 def numbers(rng: np.random.Generator) -> Iterator[float]:

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-import numpy as np
-
 from ..data.symbols import split_symbols
 from ..data.writing import Text, prefix_ids, unknown_ids
 from ..runtimes import Model
-from ..sampling import Sampler
+from ..sampling import Sampler, generators
 from .engine import Busy, Engine, Failed
 from .errors import RETRY, Refused
 from .fields import Stop, stops_of
@@ -125,8 +123,7 @@ class Served:
                 raise Refused(422, str(error), prefix_name) from error
             begin = ids if prefix else []
             texts = [Text(self.vocab, self.unit, begin, stops) for _ in range(samples)]
-            # The seeds of `deeprnn generate`, which so writes the same texts.
-            rngs = [np.random.default_rng((seed, i) if i else seed) for i in range(samples)]
+            rngs = generators(seed, samples)  # as `deeprnn generate`, which so writes the same texts
             options_of = {"length": length, "sampler": sampler, "texts": texts, "rngs": rngs, **options}
             jobs.append(Writing(ids, deadline, **options_of))
         try:

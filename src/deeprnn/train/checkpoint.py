@@ -23,9 +23,9 @@ from .position import Position
 from .random_state import restore_random
 from .storage import Arrays, check_entry, entries, holds_checkpoints, manifests, read_arrays, read_manifest
 
-__all__ = ["STATE", "Checkpoint", "load"]
+__all__ = ["REQUIRED_STATE", "Checkpoint", "load"]
 
-STATE = {"seed": int, "config": dict, "vocabulary": list, "versions": dict}
+REQUIRED_STATE = {"seed": int, "config": dict, "vocabulary": list, "versions": dict}
 """Required keys of the `state` of a checkpoint, beside those of `Position`. The values are plain (JSON); more keys may
 be added."""
 
@@ -226,7 +226,7 @@ def _content(path: Path) -> dict[str, Any]:
     state, files, optimizer = content["state"], content["files"], content["optimizer"]
     if not isinstance(state, dict) or not isinstance(files, dict):
         raise ValueError(f"{path} is damaged: it has no state, or no files")
-    for key, kind in STATE.items():
+    for key, kind in REQUIRED_STATE.items():
         if not isinstance(state.get(key), kind):
             raise ValueError(f"{path} is damaged: its {key} is {str(state.get(key))[:100]}")
     if not all(isinstance(symbol, str) for symbol in state["vocabulary"]):

@@ -10,7 +10,7 @@ from mxnet.ndarray import NDArray
 from .position import Position
 from .progress import EpochReport
 
-__all__ = ["BatchSource", "Checked", "Keeper", "Sampled"]
+__all__ = ["BatchSource", "Checked", "CheckpointPolicy", "Sampled"]
 
 
 class BatchSource(Protocol):
@@ -34,7 +34,7 @@ class Checked(Protocol):
         """Raise `Stopped` if training is to end."""
 
 
-class Keeper(Checked, Protocol):
+class CheckpointPolicy(Checked, Protocol):
     """What the loop calls between two steps; `keeping.Keeper` is one."""
 
     @property

@@ -25,7 +25,7 @@ from mxnet.ndarray import NDArray
 from .._util.wording import counted
 from ..config import TrainConfig
 from ..distributed.workers import Alone
-from .interfaces import BatchSource, Checked, Keeper, Sampled
+from .interfaces import BatchSource, Checked, CheckpointPolicy, Sampled
 from .loss import CrossEntropy, perplexity, token_losses
 from .parts import carried, parted, split
 from .position import Position
@@ -35,10 +35,10 @@ from .signals import Stopped
 
 __all__ = [
     "BatchSource",
+    "CheckpointPolicy",
     "Diverged",
     "EpochReport",
     "History",
-    "Keeper",
     "Position",
     "Progress",
     "StepReport",
@@ -70,7 +70,7 @@ def fit(
     trainer: Optional[gluon.Trainer] = None,
     sampled: Optional[Sampled] = None,
     start: Optional[Position] = None,
-    keeper: Optional[Keeper] = None,
+    keeper: Optional[CheckpointPolicy] = None,
     workers: Optional[Alone] = None,
     on_step: Optional[Callable[[StepReport], None]] = None,
     on_epoch: Optional[Callable[[EpochReport], None]] = None,
@@ -181,7 +181,7 @@ def train_epoch(
     contexts: Sequence[mx.Context],
     workers: Alone,
     progress: Progress,
-    keeper: Optional[Keeper] = None,
+    keeper: Optional[CheckpointPolicy] = None,
     sampled: Optional[Sampled] = None,
 ) -> None:
     """Make one update for each of the `batches` after `position`; `progress` reads the losses a few steps later."""
@@ -242,7 +242,7 @@ def evaluate(
 
 
 def _validated(
-    net: Any, valid: Optional[BatchSource], ctx: mx.Context, keeper: Optional[Keeper], workers: Alone
+    net: Any, valid: Optional[BatchSource], ctx: mx.Context, keeper: Optional[CheckpointPolicy], workers: Alone
 ) -> Optional[float]:
     """The loss that worker 0 finds, see `evaluate`, for all workers; if a signal ends it there, it ends them all."""
     if valid is None or not len(valid):

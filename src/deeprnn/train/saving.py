@@ -11,7 +11,7 @@ import numpy as np
 from mxnet import gluon
 
 from ..distributed.workers import Alone
-from .checkpoint import STATE, Checkpoint
+from .checkpoint import REQUIRED_STATE, Checkpoint
 from .optimizer_state import named_parameters, optimizer_state
 from .position import Position
 from .progress import Diverged
@@ -60,7 +60,7 @@ class Checkpoints:
         position
             How far the training has come.
         state
-            Plain values that JSON can represent; `STATE` lists the required keys.
+            Plain values that JSON can represent; `REQUIRED_STATE` lists the required keys.
         is_best
             This is the best network so far.
 
@@ -73,7 +73,7 @@ class Checkpoints:
         OSError
             If a file cannot be written. The previous checkpoint stays valid.
         """
-        missing = [key for key in STATE if key not in state]
+        missing = [key for key in REQUIRED_STATE if key not in state]
         if missing:
             raise ValueError(f"state must have the keys {', '.join(missing)}")
         parameters = named_parameters(net)
