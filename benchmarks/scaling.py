@@ -29,6 +29,7 @@ BATCH, SEQ_LEN, EPOCHS = 128, 35, 2
 SIZES = ((2, 128), (2, 256), (2, 512), (2, 1024), (2, 2048))
 RATES = (1, 10, 100)
 """Gbit/s."""
+WORKERS = (2, 8, 64)
 
 
 def trained(layers: int, size: int, workers: int, batch: int, symbols: int) -> dict[str, Any]:
@@ -98,10 +99,10 @@ def exchange_seconds(parameters: int, workers: int, servers: int, gigabits: floa
     return 2 * busiest * 8 / (gigabits * 1e9)
 
 
-def efficiency(row: dict[str, Any], workers: int, gigabits: float) -> float:
-    """Of each worker, which keeps a batch of its own, against one alone; with as many servers as workers."""
+def efficiency(row: dict[str, Any], workers: int, servers: int, gigabits: float) -> float:
+    """Of each worker, which keeps a batch of its own, against one alone."""
     compute: float = row["step_seconds"]
-    return compute / (compute + exchange_seconds(row["parameters"], workers, workers, gigabits))
+    return compute / (compute + exchange_seconds(row["parameters"], workers, servers, gigabits))
 
 
 def predicted(record: dict[str, Any]) -> float:
@@ -111,10 +112,16 @@ def predicted(record: dict[str, Any]) -> float:
 
 
 def table(record: dict[str, Any]) -> str:
-    """Of the record: bytes and time of a step, and what 64 workers keep of their speed."""
-    rows = [["layers", "parameters", "MB a step, each way", "step, one core", *(f"{rate} Gbit/s" for rate in RATES)]]
+    """Of the record: bytes and time of a step, and what each worker keeps of its speed.
+
+    With as many servers as workers that is the same for any number: a worker's own cable is the busiest.
+    """
+    rates = [f"{rate} Gbit/s" for rate in RATES]
+    shared = [f"{rate}, one server: {' / '.join(map(str, WORKERS))}" for rate in rates]
+    rows = [["layers", "parameters", "MB a step, each way", "step, one core", *rates, *shared]]
     for row in record["sizes"]:
-        kept = [" / ".join(f"{efficiency(row, count, rate):.0%}" for count in (2, 8, 64)) for rate in RATES]
+        kept = [f"{efficiency(row, 64, 64, rate):.0%}" for rate in RATES]
+        kept += [" / ".join(f"{efficiency(row, count, 1, rate):.0%}" for count in WORKERS) for rate in RATES]
         megabytes = 4 * row["parameters"] / 1e6
         rows.append(
             [
@@ -128,10 +135,10 @@ def table(record: dict[str, Any]) -> str:
     two, one = record["two"], next(row for row in record["sizes"] if row["size"] == record["two"]["size"])
     gained = two["characters_per_second"] / one["characters_per_second"]
     return (
-        f"{markdown_table(rows)}\n\nThe last columns: what each of 2 / 8 / 64 workers keeps of the speed of one, with "
-        f"a batch of {BATCH} each. Two workers that share a batch of {BATCH} on this machine, {two['layers']} x "
-        f"{two['size']}: {gained:.2f} times the characters a second of one; {predicted(record):.2f} if the exchange "
-        "took no time."
+        f"{markdown_table(rows)}\n\nThe last columns: what each worker keeps of the speed of one alone, with a batch "
+        f"of {BATCH}; with as many servers as workers, and with one server. Two workers that share a batch of {BATCH} "
+        f"on this machine, {two['layers']} x {two['size']}: {gained:.2f} times the characters a second of one; "
+        f"{predicted(record):.2f} if the exchange took no time."
     )
 
 
