@@ -338,3 +338,5 @@ def test_a_role_without_a_store(monkeypatch, capsys):
     assert capsys.readouterr().err == expected
     assert main(["train", "--corpus", "-", "--kvstore", "dist_sync"]) == 2
     assert "--corpus - is standard input, which several workers cannot read" in capsys.readouterr().err
+    assert main(["train", "--kvstore", "dist_sync", "--on-nan", "rollback"]) == 2
+    assert "read the run's checkpoints: give all the same --out FOLDER" in capsys.readouterr().err

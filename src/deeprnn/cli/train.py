@@ -66,6 +66,8 @@ def build_train(given: Mapping[str, Any]) -> Callable[[], int]:
         raise ValueError("resume continues with the run's own weights: omit init_from")
     run = resolve(given)
     assert run.out is not None
+    if role and run.train.on_nan == "rollback" and origin("out", given) == "default":
+        raise ValueError("on_nan='rollback' has every worker read the run's checkpoints: give all the same out=FOLDER")
     folder = Path(run.out)
     if holds_a_run(folder) and not resume:
         raise ValueError(f"out {folder} holds a run already: choose another folder, or continue that run by --resume")

@@ -191,10 +191,8 @@ class AnyLength(HybridBlock):
     def bound(self, x: NDArray, states: Any) -> Callable[[NDArray, Any], Any]:
         """This call without its checks, for loops of small steps outside `autograd.record`.
 
-        Returns a function from arrays like these, of the same shapes, to ``(y, states)``. It reads the arrays that the
-        parameters have now: their later values, too, but no other arrays (`initialize`, `cast`, `reset_ctx`). It keeps
-        its graph, whatever lengths the block is called with meanwhile. A block that is not hybridized is returned as it
-        is.
+        Returns a function from arrays like these, of the same shapes, to ``(y, states)``, which keeps its graph and the
+        parameters' arrays, but not their values. A block that is not hybridized is returned as it is.
         """
         if not self._active:
             return self
@@ -277,10 +275,7 @@ class AnyLength(HybridBlock):
     def optimize_for(self, x: NDArray, *args: Any, backend: Optional[str] = None, **options: Any) -> None:
         """Gluon's `optimize_for`, for inference; what `autograd` records has a graph of its own, unpartitioned.
 
-        Raises
-        ------
-        ValueError
-            Without the name of a backend.
+        Raises ValueError without the name of a backend.
         """
         if not backend:
             raise ValueError("optimize_for needs the name of a backend, such as backend='MKLDNN'")

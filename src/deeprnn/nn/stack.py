@@ -17,7 +17,6 @@ from typing import Any, Callable, Optional, Union
 import mxnet as mx
 import numpy as np
 from mxnet import autograd
-from mxnet.gluon import rnn
 from mxnet.ndarray import NDArray
 from mxnet.symbol import Symbol
 from mxnet.util import is_np_array
@@ -26,10 +25,11 @@ from .._util.checks import check_choice, check_dtype, check_fraction, check_size
 from .._util.types import Operators, Tensor
 from . import native
 from .arrays import DefaultStates, Kind, check_sequence_length, checked_shape, classic, complete_states, one_node
-from .cells import ElmanCell, GRUCell, LSTMCell, RecurrentCell
+from .cells import RecurrentCell
 from .context import Trace, trace
 from .graphs import AnyLength, known_length
 from .operators import join, side_by_side, split, with_axes
+from .unfused import unfused
 from .unroll import unroll
 
 __all__ = ["RecurrentStack", "parameter_name"]
@@ -329,35 +329,7 @@ class RecurrentStack(AnyLength):
 
     def _unfuse(self) -> Any:
         """Gluon's unfused cells with the parameters of this stack, as the built-in layers give them."""
-        new_cells: dict[type, Callable[..., Any]] = {
-            ElmanCell: lambda **kwargs: rnn.RNNCell(self.hidden_size, activation=self.cell.activation, **kwargs),
-            GRUCell: lambda **kwargs: rnn.GRUCell(self.hidden_size, **kwargs),
-            LSTMCell: lambda **kwargs: rnn.LSTMCell(self.hidden_size, **kwargs),
-        }
-        cell = self.cell
-        ours = {
-            "residual": self.residual,
-            "layer_norm": cell.layer_norm,
-            "zoneout": self.zoneout,
-            "dropout_mode='variational'": self.dropout_mode != "standard",
-            "projection_size": getattr(cell, "projection_size", None),
-            "state_clip_min": getattr(cell, "clip", None),
-            type(cell).__name__: type(cell) not in new_cells,
-        }
-        if any(ours.values()):
-            names = ", ".join(name for name, value in ours.items() if value)
-            raise ValueError(f"gluon has no cells for {names}: build the layer without")
-        new_cell = new_cells[type(cell)]
-        stack = rnn.HybridSequentialRNNCell(prefix=self.prefix, params=self.params)
-        with stack.name_scope():
-            size = self.input_size
-            for layer in range(self.num_layers):
-                cells = [new_cell(prefix=f"{direction}{layer}_", input_size=size) for direction in self.directions]
-                stack.add(rnn.BidirectionalCell(*cells) if len(cells) == 2 else cells[0])
-                if self.dropout and layer + 1 < self.num_layers:
-                    stack.add(rnn.DropoutCell(self.dropout))
-                size = self.hidden_size * len(cells)
-        return stack
+        return unfused(self)
 
     def __repr__(self) -> str:
         parts = [f"{self.input_size or None} -> {self.hidden_size}", self.layout]
