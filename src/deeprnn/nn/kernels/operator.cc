@@ -191,7 +191,7 @@ int run_backward(const Attributes& attributes, const int64_t** in_shapes, void**
     std::memset(out[num_inputs - 1], 0,
                 static_cast<std::size_t>(kBytes[in_types[lengths]]) * out_shapes[num_inputs - 1][0]);
   }
-  kernel(call, of, team_for(multiply_adds(call)), here.workspace);
+  kernel(call, of, team_for(2 * multiply_adds(call)), here.workspace);  // by the inputs, and by the weights
   return kSuccess;
 }
 

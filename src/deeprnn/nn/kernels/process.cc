@@ -69,9 +69,8 @@ const Kernels* best_kernels() { return has_avx512() ? &kAvx512 : has_avx2() ? &k
 
 const Kernels* chosen = best_kernels();
 
-// Multiply-adds that a thread must have to itself, or it costs more than it brings: half a millisecond's work. With two
-// threads 2 x 64 units, 50 steps of 16 sequences took 1.1 (LSTM) to 2 times (Elman) as long as with one.
-constexpr double kWorkOfThread = 2e7;
+// Multiply-adds that a thread must have to itself, or it costs more than it brings: a tenth of a millisecond's work.
+constexpr double kWorkOfThread = 4e6;
 
 }  // namespace
 
