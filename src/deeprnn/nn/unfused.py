@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable
+from typing import Any, Callable
 
 from mxnet.gluon import rnn
 
 from .cells import ElmanCell, GRUCell, LSTMCell
 
-if TYPE_CHECKING:
-    from .stack import RecurrentStack
-
 __all__ = ["unfused"]
 
 
-def unfused(layer: RecurrentStack) -> rnn.HybridSequentialRNNCell:
-    """Gluon's cells with the parameters of `layer`.
+def unfused(layer: Any) -> rnn.HybridSequentialRNNCell:
+    """Gluon's cells with the parameters of `layer`, a `RecurrentStack`.
 
     Raises
     ------
