@@ -127,8 +127,8 @@ def table_of(mark, language):
         return bench_report.sections(record(kind))[mark]
     if kind == "operators":
         return made_by("operators").report(record("operators"))
-    if kind == "compression":
-        return made_by("compression").table(record("compression"))
+    if kind in ("compression", "scaling"):
+        return made_by(kind).table(record(kind))
     raise AssertionError(f"no record is known for <!-- {mark} -->")
 
 
