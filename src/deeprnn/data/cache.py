@@ -111,7 +111,6 @@ class Cache:
         self._pending = folder / "pending" / _key(key, unit)
         self._note: list[str] = []
         self._hashed: dict[str, str] = {}
-        self._outdated: Optional[Path] = None
 
     def find(self) -> Optional[Kept]:
         """The text, if it is there, undamaged, and as its files are now."""
@@ -125,7 +124,6 @@ class Cache:
         trusted = stamps == source["files"] and not self.check
         if not trusted:
             if self._text_sha256(stamps) != source["sha256"]:
-                self._outdated = folder
                 self._note = ["the text is not the one that was encoded earlier: encoded anew"]
                 return None
             source.update(files=stamps, notes=reading.notes)
@@ -164,8 +162,9 @@ class Cache:
             kept = self.find()  # another process may have made them meanwhile
             if kept:
                 return kept, None
-            if self._outdated:
-                shutil.rmtree(self._outdated, ignore_errors=True)
+            source = _read(self._source)
+            if source:  # the text has changed, or its codes are damaged
+                shutil.rmtree(self._of(source["sha256"]), ignore_errors=True)
             self._pending.mkdir(exist_ok=True)
             stamps = list(map(_stamp, self.reading.files))
             path = self._pending / "codes"
