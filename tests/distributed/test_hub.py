@@ -288,12 +288,17 @@ class FarWorker(Watch):
         self.lost, self._leaving = lost, True
 
 
-@pytest.fixture
-def link(run):
-    """Worker 1 behind a proxy, the others without: the proxy, the worker, and the others."""
-    proxy = Proxy(
-        socket.create_server(("127.0.0.1", 0)), lambda: socket.create_connection(("127.0.0.1", run.port), timeout=10)
-    )
+@contextlib.contextmanager
+def behind_a_proxy(run, refusals=0):
+    """Worker 1 behind a proxy that hangs up so many times at first, the others without: proxy, worker, others."""
+    hanging_up = iter(range(refusals))
+
+    def connect():
+        if next(hanging_up, None) is not None:
+            raise ConnectionRefusedError
+        return socket.create_connection(("127.0.0.1", run.port), timeout=10)
+
+    proxy = Proxy(socket.create_server(("127.0.0.1", 0)), connect)
     peers = [run.comes("worker", 0), run.comes("server")]
     far = FarWorker(proxy.port)
     yield proxy, far, peers
@@ -301,6 +306,12 @@ def link(run):
     far.thread.join(10)
     for each in (far._wire, far._signals, far._waking):
         each.close()
+
+
+@pytest.fixture
+def link(run):
+    with behind_a_proxy(run) as link:
+        yield link
 
 
 def begin(link):
@@ -311,6 +322,13 @@ def begin(link):
     assert first.expect("go")
     far.thread.join(10)
     assert far._go.is_set()
+
+
+def test_a_tunnel_is_there_before_the_scheduler(run):
+    """It accepts the connection, reaches nobody, and closes it."""
+    with behind_a_proxy(run, refusals=5) as link:
+        begin(link)
+        assert link[1].lost is None
 
 
 def test_a_slow_link(run, link):

@@ -65,11 +65,7 @@ class Watch:
             threading.Thread(target=self._serve, args=(hub,), daemon=True).start()
             return
         self._wire = self._connect()
-        role = self.role
-        of = f"process {os.getpid()} on {socket.gethostname()}"
-        numbers = {"number": role.number, "workers": role.workers, "servers": role.servers}
-        self._wire.send({"hello": VERSION, "kind": role.kind, "of": of, **numbers})
-        if role.kind == "server":
+        if self.role.kind == "server":
             self._ward_off_signals()
         threading.Thread(target=self._watch_all, daemon=True).start()
         self._named.wait()
@@ -120,15 +116,28 @@ class Watch:
             ) from error
 
     def _connect(self) -> Wire:
-        address, port = self.role.address, self.role.port + 1
-        begun = time.monotonic()
+        """Come to the scheduler: the connection over which it has answered.
+
+        A tunnel or proxy accepts a connection before the scheduler listens, and hangs up then: that is tried again.
+        """
+        role, port = self.role, self.role.port + 1
+        of = f"process {os.getpid()} on {socket.gethostname()}"
+        numbers = {"number": role.number, "workers": role.workers, "servers": role.servers}
+        until = time.monotonic() + self.timeout
         while True:
             try:
-                return Wire(socket.create_connection((address, port), timeout=self.timeout / 4))
+                wire = Wire(socket.create_connection((role.address, port), timeout=self.timeout / 4))
+                wire.send({"hello": VERSION, "kind": role.kind, "of": of, **numbers})
+                if messages := wire.first(until):
+                    for message in messages:
+                        self._take(message)
+                    return wire
+                wire.close()
+                raise ConnectionError("no answer")
             except OSError as error:
-                if time.monotonic() - begun > self.timeout:
+                if time.monotonic() > until:
                     raise ValueError(
-                        f"there is no scheduler at {address}, port {port} ({error.strerror or error}), for "
+                        f"there is no scheduler at {role.address}, port {port} ({error.strerror or error}), for "
                         f"{self.timeout:g} s: does it run, and are DMLC_PS_ROOT_URI and DMLC_PS_ROOT_PORT right?"
                     ) from error
                 time.sleep(self._tick / 5)

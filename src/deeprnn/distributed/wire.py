@@ -81,6 +81,14 @@ class Wire:
         fine = content and len(self._received) < LONGEST and all(isinstance(each, dict) for each in messages)
         return messages if fine else None
 
+    def first(self, until: float) -> Optional[list[Message]]:
+        """The first messages, waited for until a time of `time.monotonic`; None if there are none by then."""
+        while select.select([self._socket], [], [], max(until - time.monotonic(), 0))[0]:
+            messages = self.receive()
+            if messages != []:  # which is part of a message
+                return messages
+        return None
+
     def finish(self, until: float) -> None:
         """Send nothing more, and wait until the other end has read what was sent and has closed; close then.
 
