@@ -66,6 +66,17 @@ def test_advice_that_is_followed_already_is_not_given():
     assert seen(layer).sentences()[0].endswith("; try init=deep, or cell=gru or lstm")
 
 
+def test_weights_of_zero():
+    layer = stack(2, init="zeros")
+    before = {name: parameter.data().copy() for name, parameter in layer.collect_params().items()}
+    diagnosis = seen(layer, before=before)
+    assert "layer 1 receives 0% of layer 2's gradient: its weights shrink the signal 0-fold a layer" in diagnosis.sentences()[0]
+    assert [each.ratio for each in diagnosis.layers] == [0, 0]
+    for parameter in layer.collect_params().values():
+        parameter.set_data(parameter.data() + 0.01)
+    assert [each.ratio for each in seen(layer, before=before).layers] == [np.inf, np.inf]
+
+
 def test_large_weights_saturate_and_explode():
     sentences = " ".join(seen(stack(init=mx.init.Normal(1.0))).sentences())
     assert "grow the signal 8-fold a layer" in sentences

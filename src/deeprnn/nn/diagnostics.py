@@ -10,6 +10,7 @@ Glorot and Bengio 2010; Pascanu, Mikolov and Bengio 2013 (arXiv:1211.5063).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,7 +130,8 @@ class Diagnosis:
         return found
 
     def _gains(self) -> str:
-        gain = float(np.exp(np.mean([np.log(layer.gain) for layer in self.layers[1:]])))
+        with np.errstate(divide="ignore"):  # weights of zero
+            gain = float(np.exp(np.mean(np.log([layer.gain for layer in self.layers[1:]]))))
         if gain < 0.7 or gain > 1.5:
             return f"its weights {'shrink' if gain < 1 else 'grow'} the signal {gain:.2g}-fold a layer"
         return "the signal is lost on the way, though the weights' spread is right"
@@ -260,7 +262,8 @@ def _layer(
     ratio = None
     if before is not None:
         pairs = [(p.list_data()[0], before[p.name]) for of_kind in weights.values() for p in of_kind]
-        ratio = _norm(*(now - was for now, was in pairs)) / _norm(*(was for _, was in pairs))
+        change, size = _norm(*(now - was for now, was in pairs)), _norm(*(was for _, was in pairs))
+        ratio = change / size if size else math.inf if change else 0.0
     return Layer(
         number=number + 1,
         spread=float(outputs.std()),
@@ -332,4 +335,4 @@ def _advice(remedies: Sequence[str], joint: str = ", ") -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.01 else f"{share:.1e}"
+    return f"{share:.0%}" if share >= 0.01 or not share else f"{share:.1e}"
