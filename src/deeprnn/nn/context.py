@@ -21,7 +21,7 @@ from mxnet.ndarray import NDArray
 from .._util.checks import check_choice
 from .._util.types import Tensor
 
-__all__ = ["DEVICES", "Trace", "may_be_frozen", "trace", "traced_here", "tracing"]
+__all__ = ["DEVICES", "Trace", "in_a_foreign_graph", "may_be_frozen", "trace", "traced_here", "tracing"]
 
 DEVICES = ("cpu", "gpu")
 
@@ -94,12 +94,17 @@ def trace(*inputs: object) -> Trace:
     current = _trace.get()
     if current is not None:
         return current
-    return Trace.of(inputs[0]) if inputs and isinstance(inputs[0], NDArray) else Trace()
+    return Trace.of(inputs[0], True, True) if inputs and isinstance(inputs[0], NDArray) else Trace()
 
 
 def traced_here() -> bool:
     """Whether a block of this package traces the graph, and not somebody else's around it."""
     return _trace.get() is not None
+
+
+def in_a_foreign_graph(x: object) -> bool:
+    """Whether `x` is a symbol of somebody else's graph: of a hybridized block around ours, or of an executor."""
+    return not isinstance(x, NDArray) and not traced_here()
 
 
 def may_be_frozen(parameter: Parameter, x: Tensor) -> bool:
@@ -108,7 +113,7 @@ def may_be_frozen(parameter: Parameter, x: Tensor) -> bool:
     A block of this package traces a new graph when another set of parameters is frozen; somebody else's block keeps the
     graph that it has.
     """
-    return parameter.grad_req == "null" or not (isinstance(x, NDArray) or traced_here())
+    return parameter.grad_req == "null" or in_a_foreign_graph(x)
 
 
 @contextmanager

@@ -6,15 +6,17 @@ which one is right, which one a CUDA graph allows. Cells, `unroll` and the stack
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Optional
 
+from mxnet.ndarray import NDArray
 from mxnet.util import is_np_shape
 
 from .._util.types import Operators, Tensor
 from .context import trace
 
-__all__ = ["affine", "join", "masked", "side_by_side", "sigmoid", "split", "split_gates", "tanh", "with_axes"]
+__all__ = ["affine", "apart", "join", "masked", "side_by_side", "sigmoid", "split", "split_gates", "tanh", "with_axes"]
 
 
 def affine(
@@ -77,13 +79,30 @@ def side_by_side(F: Operators, parts: Sequence[Tensor]) -> Tensor:
     return F.reshape(F.stack(*parts, axis=2), shape=(0, 0, -1))
 
 
+_numbers = itertools.count()
+
+
+def apart(F: Operators, x: Tensor) -> Tensor:
+    """The same by an operator of MXNet's own, for an operator after it that cannot add its gradient to what is there.
+
+    An operator from a library cannot, and `foreach` neither. MXNet asks for it where ``grad_req='add'``, and in a graph
+    with static memory for a tensor that is used eight times or more. The number keeps it from making one of several
+    operators that are alike, which then would be that tensor.
+    """
+    return F.identity(x) if isinstance(x, NDArray) else F.identity(x, attr=_numbered())
+
+
+def _numbered() -> dict[str, str]:
+    return {"__number__": str(next(_numbers))}
+
+
 def with_axes(F: Operators, x: Tensor, axes: int) -> Tensor:
-    """The same symbol, with its number of axes known to shape inference.
+    """The same symbol, `apart` from all others, with its number of axes known to shape inference.
 
     MXNet sums up the axes of all inputs of an operator from a library, an unknown number as -1, and writes their sizes
-    past the end of an array of that length. A hybridized block has all shapes at hand when it infers; a symbol of the
-    user's may not.
+    past the end of an array of that length. A call of a hybridized block has all shapes at hand when it infers; a
+    symbol of the user's may not.
     """
     unknown = -1 if is_np_shape() else 0
     like = F._internal._zeros_without_dtype(shape=(unknown,) * axes)
-    return F._internal._identity_with_attr_like_rhs(x, like)
+    return F._internal._identity_with_attr_like_rhs(x, like, attr=_numbered())

@@ -26,7 +26,7 @@ from .._util.types import Operators, Tensor
 from . import native
 from .arrays import DefaultStates, Kind, check_sequence_length, checked_shape, classic, complete_states, one_node
 from .cells import RecurrentCell
-from .context import Trace, trace
+from .context import Trace, trace, traced_here
 from .graphs import AnyLength, known_length
 from .operators import join, side_by_side, split, with_axes
 from .unfused import unfused
@@ -261,7 +261,7 @@ class RecurrentStack(AnyLength):
         if isinstance(inputs, Symbol):
             if not self.length_free(trace()):
                 self.check_foreign_flags()
-            elif not self._active:
+            elif not traced_here():
                 inputs, *states = (with_axes(F, x, 3) for x in (inputs, *states))
                 sequence_length = None if sequence_length is None else with_axes(F, sequence_length, 1)
         x = self._time_major(F, inputs)  # (T, N, C)

@@ -17,8 +17,8 @@ from typing import Callable, Optional
 from .._util.types import Operators, Params, Tensor
 from . import native
 from .cells import RecurrentCell
-from .context import trace
-from .operators import join, masked, split
+from .context import in_a_foreign_graph, trace
+from .operators import apart, join, masked, split
 
 __all__ = ["carry", "dynamic", "static", "unroll"]
 
@@ -63,8 +63,11 @@ def unroll(
     """
     if not zoneout and native.serves(cell, trace(inputs)):
         return native.recurrence(F, cell, params, inputs, states, reverse, sequence_length)
+    if length is None and in_a_foreign_graph(inputs):  # all else is an operator's result, and used once
+        params = {name: apart(F, parameter) for name, parameter in params.items()}
     alive = None
     if sequence_length is not None:
+        sequence_length = F.maximum(sequence_length, 0)  # MXNet's masks write before the array's beginning below it
         inputs = masked(F, inputs, sequence_length)
         alive = _alive(F, inputs, sequence_length)  # (T, N)
     projected = cell.project(F, inputs, params)
