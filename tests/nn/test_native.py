@@ -104,12 +104,19 @@ def test_the_type_of_the_lengths_does_not_matter(dtype: str, bidirectional: bool
     assert all(np.array_equal(a, b) for a, b in zip(*results))
 
 
-def test_lengths_beyond_the_sequence_are_all_of_it_and_below_zero_none() -> None:
+@pytest.mark.parametrize("natively", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+@pytest.mark.parametrize("hybrid", [True, False])
+def test_lengths_beyond_the_sequence_are_all_of_it_and_below_zero_none(
+    hybrid: bool, dtype: str, natively: bool
+) -> None:
     layer = deep(Config(ragged=True))
+    layer.hybridize(hybrid)
     x = mx.nd.random.normal(shape=(3, 2, 3), dtype="float64")
-    for given_, meant in (([7, -2], [3, 0]), ([3.0, 2.9], [3, 2])):
-        a, b = (layer(x, None, mx.nd.array(lengths)).asnumpy() for lengths in (given_, meant))
-        assert np.array_equal(a, b)
+    with native.switched(natively):
+        for given_, meant in (([7, -2], [3, 0]), ([3.0, 2.9], [3, 2]), ([2, -4000], [2, 0])):
+            a, b = (layer(x, None, mx.nd.array(lengths, dtype=dtype)).asnumpy() for lengths in (given_, meant))
+            assert np.array_equal(a, b) and np.isfinite(a).all()
 
 
 @pytest.mark.parametrize("kind", ["tanh", "relu", "gru", "lstm", "projected"])

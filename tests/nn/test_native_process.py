@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 import pytest
-from mxnet import gluon
+from mxnet import autograd, gluon
 
 import deeprnn
 from deeprnn import DeepGRU, DeepLSTM, testing
@@ -121,6 +122,35 @@ close(run(made()), run(made(), natively=False))
     )
 
 
+def test_bounds_are_read_as_c_writes_numbers_whatever_the_language(needs_native: str, tmp_path: Path) -> None:
+    make = shutil.which("localedef")
+    if not make or subprocess.run([make, "-i", "de_DE", "-f", "UTF-8", str(tmp_path / "de_DE.UTF-8")]).returncode > 1:
+        pytest.skip("needs localedef and the source of a locale with a decimal comma")
+    in_a_process(
+        """
+import locale
+assert locale.setlocale(locale.LC_ALL, "de_DE.UTF-8") and locale.localeconv()["decimal_point"] == ","
+layer = made(projection_size=3, state_clip_min=-0.25, state_clip_max=0.125)
+close(run(layer), run(layer, natively=False))
+""",
+        LOCPATH=str(tmp_path),
+    )
+
+
+def test_a_gradient_needs_what_the_forward_pass_saves(needs_native: str) -> None:
+    call = native._loaded().with_arrays  # type: ignore[union-attr]  # loaded: `needs_native`
+    inputs = [mx.nd.ones(shape) for shape in ((3, 2, 4), (20, 4), (20, 5), (20,), (20,), (2, 5), (2, 5))]
+    for x in inputs:
+        x.attach_grad()
+    with autograd.record():
+        outputs = call(*inputs, cell="lstm", hidden_size=5)[0]
+    outputs.backward()
+    with pytest.raises(mx.MXNetError, match="needs save=1 for its gradient"):
+        inputs[0].grad.wait_to_read()
+    with pytest.raises(mx.MXNetError, match="needs cell and hidden_size"):
+        call(*inputs[:6], hidden_size=5)
+
+
 def test_forked_processes(needs_native: str) -> None:
     """A child that calls what its parent has called, with threads; and the workers of a DataLoader."""
     in_a_process(
@@ -160,6 +190,7 @@ for numpy_shapes in (False, True):
         for options in ({}, {"layout": "NTC"}, {"use_sequence_length": True}, {"projection_size": 3}):
             for given in (False, True):
                 layer = deeprnn.DeepLSTM(6, 2, bidirectional=True, **options)
+                layer.hybridize(given)
                 more = [mx.sym.var("lengths")] if "use_sequence_length" in options else []
                 unknown = (-1 if numpy_shapes else 0,)
                 states = layer.begin_state(*unknown, func=mx.sym.var) if given else None
@@ -192,6 +223,7 @@ for numpy_shapes in (False, True):
 for _ in range(20):
     for kind in (deeprnn.DeepRNN, deeprnn.DeepGRU, deeprnn.DeepLSTM):
         layer = kind(6, input_size=4, use_sequence_length=True)
+        layer.hybridize(kind is not deeprnn.DeepLSTM)
         states = [mx.sym.var(f"state{i}") for i in range(len(layer.state_info()))]
         outputs, last = layer(mx.sym.var("x"), states, mx.sym.var("lengths"))
         graph = mx.sym.Group([outputs, *last])
@@ -203,6 +235,7 @@ for _ in range(20):
                 assert "must have three known sizes" in str(error), error
 """,
         MALLOC_CHECK_="3",
+        LD_PRELOAD="libc_malloc_debug.so.0",  # which has the check since glibc 2.34
     )
 
 
@@ -279,6 +312,12 @@ def test_a_library_that_is_none(unloaded: pytest.MonkeyPatch, tmp_path: Path) ->
     (tmp_path / "bad.so").write_bytes(b"nothing to run")
     unloaded.setattr(native, "LIBRARY", tmp_path / "bad.so")
     assert "bad.so" in native.status().reason and "\n" not in native.status().reason
+    assert_the_fallback_serves()
+
+
+def test_a_library_that_lacks_functions(unloaded: pytest.MonkeyPatch) -> None:
+    unloaded.setattr(native, "LIBRARY", Path(mx.libinfo.find_lib_path()[0]))
+    assert "deeprnn_version" in native.status().reason and "\n" not in native.status().reason
     assert_the_fallback_serves()
 
 

@@ -80,7 +80,8 @@ class PackedNetwork:
         if not handle:
             raise MemoryError("there is not enough memory for the network's weights")
         self._handle = handle
-        weakref.finalize(self, library.deeprnn_network_free, ctypes.c_void_p(handle))
+        freed = weakref.finalize(self, library.deeprnn_network_free, ctypes.c_void_p(handle))
+        freed.atexit = False  # a thread may still be inside it then
         self._run = library.deeprnn_network_run
         self._run.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_long, *[ctypes.c_void_p] * 4]
 

@@ -7,7 +7,7 @@ AVX-512, the cells' own operators serve, with MXNet's gradient: the same numbers
 Environment: ``DEEPRNN_NATIVE=0`` switches the operator off, ``DEEPRNN_NATIVE=avx2`` (or ``avx512``) forces an
 instruction set; threads are as many as ``OMP_NUM_THREADS`` says, or as this process may use, where that many help.
 
-MXNet's private names that this needs are used in this file alone.
+MXNet's private names that loading needs are used in this file alone.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from .. import __version__
 from .._util.types import Operators, Params, Tensor
 from .cells import ElmanCell, GRUCell, LSTMCell, RecurrentCell
 from .context import Trace, trace
+from .operators import apart
 
 __all__ = ["Status", "library", "recurrence", "serves", "set_instruction_set", "set_threads", "status", "switched"]
 
@@ -119,7 +120,7 @@ def _loaded() -> Optional[_Operator]:
                 else:
                     try:
                         _operator = _Operator(LIBRARY)
-                    except (OSError, MXNetError) as error:
+                    except (OSError, AttributeError, MXNetError) as error:  # it may lack a function
                         _reason = str(error).strip().splitlines()[0]
     return _operator
 
@@ -245,26 +246,19 @@ def recurrence(
         attributes["lengths"] = 1
     names = ["i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias", "h2r_weight"]
     parameters = [params[name] for name in names if name in params]
-    data = [inputs, *states]
+    data = [inputs, *states, *([] if sequence_length is None else [sequence_length])]
     if recording:
+        # MXNet does not hand an operator from a library the request, write or add: its gradients are always written.
         current = trace(inputs)
-        parameters = _apart(F, parameters) if current.adds_to_parameters else parameters
-        data = _apart(F, data) if current.adds_to_inputs else data
-    inputs, *states = data
-    lengths = [] if sequence_length is None else [sequence_length]
+        if current.adds_to_parameters:
+            parameters = [apart(F, x) if _is_variable(x) else x for x in parameters]
+        if current.adds_to_inputs:
+            data = [apart(F, x) if _is_variable(x) else x for x in data]
     call = operator.with_arrays if arrays else operator.with_symbols
-    outputs, *rest = call(inputs, *parameters, *states, *lengths, **attributes)
+    outputs, *rest = call(data[0], *parameters, *data[1:], **attributes)
     return outputs, rest[: len(states)]
 
 
-def _apart(F: Operators, tensors: list[Tensor]) -> list[Tensor]:
-    """The same, with an operator of MXNet's own between each variable and the native one.
-
-    MXNet does not hand an operator from a library the request, write or add. What is an operator's result, or is used
-    twice, has its gradients added up outside; the gradient of a variable goes straight to where it is kept.
-    """
-    return [F.identity(x) if _is_variable(x) else x for x in tensors]
-
-
 def _is_variable(x: Tensor) -> bool:
+    """Whether the gradient of `x` goes straight to where it is kept. Those of an operator's result are added up."""
     return x.grad is not None if isinstance(x, NDArray) else x.get_children() is None

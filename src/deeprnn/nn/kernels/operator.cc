@@ -12,6 +12,8 @@
 // Everything that MXNet asks of an operator is in this one file, so that no other knows of MXNet: attributes, memory,
 // shapes, types, calls. That makes it long.
 
+#include <locale.h>
+
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -53,12 +55,20 @@ struct Attributes {
   bool saves() const { return save && saved_size(options.cell, 1) > 0; }
 };
 
+// The decimal point is a point, whatever language the process has been set to.
+double number(const std::string& text) {
+  static const locale_t classic = newlocale(LC_ALL_MASK, "C", nullptr);
+  return strtod_l(text.c_str(), nullptr, classic);
+}
+
 bool parse(const char* const* keys, const char* const* values, int count, Attributes* to) {
+  bool has_cell = false;
   for (int i = 0; i < count; ++i) {
     const std::string key = keys[i], value = values[i];
     const bool on = value == "1" || value == "True";
     if (key == "cell") {
       if (!cell_of(value.c_str(), &to->options.cell)) return false;
+      has_cell = true;
     } else if (key == "hidden_size") {
       to->hidden = std::atol(value.c_str());
     } else if (key == "projection_size") {
@@ -71,14 +81,14 @@ bool parse(const char* const* keys, const char* const* values, int count, Attrib
       to->save = on;
     } else if (key == "clip_min") {
       to->options.clip = true;
-      to->options.clip_min = std::strtod(value.c_str(), nullptr);
+      to->options.clip_min = number(value);
     } else if (key == "clip_max") {
-      to->options.clip_max = std::strtod(value.c_str(), nullptr);
+      to->options.clip_max = number(value);
     } else if (key == "clip_nan") {
       to->options.clip_nan = on;
     }  // and what MXNet adds, such as __init__
   }
-  return to->hidden > 0;
+  return has_cell && to->hidden > 0;
 }
 
 // --- one call
@@ -161,6 +171,7 @@ template <class T>
 int run_backward(const Attributes& attributes, const int64_t** in_shapes, void** in, const int* in_types, void** out,
                  const int64_t** out_shapes,
                  void (*kernel)(const Call<T>&, const Gradients<T>&, const Team&, Workspace&)) {
+  if (!attributes.save && saved_size(attributes.options.cell, 1) > 0) return fail("needs save=1 for its gradient");
   WorkspaceOfCall here;
   const int num_inputs = attributes.num_inputs(), num_outputs = attributes.num_outputs();
   Arrays arrays{in};

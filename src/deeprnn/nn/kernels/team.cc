@@ -21,8 +21,10 @@ void pause() {
 #endif
 }
 
-// Helpers take parts as they come, and the caller takes whatever is left: one that the system keeps waiting, because
-// something else runs on its core, holds up nobody. This is why it is not OpenMP, whose threads wait for each other at
+constexpr int kMostParts = 0xffff;  // what a ticket has bits for
+
+// Helpers take parts as they come, and the caller takes whatever is left: one that does not come, because something else
+// runs on its core, holds up nobody. (One that is stopped in the middle of a part does.) This is why it is not OpenMP, whose threads wait for each other at
 // the end of each loop, and spin while they do.
 class Helpers {
  public:
@@ -127,8 +129,8 @@ thread_local int threads_of_call = 1;
 
 int threads() {
   static const int by_default = default_threads();
-  const int set = set_.load();
-  return set > 0 ? set : by_default;
+  const int set = set_.load(), asked = set > 0 ? set : by_default;
+  return asked < kMostParts ? asked : kMostParts;
 }
 
 void set_threads(int count) { set_.store(count); }

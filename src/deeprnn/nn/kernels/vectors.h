@@ -311,7 +311,7 @@ DEEPRNN_INLINE void reduced(V x, V* p, V* power) {
   *power = power_of_two<T>(shifted);
 }
 
-// 1 / (1 + exp(-x)), within 3 units in the last place; below -88 (float64: -709) it is 0.
+// 1 / (1 + exp(-x)), within 3 units in the last place; below -88.4 (float64: -709) it is 0.
 template <class T, class V>
 DEEPRNN_INLINE V sigmoid(V x) {
   using C = Constants<T>;
