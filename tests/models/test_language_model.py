@@ -184,6 +184,15 @@ def test_it_works_inside_somebody_elses_hybridized_block():
     assert max(distance(net(ids(length)), e) for length, e in zip((5, 3), expected)) <= 1e-6
 
 
+def test_an_activation_does_not_matter_to_a_gated_cell():
+    spreads = []
+    for activation in ("tanh", "relu"):
+        net = LanguageModel(V, 256, 2, cell="gru", activation=activation)
+        net.initialize()
+        spreads.append(float(net.stack.l1_i2h_weight.data().asnumpy().std()))
+    assert spreads[0] == pytest.approx(spreads[1], rel=0.02)
+
+
 def test_the_default_initializer_is_orthogonal_and_can_be_replaced():
     net = LanguageModel(V, H, L)
     net.initialize()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import mxnet as mx
 import numpy as np
@@ -253,6 +254,15 @@ def test_float16_and_bfloat16_on_the_cpu(cls):
 def test_a_cells_dtype(cls):
     raises(lambda: cls(H, dtype="float23"), ValueError, "dtype must be one of", "got 'float23'")
     raises(lambda: cls(H, dtype="bfloat16"), TypeError, "bfloat16")
+
+
+def test_a_dtype_of_none_and_lengths_of_float16():
+    raises(lambda: made(dtype=None), ValueError, "dtype must be one of", "got 'None'")
+    layer = made(use_sequence_length=True)
+    for dtype in ("float16", "bool"):
+        lengths = mx.nd.ones((N,), dtype=dtype)
+        call = partial(layer, zeros(T, N, C), None, lengths)
+        raises(call, TypeError, "sequence_length must be whole numbers, float32 or float64, got " + dtype)
 
 
 def test_optimize_for_and_hybridize():

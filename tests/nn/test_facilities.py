@@ -420,3 +420,36 @@ def test_runs_with_the_old_names_are_read_as_they_are(kind: str, tmp_path: Any) 
     Checkpoints(tmp_path).save(*nets[0], Position(), state)
     checkpoint.load(tmp_path).restore(*nets[1])
     assert np.array_equal(new(drawn(T, N, C)).asnumpy(), old(drawn(T, N, C)).asnumpy())
+
+
+@pytest.mark.parametrize("cls", [DeepRNN, DeepGRU, DeepLSTM])
+def test_a_file_may_bring_its_own_type(cls: Any, tmp_path: Any) -> None:
+    """As into the built-in layer: what comes in, and the states, follow the parameters."""
+    path, x = str(tmp_path / "double.params"), mx.nd.ones((T, N, C), dtype="float64")
+    double = cls(H, input_size=C, dtype="float64")
+    double.initialize()
+    double.save_parameters(path)
+    layer = cls(H, input_size=C)
+    layer.initialize()
+    layer.load_parameters(path, cast_dtype=True, dtype_source="saved")
+    assert layer.dtype == "float64" and layer.begin_state(N)[0].dtype == np.float64
+    assert np.array_equal(layer(x).asnumpy(), double(x).asnumpy())
+
+
+@pytest.mark.parametrize("options", [{"layer_norm": True}, {"zoneout": 0.1}, {"layer_norm": True, "layout": "NTC"}, {}])
+def test_states_that_a_foreign_block_makes_without_a_batch_size(options: Any) -> None:
+    class Mine(gluon.HybridBlock):
+        def __init__(self) -> None:
+            super().__init__()
+            with self.name_scope():
+                self.layer = DeepLSTM(H, 2, bidirectional=True, **options)
+
+        def hybrid_forward(self, F: Any, x: Any) -> Any:
+            return self.layer(x, self.layer.begin_state(batch_size=0, func=F.zeros))[0]
+
+    net = Mine()
+    net.initialize()
+    net.hybridize()
+    for shape in ((T, N, C), (T + 2, N + 3, C)):
+        x = mx.nd.random.normal(shape=shape)
+        assert distance(net(x), net.layer(x)) < 1e-6

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Callable, Optional, Union
 
 import mxnet as mx
+import numpy as np
 from mxnet.gluon import nn, rnn
 from mxnet.initializer import Initializer
 from mxnet.ndarray import NDArray
@@ -152,7 +153,7 @@ class LanguageModel(AnyLength):
         super().__init__(**kwargs)
         self.vocab_size = check_size("vocab_size", vocab_size)
         self.embedding_size = check_size("embedding_size", embedding_size, minimum=0)
-        self._dtype = check_dtype(dtype)
+        check_dtype(dtype)
         check_size("hidden_size", hidden_size)
         check_size("num_layers", num_layers)
         check_choice("activation", activation, ACTIVATIONS)
@@ -170,7 +171,7 @@ class LanguageModel(AnyLength):
             raise ValueError(f"backend 'gluon' has no {', '.join(name for name, value in deep.items() if value)}")
         self.draws_random = dropout > 0 or zoneout > 0
         self.tied = tied
-        self._initializer = DepthScaled(activation, residual)
+        self._initializer = DepthScaled(activation if cell == "rnn" else "tanh", residual)
         with self.name_scope():
             self.stack = stack(
                 hidden_size,
@@ -214,7 +215,8 @@ class LanguageModel(AnyLength):
     def inputs(self, F: Operators, ids: Tensor) -> Tensor:
         """The inputs `(T, N, E)` of the recurrent layers."""
         if self.embedding is None:
-            return Kind(ids)(F.one_hot(classic(ids), depth=self.vocab_size, dtype=self._dtype))
+            dtype = np.dtype(self.decoder.weight.dtype).name
+            return Kind(ids)(F.one_hot(classic(ids), depth=self.vocab_size, dtype=dtype))
         inputs = self.embedding(ids)
         return inputs * self.embedding_size**0.5 if self.tied else inputs
 
@@ -269,8 +271,7 @@ class LanguageModel(AnyLength):
         return ", ".join(found) or f"dtype={stack.cell.dtype!r}"
 
     def cast(self, dtype: Any) -> None:
-        self._dtype = check_dtype(dtype)
-        super().cast(self._dtype)
+        super().cast(check_dtype(dtype))
 
     def initialize(
         self,

@@ -54,6 +54,9 @@ def check_sequence_length(layer: Any, inputs: Tensor, sequence_length: Optional[
         batch_size = inputs.shape[layer.batch_axis]
         if sequence_length.shape != (batch_size,):
             raise ValueError(f"sequence_length must have shape {(batch_size,)}, got {sequence_length.shape}")
+        if np.dtype(sequence_length.dtype) in (np.float16, np.bool_):
+            name = np.dtype(sequence_length.dtype).name
+            raise TypeError(f"sequence_length must be whole numbers, float32 or float64, got {name}")
 
 
 class DefaultStates(list[Tensor]):
@@ -65,7 +68,7 @@ def complete_states(
 ) -> list[Tensor]:
     """The states of a call as a list: those given, checked; zeros, as `DefaultStates`, where none are given.
 
-    For symbols `batch_size` is 0.
+    For symbols `batch_size` is 0, and shape inference completes it.
 
     Raises
     ------
@@ -76,13 +79,8 @@ def complete_states(
     if states is None:
         if isinstance(inputs, NDArray):
             states = layer.begin_state(batch_size, ctx=inputs.ctx)
-        elif hasattr(layer, "length_free") and not layer.length_free(trace()):
-            # MXNet's own operators hand no shape back to the states: they take it from the inputs.
-            batch_axis, like = layer.batch_axis, classic(inputs)
-            states = [
-                mx.sym.broadcast_like(classic(zeros), like, lhs_axes=(1,), rhs_axes=(batch_axis,))
-                for zeros in layer.begin_state(1, func=mx.sym.zeros)
-            ]
+        elif _needs_shapes(layer):
+            states = _zeros_for(layer, inputs)
         else:
             # Left to the shape of the inputs: an unknown size is -1 where numpy's shapes are on, else 0.
             states = layer.begin_state(-1 if is_np_shape() else 0, func=mx.sym.zeros)
@@ -100,7 +98,28 @@ def complete_states(
             raise ValueError(f"states[{i}] must have shape {info['shape']}, got {state.shape}")
         if np.dtype(state.dtype) != info["dtype"]:
             raise TypeError(f"states[{i}] must be {info['dtype']}, got {np.dtype(state.dtype).name}")
+    if isinstance(inputs, Symbol) and _needs_shapes(layer):
+        states = [
+            # A constant, such as begin_state(func=F.zeros), has no batch size yet.
+            state if state.list_arguments() else Kind(inputs)(_shaped_like(classic(state), zeros))
+            for state, zeros in zip(states, _zeros_for(layer, inputs))
+        ]
     return states
+
+
+def _needs_shapes(layer: Any) -> bool:
+    """Whether states have to take their shape from the inputs: MXNet's own operators hand none back to them."""
+    return hasattr(layer, "length_free") and not layer.length_free(trace())
+
+
+def _zeros_for(layer: Any, inputs: Symbol) -> list[Symbol]:
+    zeros = layer.begin_state(1, func=mx.sym.zeros)
+    like, axes = classic(inputs), {"lhs_axes": (1,), "rhs_axes": (layer.batch_axis,)}
+    return [mx.sym.broadcast_like(classic(state), like, **axes) for state in zeros]
+
+
+def _shaped_like(x: Symbol, like: Symbol) -> Symbol:
+    return mx.sym._internal._identity_with_attr_like_rhs(x, like)
 
 
 def _is_np(x: Tensor) -> bool:

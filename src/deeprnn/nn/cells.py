@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import Any, Optional, Union
 
+import numpy as np
 from mxnet.gluon.rnn import HybridRecurrentCell
 from mxnet.initializer import Initializer
 
@@ -87,7 +88,7 @@ class RecurrentCell(HybridRecurrentCell):
     ) -> None:
         super().__init__(prefix=prefix, params=params)
         self.hidden_size = check_size("hidden_size", hidden_size)
-        self.dtype = check_dtype(dtype)
+        self._first_dtype = check_dtype(dtype)
         self.layer_norm = layer_norm
         check_size("input_size", input_size, minimum=0)
         rows = len(self.gates) * hidden_size
@@ -101,7 +102,13 @@ class RecurrentCell(HybridRecurrentCell):
 
     def add_parameter(self, name: str, shape: tuple[int, ...], init: Init) -> None:
         """Give the cell a parameter of this short name, under which `step` finds it in ``params``."""
-        setattr(self, name, self.params.get(name, shape=shape, init=init, dtype=self.dtype, allow_deferred_init=True))
+        dtype = self._first_dtype
+        setattr(self, name, self.params.get(name, shape=shape, init=init, dtype=dtype, allow_deferred_init=True))
+
+    @property
+    def dtype(self) -> str:
+        """Of the parameters: a file may bring its own, by ``load_parameters(..., dtype_source="saved")``."""
+        return np.dtype(self.i2h_weight.dtype).name
 
     def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
         """Shape, layout and dtype of each state; the first is the output."""
@@ -112,8 +119,7 @@ class RecurrentCell(HybridRecurrentCell):
 
     def cast(self, dtype: Any) -> None:
         """Gluon's `cast`; the states follow."""
-        self.dtype = check_dtype(dtype)
-        super().cast(self.dtype)
+        super().cast(check_dtype(dtype))
 
     def project(self, F: Operators, inputs: Tensor, params: Params) -> Tensor:
         """The input projection, ``(..., C) -> (..., G)``."""

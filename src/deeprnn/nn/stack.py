@@ -98,7 +98,7 @@ class RecurrentStack(AnyLength):
         self.residual = residual
         self.zoneout = check_fraction("zoneout", zoneout)
         self.directions = "lr" if bidirectional else "l"
-        self.dtype = check_dtype(dtype)
+        check_dtype(dtype)
         self.use_sequence_length = use_sequence_length
         self.unroll_length = None if unroll_length is None else check_size("unroll_length", unroll_length)
         self._hook: Optional[Hook] = None
@@ -127,6 +127,11 @@ class RecurrentStack(AnyLength):
     def hidden_size(self) -> int:
         """Units H of each layer and direction."""
         return self.cell.hidden_size
+
+    @property
+    def dtype(self) -> str:
+        """Of the parameters, and so of inputs, states and outputs."""
+        return self.cell.dtype
 
     @property
     def input_size(self) -> int:
@@ -166,11 +171,7 @@ class RecurrentStack(AnyLength):
 
     def cast(self, dtype: Union[str, type, np.dtype]) -> None:
         """Gluon's `cast`; the states follow."""
-        self.dtype = check_dtype(dtype)
-        for cells in self._cells.layers:
-            for cell in cells:
-                cell.dtype = self.dtype
-        super().cast(self.dtype)
+        super().cast(check_dtype(dtype))
 
     def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
         """Shape, layout and dtype of each state tensor: ``(num_layers * directions, batch_size, hidden_size)``."""
