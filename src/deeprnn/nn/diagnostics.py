@@ -54,7 +54,7 @@ class Layer:
     back : tuple of float
         Norm of the last step's loss's gradient by its input 0, 1, 2, ... steps earlier.
     gain : float
-        :math:`\\sqrt C` times the spread of its input weights: what it multiplies a signal of C inputs by.
+        :math:`\\sqrt C` times the root mean square of its input weights: what it multiplies a signal of C inputs by.
     ratio : float or None
         Norm of the last update over norm of the weights before it, where those are given.
     """
@@ -86,6 +86,9 @@ class Diagnosis:
             Advice that the network follows already, which is not repeated: any of ``init=deep``, ``cell=gru``,
             ``cell=lstm``. Whether it has ``residual=True`` is known.
         """
+        wrong = [layer.number for layer in self.layers if not math.isfinite(layer.spread + layer.gradient)]
+        if wrong:
+            return [f"{_named(wrong)}: outputs or gradients are NaN or infinite; try a lower learning rate or clip"]
         found = []
         bottom, top = self.layers[0], self.layers[-1]
         known = {*followed, *(["residual=True"] if self.residual else [])}
@@ -184,6 +187,8 @@ def diagnose(
     >>> print(*diagnose(net, ids, net.begin_state(32), lambda logits: cross_entropy(logits, targets)).sentences())
     """
     stack = _find_stack(net)
+    with autograd.pause():
+        net(inputs, list(states))  # completes shapes that were left to the first call
     probes: list[NDArray] = []
     seen: list[np.ndarray] = []
 
@@ -271,7 +276,7 @@ def _layer(
         dead=float(flat.all(axis=(0, 1)).mean()),
         gradient=float(np.linalg.norm(whole)),
         back=tuple(float(np.linalg.norm(step)) for step in last[::-1]),
-        gain=float(weight.std() * np.sqrt(weight.shape[1])),
+        gain=float(np.sqrt(np.square(weight).mean() * weight.shape[1])),
         ratio=ratio,
     )
 

@@ -168,7 +168,7 @@ INITIALIZERS: dict[str, Any] = {
 
 
 def initializer(name: str, activation: str = "tanh", residual: bool = False) -> Initializer:
-    """The initializer that the command line calls `name`, for a stack of this non-linearity and routing.
+    """The initializer of this name, for a stack of this non-linearity and routing.
 
     ``deep`` (`DepthScaled`), ``orthogonal``, ``identity``, ``normal`` (the book's N(0, 0.01)) or ``xavier``.
 
