@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mxnet import gluon
 from oracles import Config, NumpyOracle, Parent, Unfused, deep, differences, fused
 
-from deeprnn import testing
+from deeprnn import DeepLSTM, testing
 from deeprnn.nn import cells, native
 
 STATIC = {"static_alloc": True, "static_shape": True}
@@ -327,3 +327,17 @@ def test_networks_are_compared_in_all_their_gradients_and_the_inputs_left_as_the
     assert {"output 0", "output 1", "d input 0", "d input 1"} <= distances.keys()
     assert min(distances.values()) > 1e-3
     assert all(array.grad is None for array in (x, *begin))
+
+
+def test_networks_with_dropout_are_compared_without_it() -> None:
+    def made(recurrent: gluon.Block) -> gluon.Block:
+        net = gluon.nn.HybridSequential()
+        net.add(recurrent, gluon.nn.Dropout(0.5), gluon.nn.Dense(3, flatten=False))
+        net.initialize()
+        return net
+
+    nets = [made(gluon.rnn.LSTM(5, 2)), made(DeepLSTM(5, 2, dropout=0.5))]
+    x = mx.nd.random.normal(shape=(4, 3, 2))
+    nets[0](x)
+    testing.randomize(nets[0])
+    assert testing.compare_networks(nets[1], nets[0], x).same

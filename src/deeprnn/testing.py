@@ -233,7 +233,7 @@ def compare_networks(
         A ``.params`` file, which both load. By default `ours` gets the values of `theirs`.
     gradients : bool
         Compare the gradients of the inputs and of all parameters besides the outputs. In the loss every element of the
-        outputs has a weight of its own, the same for both.
+        outputs has a weight of its own, the same for both. Dropout is off.
     tolerance : float, optional
         By default that of the dtype, see `TOLERANCE`.
 
@@ -274,7 +274,7 @@ def _network_run(net: gluon.Block, inputs: Sequence[Any], gradients: bool) -> Ru
         for x in floats:
             x.attach_grad()
         draw = np.random.default_rng(7)
-        with autograd.record():
+        with autograd.record(train_mode=False):  # dropout would draw other numbers for each
             outputs = [y.as_nd_ndarray() for y in _flat(net(*inputs))]
             total = sum((mx.nd.array(draw.normal(size=y.shape), dtype=y.dtype) * y).sum() for y in outputs)
         total.backward()
