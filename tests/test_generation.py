@@ -139,6 +139,11 @@ def test_a_symbol_that_cannot_be_is_never_kept_for_its_place():
     assert np.count_nonzero(probabilities) == 1
 
 
+def test_all_symbols_banned():
+    with pytest.raises(ValueError, match="banned has all 2 symbols: there is nothing to choose from"):
+        Sampler().choose([1.0, 2.0], np.random.default_rng(0), banned=[0, 1])
+
+
 def test_greedy_takes_the_largest_and_of_equals_the_first():
     sampler = Sampler(greedy=True)
     assert {sampler.choose(LOGITS, rng(seed)) for seed in range(20)} == {1}

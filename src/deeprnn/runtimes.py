@@ -47,6 +47,8 @@ class MXNetModel:
         The network; hybridize it for speed.
     ctx : mx.Context, optional
         Its device; by default MXNet's current context.
+
+    The parameters' values are read at each call. Where the network is initialized anew, make another one.
     """
 
     def __init__(self, net: Any, ctx: Any = None) -> None:

@@ -173,7 +173,7 @@ class Samplers:
         Raises
         ------
         ValueError
-            For logits that are not finite.
+            For logits that are not finite, and where all symbols are banned.
         """
         logits = np.array(logits, dtype=np.float64)
         if not math.isfinite(logits.sum()) and not np.isfinite(logits).all():  # a sum may overflow, too
@@ -182,7 +182,10 @@ class Samplers:
             self._penalize(logits, texts)
         if banned:
             logits[:, list(banned)] = -np.inf
-        weights = logits - logits.max(axis=-1, keepdims=True)
+        best = logits.max(axis=-1, keepdims=True)
+        if banned and np.isneginf(best).any():
+            raise ValueError(f"banned has all {logits.shape[-1]} symbols: there is nothing to choose from")
+        weights = logits - best
         weights /= self._temperature
         np.exp(weights, out=weights)
         if self._any_cut:

@@ -270,3 +270,13 @@ def test_logits_that_are_not_finite_end_one_request_alone(vocab, run):
     begun.until(lambda: len(good.news) > before + 10)
     assert bad.error == "the model returned logits that are not finite" and not good.over
     good.cancelled = True
+
+
+def test_a_score_that_is_not_finite_is_refused(vocab, run):
+    model = Broken(MXNetModel(network()))
+    begun = run(model, slots=4)
+    model.how = "nan"
+    job = Scoring(list(range(5)), time.monotonic() + 60)
+    begun.engine.submit(job)
+    begun.until(lambda: job.over)
+    assert job.error == "the model returned logits that are not finite" and not job.news

@@ -20,7 +20,7 @@ from .._util.wording import counted
 from ..runtimes import Model
 from ..sampling import log_softmax
 from .batch import Batch, agreeing_sizes
-from .jobs import LIKELIEST, Job, Row, Symbol, Writing
+from .jobs import LIKELIEST, NOT_FINITE, Job, Row, Symbol, Writing
 
 __all__ = ["Busy", "Engine", "Failed"]
 
@@ -222,7 +222,7 @@ class Engine:
         for i, (row, symbol) in enumerate(zip(rows, symbols.tolist())):
             job, more = row.job, details.get(i, {})
             if not finite[i]:
-                job.end("the model returned logits that are not finite")
+                job.end(NOT_FINITE)
                 job.cancelled = True  # with all its texts
                 continue
             if job.states and row.index == 0:

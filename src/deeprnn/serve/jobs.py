@@ -15,10 +15,12 @@ from ..sampling import Sampler, log_softmax
 if TYPE_CHECKING:
     from ..data.writing import Text
 
-__all__ = ["LIKELIEST", "Job", "Row", "Scoring", "Symbol", "TokenScores", "Writing"]
+__all__ = ["LIKELIEST", "NOT_FINITE", "Job", "Row", "Scoring", "Symbol", "TokenScores", "Writing"]
 
 LIKELIEST = 5
 """Likeliest symbols that are listed with each one."""
+
+NOT_FINITE = "the model returned logits that are not finite"
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,9 @@ class Scoring(Job):
         self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def read(self, begin: int, logits: np.ndarray) -> None:
+        if not np.isfinite(logits).all():
+            self.end(NOT_FINITE)
+            return
         log_probs, came = log_softmax(logits), self.ids[begin + 1 : begin + 1 + len(logits)]
         rows, expected = np.arange(len(logits)), log_probs.argmax(axis=-1)
         self._parts.append((-log_probs[rows, came], expected, log_probs[rows, expected]))
