@@ -44,13 +44,13 @@ class DeepStack(nn.RNNBase):
         use_sequence_length: bool = False,
         **options: Any,
     ) -> None:
-        if not options.get("bias", True):
-            raise ValueError("bias must be True: deeprnn's layers have biases")
         if dropout_mode not in ("standard", "variational"):
             raise ValueError(f"dropout_mode must be 'standard' or 'variational', got {dropout_mode!r}")
         if not 0 <= zoneout < 1:
             raise ValueError(f"zoneout must be at least 0 and below 1, got {zoneout}")
         super().__init__(*arguments, **options)
+        if not self.bias:
+            raise ValueError("bias must be True: deeprnn's layers have biases")
         self.residual, self.layer_norm, self.zoneout = residual, layer_norm, zoneout
         self.dropout_mode, self.use_sequence_length = dropout_mode, use_sequence_length
         if layer_norm:
@@ -156,7 +156,8 @@ class DeepStack(nn.RNNBase):
         Raises
         ------
         ValueError
-            Where `lengths` are missing or given against ``use_sequence_length``.
+            Where `lengths` are missing or given against ``use_sequence_length``; for an input without a batch, and
+            states of other shapes, where `lengths` or options of deeprnn's own are used.
         TypeError
             For a `PackedSequence` with `lengths` or options of deeprnn's own.
         """
@@ -175,8 +176,10 @@ class DeepStack(nn.RNNBase):
             )
         if self.plain and lengths is not None and bool((lengths > 0).all()):
             return self._packed(input, hx, lengths)
+        if input.dim() != 3:
+            raise ValueError(f"input must have 3 axes, a batch among them, got shape {tuple(input.shape)}")
         x = input.transpose(0, 1) if self.batch_first else input
-        states = self._begin(x) if hx is None else list(hx) if isinstance(hx, tuple) else [hx]
+        states = self._begin(x) if hx is None else self._checked([hx] if isinstance(hx, Tensor) else hx, x.shape[1])
         y, last = self._stacked(x, states, lengths)
         return y.transpose(0, 1) if self.batch_first else y, last[0] if len(last) == 1 else tuple(last)
 
@@ -199,9 +202,17 @@ class DeepStack(nn.RNNBase):
         """The units of each state."""
         return [self.proj_size or self.hidden_size] + [self.hidden_size] * (self.mode == "LSTM")
 
+    def _state_shapes(self, batch_size: int) -> list[tuple[int, ...]]:
+        return [(self.num_layers * self.num_directions, batch_size, size) for size in self.state_sizes()]
+
     def _begin(self, x: Tensor) -> list[Tensor]:
-        rows = self.num_layers * self.num_directions
-        return [x.new_zeros(rows, x.shape[1], size) for size in self.state_sizes()]
+        return [x.new_zeros(shape) for shape in self._state_shapes(x.shape[1])]
+
+    def _checked(self, states: Sequence[Tensor], batch_size: int) -> list[Tensor]:
+        expected, came = self._state_shapes(batch_size), [tuple(state.shape) for state in states]
+        if came != expected:
+            raise ValueError(f"the states must have the shapes {expected}, got {came}")
+        return list(states)
 
     def _stacked(self, x: Tensor, states: Sequence[Tensor], lengths: Optional[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Layer upon layer, ``(T, N, C)``."""

@@ -286,3 +286,24 @@ def test_lengths_go_with_the_option():
     layer = ours("rnn", use_sequence_length=True)
     with pytest.raises(ValueError, match="use_sequence_length=True needs lengths with each call"):
         layer(*arguments(layer))
+
+
+@pytest.mark.parametrize("options", [{"residual": True}, {"zoneout": 0.1}, {"layer_norm": True}], ids=str)
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
+def test_shapes_of_inputs_and_states_are_checked(kind, options):
+    layer = ours(kind, **options)
+    layer.eval()
+    x, states = arguments(layer)
+    several = states if isinstance(states, tuple) else (states,)
+    expected = layer(x, states)[0]
+    assert torch.equal(layer(x, list(several))[0], expected)
+    for wrong in ([s[:1] for s in several], [torch.cat([s, s]) for s in several], [s[:, :1] for s in several]):
+        with pytest.raises(ValueError, match="the states must have the shapes"):
+            layer(x, tuple(wrong) if len(wrong) > 1 else wrong[0])
+    with pytest.raises(ValueError, match="input must have 3 axes, a batch among them, got shape"):
+        layer(x[:, 0])
+
+
+def test_biases_cannot_be_left_out_by_place_either():
+    with pytest.raises(ValueError, match="bias must be True"):
+        deeprnn_torch.DeepGRU(C, H, 2, False)
