@@ -36,7 +36,7 @@ SPEED = {
 }
 DEPTH = {
     "en": ["layers", "the book's recipe, epoch 250", "this recipe, epoch 50", "held-out loss, 3 epochs"],
-    "zh": ["层数", "书中的配方，第 250 周期", "本项目的配方，第 50 周期", "留出文本的损失，3 个周期"],
+    "zh": ["层数", "书中的方案，第 250 周期", "本项目的方案，第 50 周期", "留出文本的损失，3 个周期"],
 }
 BOOK = {"en": ["layers", "three seeds at 250", "to"], "zh": ["层数", "第 250 周期的三个种子", "至"]}
 

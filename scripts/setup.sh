@@ -174,7 +174,7 @@ if [ -z "$python" ]; then
     lack=$(lacks "$python")
     [ -z "$lack" ] || fail "$lack"
 fi
-echo "setting up .venv with $("$python" --version) (once; a minute or two)"
+echo "setting up .venv with $("$python" --version) (once; one to four minutes)"
 
 if [ -n "$uv" ]; then
     uv venv -q --allow-existing --python "$python" .venv || fail "uv could not make .venv (above)"
