@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -155,10 +157,23 @@ def test_the_loop_knows_no_model_and_no_text():
     assert not reachable("train.loop") & (MODEL | TEXT)
 
 
+def comes_with_python(library):
+    if sys.version_info >= (3, 10):
+        return library in sys.stdlib_module_names
+    origin = importlib.util.find_spec(library).origin
+    own = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
+    return origin in ("built-in", "frozen") or (origin.startswith(tuple(own)) and "site-packages" not in origin)
+
+
+def test_what_comes_with_python():
+    assert comes_with_python("json") and comes_with_python("sys") and comes_with_python("dataclasses")
+    assert not comes_with_python("mxnet") and not comes_with_python("yaml")
+
+
 @pytest.mark.parametrize("module", sorted(MODEL))
 def test_the_model_needs_mxnet_and_numpy_alone(module):
     libraries = imports(file_of(module))[1]
-    assert libraries - set(sys.stdlib_module_names if sys.version_info >= (3, 10) else libraries) <= {"mxnet", "numpy"}
+    assert {library for library in libraries if not comes_with_python(library)} <= {"mxnet", "numpy"}
     assert not libraries & set(HEAVY)
 
 

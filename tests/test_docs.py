@@ -337,6 +337,17 @@ def test_pages_use_the_fields_words(page):
     assert not found, f"{page}: {found}"
 
 
+@pytest.mark.parametrize("folder", ["src", "scripts", "tools", "benchmarks"])
+def test_sources_use_the_fields_words(folder):
+    files = [path for path in (PROJECT / folder).rglob("*") if path.suffix in (".py", ".h", ".cc", ".sh", ".j2")]
+    assert files
+    for path in files:
+        found = re.findall(
+            r"\b(told|said|stands|comes? of it|way back|rooms?|drawn for)\b", path.read_text(), re.IGNORECASE
+        )
+        assert not found, f"{path}: {found}"
+
+
 @pytest.mark.parametrize("page", sorted([*PAGES, *NOTEBOOKS]))
 def test_pages_name_no_machines_paths(page):
     assert not re.search(r"/(home|root|tmp|work|Users)/", (PROJECT / page).read_text(encoding="utf-8"))

@@ -232,7 +232,7 @@ def test_no_compiler(machine: Machine) -> None:
     assert machine.complaint().endswith("apt-get install gcc libc6-dev\n")
 
 
-def test_no_cpp_compiler_is_said_and_no_failure(machine: Machine) -> None:
+def test_no_cpp_compiler_is_reported_and_no_failure(machine: Machine) -> None:
     machine.python()
     machine.command("g++", "exit 127")
     code, out, err = machine.run("--check")

@@ -43,7 +43,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One recipe and depth; the recipe's name is shown at its first row."""
 
     recipe: str
@@ -58,7 +58,7 @@ class Table:
     """Rows under the headings of their cells."""
 
     heads: Sequence[str]
-    rows: list[Row] = field(default_factory=list)
+    rows: list[TableRow] = field(default_factory=list)
 
 
 def page(*records: Record) -> str:
@@ -199,7 +199,7 @@ def _table(
     table, before = Table(heads), None
     for group in groups:
         recipe, layers = group["recipe"], group["layers"]
-        table.rows.append(Row(recipe, recipe != before, layers, colours[layers], cells(group)))
+        table.rows.append(TableRow(recipe, recipe != before, layers, colours[layers], cells(group)))
         before = recipe
     return table
 

@@ -34,7 +34,7 @@ def exported(trained, tmp_path_factory):
     return folder
 
 
-def said(capsys, *arguments):
+def printed(capsys, *arguments):
     assert main(list(arguments)) == 0
     shown = capsys.readouterr()
     assert shown.err == ""
@@ -76,7 +76,7 @@ def test_a_checkpoint_without_the_hash_of_its_text_is_named(trained, tmp_path, c
 
 def test_a_format_alone(trained, tmp_path, capsys):
     for name, files in (("symbol", {"step-symbol.json"}), ("torch", set())):
-        out = said(capsys, "export", str(trained), "--format", name, "--out", str(tmp_path / name))
+        out = printed(capsys, "export", str(trained), "--format", name, "--out", str(tmp_path / name))
         assert "generate" in out and str(tmp_path / name) in out
         written = {path.name for path in (tmp_path / name).iterdir()}
         assert files <= written and "model.onnx" not in written
@@ -89,7 +89,7 @@ WAYS = ["", "--greedy", "--temperature 0.5 --top-k 5", "--top-p 0.8", "--repetit
 @pytest.mark.parametrize("way", WAYS)
 def test_all_runtimes_write_the_same_text(trained, exported, capsys, way):
     rest = ["--seed", "4", "--length", "80", "--prefix", "over ", *way.split()]
-    expected = said(capsys, "generate", str(trained), *rest)
+    expected = printed(capsys, "generate", str(trained), *rest)
     assert expected.startswith("over ") and symbols(expected) == 5 + 80 + 1
     for source in (
         [exported],
@@ -97,26 +97,26 @@ def test_all_runtimes_write_the_same_text(trained, exported, capsys, way):
         [exported, "--runtime", "onnx"],
         [exported / "model.onnx"],
     ):
-        assert said(capsys, "generate", *map(str, source), *rest) == expected
+        assert printed(capsys, "generate", *map(str, source), *rest) == expected
 
 
 def test_torch_writes_the_same_text(exported, trained, text, capsys):
     pytest.importorskip("torch", reason="pip install .[torch]")
     rest = ["--seed", "4", "--length", "80"]
-    expected = said(capsys, "generate", str(trained), *rest)
-    assert said(capsys, "generate", str(exported), "--runtime", "torch", *rest) == expected
-    measured = said(capsys, "evaluate", str(trained), "--corpus", text)
-    assert said(capsys, "evaluate", str(exported), "--corpus", text, "--runtime", "torch") == measured
+    expected = printed(capsys, "generate", str(trained), *rest)
+    assert printed(capsys, "generate", str(exported), "--runtime", "torch", *rest) == expected
+    measured = printed(capsys, "evaluate", str(trained), "--corpus", text)
+    assert printed(capsys, "evaluate", str(exported), "--corpus", text, "--runtime", "torch") == measured
 
 
 def test_all_runtimes_measure_the_same_loss(trained, exported, text, capsys):
-    expected = said(capsys, "evaluate", str(trained), "--corpus", text, "--per-symbol")
+    expected = printed(capsys, "evaluate", str(trained), "--corpus", text, "--per-symbol")
     assert len(expected.splitlines()) == 1 + 1 + 20
     for runtime in ("native", "mxnet", "onnx"):
-        out = said(capsys, "evaluate", str(exported), "--corpus", text, "--per-symbol", "--runtime", runtime)
+        out = printed(capsys, "evaluate", str(exported), "--corpus", text, "--per-symbol", "--runtime", runtime)
         assert out == expected
     # A file alone does not say how long a sequence was, and each begins with states of zeros.
-    out = said(capsys, "evaluate", str(exported / "model.onnx"), "--corpus", text)
+    out = printed(capsys, "evaluate", str(exported / "model.onnx"), "--corpus", text)
     assert float(out.split()[2]) == pytest.approx(float(expected.split()[2]), abs=0.05)
 
 
@@ -124,10 +124,10 @@ def test_the_most_surprising_places_are_where_the_table_says(trained, tmp_path, 
     lines = ["over the hills and far away; 9 came back."] * 12
     lines[5] = "over the hills and;far away; 9 came back."
     (tmp_path / "odd.txt").write_text("\n".join(lines), encoding="utf-8")
-    table = said(capsys, "evaluate", str(trained), "--corpus", str(tmp_path / "odd.txt"), "--per-symbol").splitlines()[
-        1:
-    ]
-    assert table[0].split() == ["nats", "line", "column", "came", "expected", "after"]
+    table = printed(
+        capsys, "evaluate", str(trained), "--corpus", str(tmp_path / "odd.txt"), "--per-symbol"
+    ).splitlines()[1:]
+    assert table[0].split() == ["nats", "line", "column", "actual", "expected", "context"]
     losses = [float(row.split()[0]) for row in table[1:]]
     assert losses == sorted(losses, reverse=True)
     (odd,) = (row for row in table if r"\nover the hills and'" in row and "';'" in row)
@@ -151,7 +151,7 @@ def test_the_table_reads_no_more_of_a_text_than_it_shows(unit, monkeypatch):
     )
     monkeypatch.setattr(evaluate, "CHUNK", 7)
     places = [Surprise(1.0, position, 0, 0.5) for position in range(len(ids))]
-    _, *rows = evaluate.table(places, ids, vocab, unit).splitlines()
+    _, *rows = evaluate.surprises(places, ids, vocab, unit).splitlines()
     pattern = "." if unit == "char" else r"\S+"
     expected = [
         (number, column)
@@ -165,47 +165,47 @@ def test_the_table_reads_no_more_of_a_text_than_it_shows(unit, monkeypatch):
 
 def test_an_exported_model_finds_its_text_again(exported, text, capsys, monkeypatch):
     monkeypatch.chdir(os.path.dirname(text))
-    assert said(capsys, "evaluate", str(exported)).startswith("test loss ")
+    assert printed(capsys, "evaluate", str(exported)).startswith("test loss ")
     assert main(["evaluate", str(exported / "model.onnx")]) == 2
     assert "has no record of the text it was trained on: give a text, --corpus PATH" in capsys.readouterr().err
 
 
 def test_several_texts(trained, capsys):
-    alone = said(capsys, "generate", str(trained), "--seed", "7", "--length", "30").rstrip("\n")
-    told = json.loads(
-        said(capsys, "generate", str(trained), "--seed", "7", "--length", "30", "--samples", "3", "--json")
+    alone = printed(capsys, "generate", str(trained), "--seed", "7", "--length", "30").rstrip("\n")
+    answer = json.loads(
+        printed(capsys, "generate", str(trained), "--seed", "7", "--length", "30", "--samples", "3", "--json")
     )
-    texts = [sample["text"] for sample in told["samples"]]
-    assert texts[0] == alone and len(set(texts)) == 3 and told["seed"] == 7 and told["runtime"] == "native"
-    shown = said(capsys, "generate", str(trained), "--seed", "7", "--length", "30", "--samples", "3")
+    texts = [sample["text"] for sample in answer["samples"]]
+    assert texts[0] == alone and len(set(texts)) == 3 and answer["seed"] == 7 and answer["runtime"] == "native"
+    shown = printed(capsys, "generate", str(trained), "--seed", "7", "--length", "30", "--samples", "3")
     assert shown == "\n\n".join(texts) + "\n"
 
 
 def test_a_beam_gives_several_texts_the_best_first(trained, capsys):
-    told = json.loads(
-        said(capsys, "generate", str(trained), "--beam", "4", "--samples", "4", "--length", "12", "--json")
+    answer = json.loads(
+        printed(capsys, "generate", str(trained), "--beam", "4", "--samples", "4", "--length", "12", "--json")
     )
-    texts = [sample["text"] for sample in told["samples"]]
-    assert len(set(texts)) == 4 and all(symbols(text) == 12 for text in texts) and told["seed"] is None
-    best = said(capsys, "generate", str(trained), "--beam", "4", "--length", "12")
+    texts = [sample["text"] for sample in answer["samples"]]
+    assert len(set(texts)) == 4 and all(symbols(text) == 12 for text in texts) and answer["seed"] is None
+    best = printed(capsys, "generate", str(trained), "--beam", "4", "--length", "12")
     assert best == texts[0] + "\n"
 
 
 def test_a_beam_that_finds_fewer_texts_gives_those(trained, capsys):
     ways = ["--beam", "50", "--samples", "50", "--length", "1"]  # there are not so many symbols
-    told = json.loads(said(capsys, "generate", str(trained), *ways, "--json"))
+    answer = json.loads(printed(capsys, "generate", str(trained), *ways, "--json"))
     vocabulary = checkpoint.load(trained / "checkpoints").state["vocabulary"]
-    assert {sample["text"] for sample in told["samples"]} == {*vocabulary} - {"<unk>"}
-    assert len(told["samples"]) == len(vocabulary) - 1
+    assert {sample["text"] for sample in answer["samples"]} == {*vocabulary} - {"<unk>"}
+    assert len(answer["samples"]) == len(vocabulary) - 1
 
 
 def test_a_text_stops(trained, capsys):
-    whole = said(capsys, "generate", str(trained), "--seed", "2", "--length", "200")
+    whole = printed(capsys, "generate", str(trained), "--seed", "2", "--length", "200")
     end = whole[40:42]
-    cut = said(capsys, "generate", str(trained), "--seed", "2", "--length", "200", "--stop", end)
+    cut = printed(capsys, "generate", str(trained), "--seed", "2", "--length", "200", "--stop", end)
     assert cut == whole[: whole.index(end) + len(end)] + "\n"
-    told = json.loads(
-        said(
+    answer = json.loads(
+        printed(
             capsys,
             "generate",
             str(trained),
@@ -220,21 +220,23 @@ def test_a_text_stops(trained, capsys):
             "2",
         )
     )
-    assert told["samples"][0] == {"text": cut[:-1], "stopped": True}
+    assert answer["samples"][0] == {"text": cut[:-1], "stopped": True}
 
 
 def test_the_prefix_is_not_searched_for_the_stop(trained, capsys):
-    text = said(capsys, "generate", str(trained), "--prefix", "over", "--stop", "over", "--length", "5", "--seed", "1")
+    text = printed(
+        capsys, "generate", str(trained), "--prefix", "over", "--stop", "over", "--length", "5", "--seed", "1"
+    )
     assert len(text) > 5
 
 
 def test_a_prefix_from_a_file_and_from_standard_input(trained, tmp_path, capsys, monkeypatch):
     rest = ["--seed", "1", "--length", "20"]
-    expected = said(capsys, "generate", str(trained), "--prefix", "over the", *rest)
+    expected = printed(capsys, "generate", str(trained), "--prefix", "over the", *rest)
     (tmp_path / "prefix.txt").write_text("over the\n")
-    assert said(capsys, "generate", str(trained), "--prefix-file", str(tmp_path / "prefix.txt"), *rest) == expected
+    assert printed(capsys, "generate", str(trained), "--prefix-file", str(tmp_path / "prefix.txt"), *rest) == expected
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"over the\n")))
-    assert said(capsys, "generate", str(trained), "--prefix-file", "-", *rest) == expected
+    assert printed(capsys, "generate", str(trained), "--prefix-file", "-", *rest) == expected
     monkeypatch.setattr("sys.stdin", None)  # closed before the program began
     assert main(["generate", str(trained), "--prefix-file", "-"]) == 2
     assert capsys.readouterr().err == "deeprnn: error: --prefix-file -: standard input is closed\n"

@@ -103,7 +103,7 @@ def test_early_stop_and_rollback(text, tmp_path):
     code, shown, error = launched("--out", tmp_path / "hot", *hot)
     assert code == 1 and error.startswith("deeprnn: error: the ") and error.count("\n") == 1
     code, shown, error = launched("--out", tmp_path / "back", *hot, "--on-nan", "rollback")
-    assert code == 1 and shown.count(": back to step 0") == 3
+    assert code == 1 and shown.count(": returning to step 0") == 3
 
 
 # -- one of them dies, or is stopped
@@ -256,8 +256,8 @@ def test_two_hosts(hosts, text, tmp_path):
             shown = subprocess.run(["ip", "netns", "exec", name, "ss", "-Hltn"], capture_output=True, text=True).stdout
             seen |= {line.split()[3].rpartition(":")[0] for line in shown.splitlines()}
         time.sleep(0.5)
-    said = [process.communicate(timeout=PATIENT)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 4 and not any(said), said
+    output = [process.communicate(timeout=PATIENT)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4 and not any(output), output
     assert seen == {"10.99.0.1", "10.99.0.2"}
     assert distance(tmp_path / "two", alone(text, tmp_path / "one")) < 1e-5
 
@@ -339,4 +339,4 @@ def test_a_role_without_a_store(monkeypatch, capsys):
     assert main(["train", "--corpus", "-", "--kvstore", "dist_sync"]) == 2
     assert "--corpus - is standard input, which several workers cannot read" in capsys.readouterr().err
     assert main(["train", "--kvstore", "dist_sync", "--on-nan", "rollback"]) == 2
-    assert "read the run's checkpoints: give all the same --out FOLDER" in capsys.readouterr().err
+    assert "read the checkpoints: give all the same --out FOLDER" in capsys.readouterr().err

@@ -69,16 +69,16 @@ def run(text, tmp_path):
             for script, variables in scripts
         ]
         try:
-            said = [process.communicate(timeout=PATIENT)[0] for process in processes]
+            output = [process.communicate(timeout=PATIENT)[0] for process in processes]
         finally:
             for process in processes:
                 try:
                     os.killpg(process.pid, signal.SIGKILL)
                 except ProcessLookupError:
                     process.wait()
-        assert [process.returncode for process in processes] == [0] * len(processes), said
-        assert json.loads((tmp_path / "runs" / "book" / "summary.json").read_text())["epochs"] == 1, said
-        assert "".join(said).count("test loss") == 1 and "error" not in "".join(said)  # of worker 0 alone
+        assert [process.returncode for process in processes] == [0] * len(processes), output
+        assert json.loads((tmp_path / "runs" / "book" / "summary.json").read_text())["epochs"] == 1, output
+        assert "".join(output).count("test loss") == 1 and "error" not in "".join(output)  # of worker 0 alone
         assert distance(tmp_path / "runs" / "book", alone(text, tmp_path / "one")) < 1e-5
 
     return all_of

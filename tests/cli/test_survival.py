@@ -243,12 +243,12 @@ def test_the_text_may_change_while_a_run_trains_but_not_before_it_is_resumed(tra
     assert train("--corpus", str(copy), "--epochs", "1")[0] == 0
     for other, difference in (
         (TEXT + "!", f"{len(TEXT) + 1:,} symbols now, {len(TEXT):,} then"),
-        (TEXT.replace("ducks", "geese"), "as long as then, with other symbols"),
+        (TEXT.replace("ducks", "geese"), "same length, different symbols"),
     ):
         copy.write_text(other, encoding="utf-8")
         code, shown = train("--corpus", str(copy), "--resume")
         assert code == 2
-        began = f"deeprnn: error: the text copy.txt is not what it was when {tmp_path / 'run'} was trained: "
+        began = f"deeprnn: error: the text copy.txt differs from the one that {tmp_path / 'run'} was trained on: "
         assert shown.err.startswith(began) and difference in shown.err
 
 
@@ -336,7 +336,10 @@ def test_rollback(train, tmp_path, monkeypatch, at):
     code, shown = train("--checkpoint-steps", "5", "--on-nan", "rollback")
     assert code == 0
     back = 5 if at == 8 else 0
-    assert f"the loss is nan at step {at + 1} (epoch 1): back to step {back}, with lr=0.01 (1 of 3 times)" in shown.out
+    assert (
+        f"the loss is nan at step {at + 1} (epoch 1): returning to step {back}, with lr=0.01 (rollback 1 of 3)"
+        in shown.out
+    )
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [(each["to_step"], each["lr"]) for each in summary["rollbacks"]] == [(back, 0.01)]
 
@@ -346,7 +349,7 @@ def test_rollback_at_most_three_times(train, tmp_path, monkeypatch):
     monkeypatch.setattr(Keeper, "is_due", lambda keeper, now: (poison() if now == 3 else None) or original(keeper, now))
     code, shown = train("--on-nan", "rollback")
     assert code == 1
-    assert shown.out.count("back to step 0") == 3 and "with lr=0.0025 (3 of 3 times)" in shown.out
+    assert shown.out.count("returning to step 0") == 3 and "with lr=0.0025 (rollback 3 of 3)" in shown.out
     assert "at step 4 (epoch 1): try a lower learning rate (--lr 0.0025 now)" in shown.err
 
 

@@ -134,7 +134,7 @@ def test_a_run_can_be_made_longer(train, tmp_path, schedule):
     assert code == 0
     assert len(losses(tmp_path / "run")) == 3
     assert "epoch 3/3" in shown.out and "epoch 2/3" not in shown.out
-    note = "the run was begun with --epochs 2: from here on the learning rate is that of a run of 3 epochs"
+    note = "the run began with --epochs 2; the learning rate now follows the schedule of 3 epochs"
     assert (note in shown.out) == (schedule != "constant")
 
 
@@ -277,7 +277,7 @@ def test_diagnose_shows_and_saves_what_is_wrong(train, tmp_path):
 def test_diagnose_finds_a_healthy_stack_healthy_and_changes_nothing(train, tmp_path):
     healthy = ("--layers", "3", "--embedding-size", "8", "--lr", "0.002")
     code, shown = train("--diagnose", *healthy)
-    assert code == 0 and "    nothing is wrong with the layers\n" in shown.out
+    assert code == 0 and "    no problem found in the layers\n" in shown.out
     assert train(*healthy, out=tmp_path / "other")[0] == 0
     assert losses(tmp_path / "run") == losses(tmp_path / "other")
 

@@ -207,7 +207,7 @@ def test_a_text_that_was_changed_is_encoded_anew(small, path, monkeypatch):
         load_corpus(path)
     corpus = load_corpus(path, check_cache=True)
     same(corpus, in_memory(monkeypatch, path))
-    assert corpus.notes[-1] == "the text is not the one that was encoded earlier: encoded anew"
+    assert corpus.notes[-1] == "the text has changed since it was encoded; encoded again"
     assert not before.exists() and codes_of(small)
     Path(path).write_bytes(ENGLISH.encode())
     same(load_corpus(path), in_memory(monkeypatch, path))
@@ -243,7 +243,7 @@ def test_a_bit_that_flips_on_the_disk_is_found_where_asked(small, path, monkeypa
     os.utime(file, ns=(before, before))
     corpus = load_corpus(path, check_cache=True)
     same(corpus, in_memory(monkeypatch, path))
-    assert corpus.notes[-1] == "the codes in the cache were damaged: encoded anew"
+    assert corpus.notes[-1] == "the codes in the cache were damaged; encoded again"
 
 
 def test_a_cache_that_was_copied_is_checked_once(small, path, monkeypatch):
@@ -322,7 +322,7 @@ def test_a_text_that_changes_while_it_is_read_is_refused(small, write, monkeypat
         return state(self)
 
     monkeypatch.setattr(Encoded, "state", changing)
-    with pytest.raises(ValueError, match=r"corpus a\.txt was changed while it was read: begin again"):
+    with pytest.raises(ValueError, match=r"corpus a\.txt has changed while it was read: run the command again"):
         load_corpus(path)
     assert not list(small.glob("sources/*.json"))
 
@@ -367,12 +367,15 @@ def test_two_at_once_encode_a_text_once(small, write, monkeypatch, capsys):
 # -- the disk
 
 
-def test_a_full_disk_is_told_before(small, write, monkeypatch):
+def test_a_full_disk_is_reported_before(small, write, monkeypatch):
     usage = namedtuple("usage", "total used free")
     path = write("a.txt", ENGLISH.encode())
     for free in (0, len(ENGLISH) - 1000):
         monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: usage(0, 0, free))
-        with pytest.raises(OSError, match=r"corpus a\.txt: its codes need 0\.0 GB more in .*; name another folder"):
+        with pytest.raises(
+            OSError,
+            match=r"corpus a\.txt: its codes need 0\.0 GB more in .*; set the environment variable DEEPRNN_CACHE",
+        ):
             load_corpus(path)
         assert sum(file.stat().st_size for file in small.glob("**/*") if file.is_file()) <= 1500
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(0, 0, 2 * len(ENGLISH)))

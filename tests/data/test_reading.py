@@ -44,7 +44,7 @@ def refused(path, message):
 
 
 @pytest.mark.parametrize("behind, size", [(b"x", 1), (b"\0" * 700, 700), (b"\x1f", 1), (b"hidden" * 1000, 6000)])
-def test_what_is_behind_the_end_of_a_gz_file_is_left_out_and_said(write, behind, size):
+def test_what_is_behind_the_end_of_a_gz_file_is_left_out_and_reported(write, behind, size):
     text, _, notes = load_text(write("a.gz", gzip.compress(TEXT.encode()) + behind))
     assert text == TEXT
     assert notes == [f"a.gz: {size:,} byte{'s'[: size > 1]} after the end of the text ignored"]

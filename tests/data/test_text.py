@@ -595,7 +595,7 @@ def test_a_text_in_another_encoding_is_read_and_has_the_same_hash(write, encodin
         (JAPANESE, "euc_jp", "euc_jp"),
     ],
 )
-def test_the_encoding_is_named_if_it_can_be_told(write, text, encoding, named):
+def test_the_encoding_is_named_if_it_can_be_found(write, text, encoding, named):
     with pytest.raises(ValueError, match="it looks like") as error:
         load_text(write("a.txt", text.encode(encoding)))
     assert f"give encoding={named!r}" in one_line(error)

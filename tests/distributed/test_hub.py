@@ -23,7 +23,7 @@ TIMEOUT, TICK = 0.5, 0.02
 
 
 class Played:
-    """A process that says what it is told to."""
+    """A process that sends what the test gives it."""
 
     def __init__(self, port, kind="worker", number=None, **changes):
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -59,7 +59,7 @@ class Played:
         self.heard.append("end of the connection")
 
     def expect(self, key):
-        """What it is told under this key, within ten seconds."""
+        """What comes under this key, within ten seconds."""
         for _ in range(500):
             for message in list(self.heard):
                 if key in message:

@@ -55,8 +55,8 @@ def test_the_files_that_the_hub_knows(written):
     assert config["dtype"] == "float32" and config["unit"] == "char" and config["unk_token"] == "<unk>"
     assert content(written, "vocab.json") == {token: i for i, token in enumerate(TOKENS)}
     card = (written / "README.md").read_text(encoding="utf-8")
-    for told in ("license:", "ducks.txt", "ab" * 32, "1.2500", "deeprnn train", "from_pretrained"):
-        assert told in card
+    for entry in ("license:", "ducks.txt", "ab" * 32, "1.2500", "deeprnn train", "from_pretrained"):
+        assert entry in card
 
 
 def test_a_layer_alone_has_no_vocabulary(tmp_path):

@@ -103,8 +103,8 @@ def test_a_language_model(kind, options, tmp_path):
     found = exported(model(kind, **options), tmp_path, within=1e-5, vocabulary=TOKENS)
     assert ("Gather" in found) == ("embedding_size" in options)
     proto = onnx.load(str(tmp_path / "model" / "model.onnx"))
-    told = {entry.key: entry.value for entry in proto.metadata_props}
-    assert json.loads(told["vocab"]) == TOKENS and json.loads(told["config"])["cell"] == kind
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    assert json.loads(metadata["vocab"]) == TOKENS and json.loads(metadata["config"])["cell"] == kind
 
 
 def test_a_large_model_keeps_its_parameters_beside(tmp_path, monkeypatch):

@@ -84,7 +84,7 @@ def numpy_step(kind, x, states, p):
 
 
 @pytest.mark.parametrize(("ours", "theirs"), CLASSES)
-def test_arguments_stand_in_gluons_order_with_gluons_defaults(ours, theirs):
+def test_arguments_are_in_gluons_order_with_gluons_defaults(ours, theirs):
     chosen = (
         {"activation", "recurrent_activation"} if ours is not ElmanCell else set()
     )  # part of a gated cell's formula

@@ -30,7 +30,7 @@ def seen(layer, **options):
     return diagnose(layer, inputs, layer.begin_state(N), squared, **options)
 
 
-def test_a_healthy_stack_has_nothing_said_of_it():
+def test_a_healthy_stack_has_no_findings():
     diagnosis = seen(stack())
     assert diagnosis.sentences() == []
     assert [layer.number for layer in diagnosis.layers] == [1, 2, 3, 4]

@@ -64,7 +64,7 @@ def short(layer):
 
 
 @every_kind
-def test_arguments_stand_in_gluons_order_with_gluons_defaults(kind):
+def test_arguments_are_in_gluons_order_with_gluons_defaults(kind):
     ours, theirs = (
         [(p.name, p.default, p.kind) for p in inspect.signature(c).parameters.values()] for c in PAIRS[kind]
     )

@@ -155,7 +155,7 @@ WAYS = [
 
 @each_kind
 @pytest.mark.parametrize(("place", "within", "flags"), WAYS, ids=str)
-def test_wherever_it_stands_whatever_is_asked(kind: str, place: str, within: str, flags: str) -> None:
+def test_wherever_it_is_whatever_is_asked(kind: str, place: str, within: str, flags: str) -> None:
     """The requests change from call to call, in one net."""
     net = placed(place, kind, FLAGS[flags], within)
     for requests, expected in zip(REQUESTS, by_the_formula(place, kind)):

@@ -138,7 +138,7 @@ def test_carry_is_the_new_state_where_alive_else_the_old():
 
 
 @pytest.mark.parametrize("kind", CELLS)
-def test_the_input_product_stands_outside_the_loop(kind):
+def test_the_input_product_is_outside_the_loop(kind):
     cell, params = made(kind)
     names = {name: mx.sym.var(name) for name in params}
     states = [mx.sym.var(f"s{i}") for i in range(len(cell.state_info()))]

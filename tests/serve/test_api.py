@@ -291,7 +291,7 @@ def test_sigterm_lets_what_runs_end_and_refuses_what_comes(folders):
     assert running.stop() == 0
 
 
-def test_what_runs_for_longer_than_the_bound_is_ended_and_told_so(folders):
+def test_what_runs_for_longer_than_the_bound_is_ended_and_reported(folders):
     running = Service(folders[0], "--max-length", "1000000", "--grace", "0.2")
     lines = running.stream(length=1_000_000)
     next(lines)
@@ -343,7 +343,7 @@ def test_what_the_command_refuses(folders, tmp_path, capsys, service):
             [folders[0], "--host", "0.0.0.0"],
             "--host 0.0.0.0 can be reached from other machines: add --allow-remote true",
         ),
-        ([folders[0], "--host", "0.0.0.0", "--allow-remote"], "--allow-remote true needs a token"),
+        ([folders[0], "--host", "0.0.0.0", "--allow-remote"], "--allow-remote true needs --token-file FILE, so that"),
         ([folders[0], "--token-file", tmp_path / "token"], "must have a token of at least 16 letters and digits"),
         ([folders[0], "--slots", "0"], "--slots must be at least 1, got 0"),
         ([], "model"),

@@ -38,18 +38,18 @@ def page(browser, service):
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"], locale="en-GB")
     opened = context.new_page()
     opened.set_default_timeout(60_000)
-    said, elsewhere = [], []
+    printed, elsewhere = [], []
     opened.expected = "-"
     opened.home = f"http://127.0.0.1:{service.port}/"
-    opened.on("console", lambda message: said.append(message.text))
-    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("console", lambda message: printed.append(message.text))
+    opened.on("pageerror", lambda error: printed.append(str(error)))
     opened.on("request", lambda asked: asked.url.startswith(opened.home) or elsewhere.append(asked.url))
     opened.goto(opened.home)
     opened.wait_for_selector("#model option", state="attached")
     yield opened
     context.close()
     # The browser itself logs an answer that is an error.
-    assert [line for line in said if opened.expected not in line] == [] and elsewhere == []
+    assert [line for line in printed if opened.expected not in line] == [] and elsewhere == []
 
 
 def shot(page, name):

@@ -72,17 +72,17 @@ def build_evaluate(given: Mapping[str, Any]) -> Callable[[], int]:
         tokens = counted(batches.scored, "token")
         show(f"{title} loss {loss:.4f} nats per token, perplexity {perplexity(loss):.4g}, {tokens}")
         if places:
-            show(table(places, ids, vocab, opened.unit))
+            show(surprises(places, ids, vocab, opened.unit))
         return 0
 
     return work
 
 
-def table(places: Sequence[Surprise], ids: Union[np.ndarray, Ids], vocab: gluonnlp.Vocab, unit: str) -> str:
-    """The most surprising places of a text: where, after what, what came, and what was expected."""
+def surprises(places: Sequence[Surprise], ids: Union[np.ndarray, Ids], vocab: gluonnlp.Vocab, unit: str) -> str:
+    """A table of the most surprising symbols of a text."""
     from ..data.text import decode
 
-    rows = [("nats", "line", "column", "came", "expected", "after")]
+    rows = [("nats", "line", "column", "actual", "expected", "context")]
     ends, words = np.array([place.position for place in places]), unit == "word"
     lines, begins = lines_at(ids, vocab.token_to_idx.get("\n", -1), ends)
     widths_of = np.array([len(token) + 1 if words else 1 for token in vocab.idx_to_token])  # a space follows a word

@@ -1,4 +1,4 @@
-"""`deeprnn launch`: all processes of a training on this machine; signals are passed on, and all end when one ends."""
+"""`deeprnn launch`: starts all processes of a distributed run on this machine, and ends all when one ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["build_launch"]
 HERE = "127.0.0.1"
 FIRST = "worker 0"
 GRACE = 5.0
-"""Seconds to end for a process that knows that another has ended."""
+"""Seconds that a process gets to end after another one has ended."""
 
 PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
@@ -42,7 +42,7 @@ def build_launch(given: Mapping[str, Any]) -> Callable[[], int]:
         raise ValueError(f"batch_size={run.data.batch_size} cannot be shared by {counted(counts.workers, 'worker')}")
     if not run.train.kvstore.startswith("dist"):
         arguments.append("--kvstore=dist_sync")
-    arguments.append(f"--out={run.out}")  # a default one has the time in its name, and each process another time
+    arguments.append(f"--out={run.out}")  # the default name contains the time, which differs between processes
     if train.get("resume"):
         arguments.append(f"--timeout={run.train.timeout}")  # servers and the scheduler do not read the run
     return lambda: launched(counts, arguments, run.train.timeout)

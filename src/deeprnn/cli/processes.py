@@ -1,4 +1,4 @@
-"""What a process does that trains with others: it joins them, or serves them."""
+"""One process of a distributed run: it trains as a worker, or serves as a server or the scheduler."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["join", "serving"]
 
 
 def join(role: Optional[Role], run: RunConfig) -> Alone:
-    """The workers that this process trains with, when all of them have come; only worker 0 is heard of from here on.
+    """Wait for all workers, and return them. From here on only worker 0 writes to standard output.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def join(role: Optional[Role], run: RunConfig) -> Alone:
     if several and not role:
         raise ValueError(
             f"kvstore={config.kvstore!r} is for several processes: deeprnn launch --workers 2 -- train ... starts them "
-            "on one machine; where something else does, it has to set DMLC_ROLE and the like "
+            "on one machine; any other launcher must set DMLC_ROLE and the related variables "
             "(docs/several_processes.md)"
         )
     if role and not several:
@@ -67,7 +67,7 @@ def serving(role: Role, timeout: float) -> Callable[[], NoReturn]:
     def work() -> NoReturn:
         import mxnet  # noqa: F401  # which serves, in these roles
 
-        raise RuntimeError(f"MXNet has stopped to serve as {role.kind}")
+        raise RuntimeError(f"MXNet has stopped serving as {role.kind}")
 
     return work
 

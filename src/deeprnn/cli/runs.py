@@ -144,10 +144,10 @@ def saved_corpus(folder: Path, data: DataConfig, state: Mapping[str, Any], vocab
     text = corpus_of(data, vocab)
     if text.sha256 != state.get("corpus_sha256"):
         now, then = len(text.train) + len(text.valid) + len(text.test), state.get("corpus_symbols")
-        size = "as long as then, with other symbols" if now == then else f"{counted(now, 'symbol')} now"
+        size = "same length, different symbols" if now == then else f"{counted(now, 'symbol')} now"
         if isinstance(then, int) and now != then:
             size += f", {then:,} then"
-        raise ValueError(f"the text {text.name} is not what it was when {folder} was trained: {size}")
+        raise ValueError(f"the text {text.name} differs from the one that {folder} was trained on: {size}")
     return text
 
 
@@ -171,7 +171,7 @@ def devices(ctx: str) -> list[mx.Context]:
     found, gpus = check_devices("ctx", ctx), mx.context.num_gpus()
     for kind, number in found:
         if kind == "gpu" and number >= gpus:
-            lacking = "finds no GPU here" if not gpus else f"finds {counted(gpus, 'GPU')} here, from 0 on"
+            lacking = "finds no GPU here" if not gpus else f"finds {counted(gpus, 'GPU')} here, numbered from 0"
             raise ValueError(f"ctx={ctx!r}: MXNet {lacking}; use ctx='cpu'")
     return [mx.Context(kind, number) for kind, number in found]
 
@@ -278,4 +278,4 @@ def _terminal() -> str:
     encoding = locale.getpreferredencoding(False)
     if encoding.lower().replace("-", "") == "utf8":
         return ""
-    return f" (the encoding of this terminal is {encoding}, by LANG or LC_ALL: is it UTF-8?)"
+    return f" (LANG or LC_ALL sets the encoding of this terminal to {encoding}; should it be UTF-8?)"

@@ -30,7 +30,7 @@ def build_serve(given: Mapping[str, Any]) -> Callable[[], int]:
             f"host={config.host!r} can be reached from other machines: add allow_remote=True if you mean it"
         )
     if not local and not config.token_file:
-        raise ValueError("allow_remote=True needs a token, so that not everybody may use it: token_file=FILE")
+        raise ValueError("allow_remote=True needs token_file=FILE, so that only those who have the token get in")
     token = read_token(config.token_file) if config.token_file else None
     for module in ("fastapi", "prometheus_client", "uvicorn"):
         extra(module, "serve")
@@ -101,12 +101,12 @@ def read_token(path: str) -> str:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that has taken an address.
+    """A socket bound to an address.
 
     Raises
     ------
     ValueError
-        If the address is in use, or is none of this machine.
+        If the address is in use, or does not belong to this machine.
     """
     sock = None
     try:

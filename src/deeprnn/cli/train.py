@@ -67,7 +67,7 @@ def build_train(given: Mapping[str, Any]) -> Callable[[], int]:
     run = resolve(given)
     assert run.out is not None
     if role and run.train.on_nan == "rollback" and origin("out", given) == "default":
-        raise ValueError("on_nan='rollback' has every worker read the run's checkpoints: give all the same out=FOLDER")
+        raise ValueError("on_nan='rollback' has every worker read the checkpoints: give all the same out=FOLDER")
     folder = Path(run.out)
     if holds_a_run(folder) and not resume:
         raise ValueError(f"out {folder} holds a run already: choose another folder, or continue that run by --resume")
@@ -75,12 +75,12 @@ def build_train(given: Mapping[str, Any]) -> Callable[[], int]:
     if run.train.tensorboard and not workers.number:  # worker 0 writes them
         extra("tensorboardX", "tensorboard")
     with contextlib.ExitStack() as held:
-        taken_over = locked(folder, held) if resume and not workers.number else []
+        taken_over = hold_lock(folder, held) if resume and not workers.number else []
         training, notes = prepared(run, given, workers)
         if workers.number:
             return training.work
         if not resume:
-            taken_over = locked(folder, held)
+            taken_over = hold_lock(folder, held)
             if holds_a_run(folder):
                 raise ValueError(f"out {folder} now holds a run of another process: choose another folder")
         begin(training)
@@ -196,8 +196,8 @@ def differences(start: Checkpoint, facts: Mapping[str, Any]) -> list[str]:
     now, then = facts["config"], start.state["config"]
     if now["epochs"] != then.get("epochs") and now["schedule"] != "constant":
         notes.append(
-            f"the run was begun with --epochs {then.get('epochs')}: from here on the learning rate is that of a run "
-            f"of {counted(now['epochs'], 'epoch')} (--schedule {now['schedule']})"
+            f"the run began with --epochs {then.get('epochs')}; the learning rate now follows the schedule of "
+            f"{counted(now['epochs'], 'epoch')} (--schedule {now['schedule']})"
         )
     for kind in ("versions", "machine"):
         before = start.state.get(kind)
@@ -210,7 +210,7 @@ def differences(start: Checkpoint, facts: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def locked(folder: Path, held: contextlib.ExitStack) -> list[str]:
+def hold_lock(folder: Path, held: contextlib.ExitStack) -> list[str]:
     """Make the folder of a run and hold its lock until `held` is closed; returns a note if its last owner died."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

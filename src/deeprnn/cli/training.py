@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["ROLLBACKS", "STATE", "Training", "shape"]
 
 STATE = "state.json"
-"""In the folder of a run that diverged: ``{"state": "diverged", "reason": ...}``, for programs that start trainings."""
+"""In the folder of a run that diverged: ``{"state": "diverged", "reason": ...}``, for programs that start runs."""
 
 ROLLBACKS = 3
 """How often a run may go back to a checkpoint because its loss is not finite."""
@@ -201,7 +201,7 @@ class Training:
         self.trainer.optimizer.lr_scheduler = learning_rate_schedule(replace(self.run.train, lr=lr), steps)
         self.write(last.position, None)
         reason = str(error).partition(":")[0]
-        log(f"{reason}: back to step {last.step}, with lr={lr:g} ({len(self.rollbacks)} of {ROLLBACKS} times)")
+        log(f"{reason}: returning to step {last.step}, with lr={lr:g} (rollback {len(self.rollbacks)} of {ROLLBACKS})")
         return last.position
 
     def reached(self) -> str:
@@ -225,7 +225,7 @@ class Training:
             append_row(self.folder / "diagnosis.jsonl", {"epoch": epoch, "layers": layers, "sentences": sentences})
         if epoch in (0, self.run.train.epochs):
             log(textwrap.indent(seen.table(), "    "))
-        for sentence in sentences or ["nothing is wrong with the layers"]:
+        for sentence in sentences or ["no problem found in the layers"]:
             log(f"    {advice_in_flags(sentence)}")
 
     def finish(self, signals: Signals) -> None:
@@ -304,7 +304,7 @@ class Training:
 
 @contextlib.contextmanager
 def best_effort(what: str) -> Iterator[None]:
-    """A context for what a run can do without: an error is shown, and the run goes on."""
+    """A context for optional output: an error is logged, and the run continues."""
     try:
         yield
     except Exception as error:  # whatever the drawing library raises

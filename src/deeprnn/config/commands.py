@@ -20,7 +20,7 @@ class GenerateConfig:
     Parameters
     ----------
     prefix
-        Beginning of the text. By default the first symbol is predicted from the most frequent one, which is not shown.
+        Beginning of the text. By default generation starts after the most frequent symbol, which is not shown.
     prefix_file
         Read the beginning of the text from this file, or from standard input if it is -.
     length
@@ -32,12 +32,12 @@ class GenerateConfig:
     beam
         Width of a beam search for the most probable text, instead of sampling; 0: sample.
     seed
-        Seed of the random numbers. By default every call gives another text. Several texts have seeds of their own, of
-        which this one is the first.
+        Seed of the random numbers. By default each call takes a new one. With several samples the first text is that of
+        this seed alone.
     json
         Write one JSON object with all texts instead of the text.
     runtime
-        What runs the model (default: native, mxnet where the native kernels do not serve, onnx for an .onnx file).
+        What runs the model (default: native if its kernels support the model, else mxnet; onnx for an .onnx file).
     """
 
     prefix: str = ""
@@ -99,9 +99,10 @@ class ExportConfig:
     Parameters
     ----------
     format
-        symbol: for MXNet without this package; onnx: for onnxruntime and others; torch: for PyTorch, by deeprnn-torch.
+        What to write. symbol: for MXNet without this package; onnx: for onnxruntime and others; torch: for PyTorch, by
+        deeprnn-torch; all: each of them.
     out
-        Folder to write; must not exist.
+        Folder to write; required, and must not exist.
     """
 
     format: Literal["symbol", "onnx", "torch", "all"] = "all"
@@ -139,39 +140,39 @@ class ServeConfig:
     Parameters
     ----------
     host
-        Address to listen at; another than this machine's own needs allow_remote.
+        Address to listen on; any but a loopback address needs allow_remote.
     port
-        Port to listen at; 0: any that is free.
+        Port to listen on; 0: any that is free.
     runtime
-        What computes (default: native, mxnet where the native kernels do not serve, onnx for an .onnx file).
+        What runs the model (default: native if its kernels support the model, else mxnet; onnx for an .onnx file).
     allow_remote
         Let other machines in. It needs token_file.
     token_file
         File with a token of at least 16 letters and digits, which every request has to carry.
     hosts
-        Further names under which the service may be asked for, separated by commas.
+        More host names to accept in requests, separated by commas.
     cors
-        Pages elsewhere, as https://example.org, that may use it from a browser, separated by commas.
+        Other origins, such as https://example.org, whose pages may use the API, separated by commas.
     slots
         Texts that are written at the same time; more wait.
     waiting
         Requests that may wait. Further ones are refused with status 429.
     connections
-        Connections at the same time.
+        Maximum number of connections.
     max_prefix
         Longest beginning of a text, and longest text to be scored, in characters.
     max_length
         Longest text to be written, in symbols.
     max_samples
-        Most texts of one request.
+        Maximum number of texts in a request.
     max_body
         Largest request, in bytes.
     max_seconds
-        Most time for one request, waiting included. Texts end there.
+        Maximum number of seconds for a request, waiting included. Its texts end then.
     grace
-        Seconds for what is running when SIGTERM comes.
+        Seconds that running requests get to finish after SIGTERM.
     log_text
-        Write what is sent into the log, too.
+        Include the texts of requests in the log.
     """
 
     host: str = "127.0.0.1"

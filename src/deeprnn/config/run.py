@@ -74,14 +74,14 @@ class DataConfig:
     unit
         What a symbol is: a character or a word.
     unknown
-        Add a symbol to the vocabulary that replaces everything that is not in the training part.
+        Add an unknown token to the vocabulary, which replaces every symbol that the training part lacks.
     batch_size
         Sequences in a batch.
     seq_len
         Time steps in a batch, in symbols; gradients are truncated at this length.
     sampling
-        consecutive: a batch continues the one before, and the state is carried over; random: windows in random order,
-        each from a state of zeros.
+        How batches are cut. consecutive: a batch continues the one before, and the state is carried over; random:
+        windows in random order, each from a state of zeros.
     check_cache
         Compare the hashes of a large text and of its encoded form, which is kept in the cache, instead of the sizes and
         times of the files.
@@ -195,9 +195,9 @@ class TrainConfig:
     clip
         Largest global norm of the gradient; larger ones are scaled down. 0: no clipping.
     loss
-        What is minimized. full: the cross-entropy over the whole vocabulary; sampled: over a sample of it, which takes
-        less time and memory if it is large; nce: noise-contrastive estimation, by such a sample too. Validation and
-        test take the whole vocabulary; the running training loss is then of the sample.
+        What is minimized. full: the cross-entropy over the whole vocabulary; sampled: over a sample of the
+        vocabulary, which saves time and memory when it is large; nce: noise-contrastive estimation with such a sample.
+        Validation and test always use the whole vocabulary; the running training loss is then of the sample.
     samples
         Symbols in a sample, for loss sampled and nce; at most half of the vocabulary.
     seed
@@ -205,14 +205,14 @@ class TrainConfig:
     patience
         Stop after this many epochs without a lower validation loss; 0: never.
     checkpoint_minutes
-        Save a checkpoint every so many minutes; 0: only after each epoch and when a signal ends the training.
+        Save a checkpoint every N minutes; 0: only after each epoch and when a signal ends the training.
     checkpoint_steps
-        Save a checkpoint every so many updates as well; 0: no.
+        Also save a checkpoint every N updates; 0: off.
     on_nan
-        When the loss is no longer finite. stop: end; rollback: go back to the last checkpoint and go on with half the
-        learning rate, at most three times.
+        What to do when the loss is no longer finite. stop: end; rollback: go back to the last checkpoint and go on with
+        half the learning rate, at most three times.
     sample_every
-        Show generated text every so many epochs; 0: only at the end.
+        Show generated text every N epochs; 0: only at the end.
     sample_length
         Length of the generated text, in symbols.
     sample_prefix
@@ -224,14 +224,14 @@ class TrainConfig:
         and write the measurements to diagnosis.jsonl.
     threads
         Threads to compute with; 0: OMP_NUM_THREADS if it is set, otherwise one per core. More threads help where cores
-        are idle, and the more the larger the layers are.
+        are idle, large layers most.
     ctx
         Device to compute on, cpu or gpu, or several such as gpu(0),gpu(1): each takes a part of every batch.
     kvstore
         How gradients are summed. device: those of several devices, on one of them; local: in the memory of the host;
         dist_sync, dist_device_sync: those of several processes as well (docs/several_processes.md).
     timeout
-        Seconds after which a process of several is given up if it does not come, or shows no sign of life.
+        Seconds to wait for another process that does not connect, or shows no sign of life, before the run ends.
     tensorboard
         Also write TensorBoard events to the run's folder.
     """

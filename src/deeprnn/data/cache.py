@@ -3,13 +3,13 @@
 In ``corpora``, below the folder of the downloads::
 
     sources/KEY.json       of files: sizes, times and inodes, and the SHA-256 of their text
-    pending/KEY/           codes of a text that is being encoded, or was when the process ended, and how far that was
+    pending/KEY/           codes of a text whose encoding is not finished, and its progress
     KEY/codes, codes.json  the codes of a text's symbols, by its SHA-256 and the unit, and the symbols
     KEY/*.json             by split and vocabulary, or how that is made: vocabulary, sizes of the parts, unknown symbols
 
 What is read is checked. Each JSON file has the SHA-256 of its content; the files of the text and of its codes have
-the size, time and inode that were recorded with their SHA-256, or else their SHA-256 is computed again. Everything is
-written beside and renamed.
+the size, time and inode that were recorded with their SHA-256, or else their SHA-256 is computed again. Files are
+written under a temporary name, and then renamed.
 """
 
 from __future__ import annotations
@@ -124,21 +124,21 @@ class Cache:
         trusted = stamps == source["files"] and not self.check
         if not trusted:
             if self._text_sha256(stamps) != source["sha256"]:
-                self._note = ["the text is not the one that was encoded earlier: encoded anew"]
+                self._note = ["the text has changed since it was encoded; encoded again"]
                 return None
             source.update(files=stamps, notes=reading.notes)
             _write(self._source, source)
         why = "size, time and inode of the text are the same" if trusted else "the SHA-256 of the text is the same"
         kept = self._open(source["sha256"], [*source["notes"], f"encoded earlier, and {why}"])
         if not kept:
-            self._note = ["the codes in the cache were damaged: encoded anew"]
+            self._note = ["the codes in the cache were damaged; encoded again"]
         return kept
 
     def make(self, number: Callable[[np.ndarray, list[str]], Numbering]) -> tuple[Kept, Optional[Numbering]]:
-        """Encode the text; where another process was interrupted, this one goes on.
+        """Encode the text, or continue an interrupted encoding.
 
-        From its codes and their symbols, `number` makes a vocabulary. The codes of the symbols that are in it become
-        their ids, so that these need not be looked up. Where another process was first, there is no numbering.
+        From its codes and their symbols, `number` makes a vocabulary. Symbols that are in it get their ids as codes, so
+        that these need not be looked up. Where another process was first, there is no numbering.
 
         Raises
         ------
@@ -156,7 +156,7 @@ class Cache:
         except OSError as error:
             raise OSError(
                 f"corpus {name}: its codes cannot be written to {self.folder} ({error.strerror}); "
-                "name another folder by the environment variable DEEPRNN_CACHE"
+                "set the environment variable DEEPRNN_CACHE to another folder"
             ) from error
         with locked(lock, f"encodes {name}"):
             kept = self.find()  # another process may have made them meanwhile
@@ -176,7 +176,7 @@ class Cache:
                 symbols = encoded.numbered_by(numbering.vocab.idx_to_token)
                 state = encoded.state()
             if stamps != list(map(_stamp, self.reading.files)):
-                raise ValueError(f"corpus {name} was changed while it was read: begin again")
+                raise ValueError(f"corpus {name} has changed while it was read: run the command again")
             (self._pending / "state.json").unlink()
             _write(self._pending / "codes.json", {**state, "symbols": symbols, "stamp": _stamp(path)})
             sha256, notes = state["sha256"], self.reading.notes
@@ -220,7 +220,7 @@ class Cache:
         if needed > free:
             raise OSError(
                 f"corpus {self.reading.name}: its codes need {needed / 1e9:,.1f} GB more in {self.folder}, and "
-                f"{free / 1e9:,.1f} GB are free; name another folder by the environment variable DEEPRNN_CACHE, or use "
+                f"{free / 1e9:,.1f} GB are free; set the environment variable DEEPRNN_CACHE to another folder, or use "
                 "the beginning of the text by max_chars"
             )
 

@@ -37,12 +37,12 @@ def decoded(
 ) -> Iterator[str]:
     """Decode the chunks of a text, up to `max_chars` characters, and normalize its newlines.
 
-    What was changed is added to `notes`, at the end of the text at the latest.
+    What was changed is added to `notes`, which are complete when the iterator is exhausted.
 
     Raises
     ------
     ValueError
-        If it is empty, or not a text in this encoding; names the one that it may be in.
+        If it is empty, or not a text in this encoding; the message suggests a likely one.
     """
     first = next(chunks, b"")
     mark = next((name for mark, name in MARKS.items() if first.startswith(mark)), None)

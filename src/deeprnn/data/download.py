@@ -105,7 +105,7 @@ def fetch(name: str, cache: Optional[Union[str, Path]] = None) -> tuple[Path, li
     Raises
     ------
     OSError
-        If no address gave the file: why, and which file to put where.
+        If every download failed; the message says why, and where to put the file.
     """
     download = DOWNLOADS[name]
     path = (Path(cache) if cache else cache_folder()) / download.file

@@ -28,7 +28,7 @@ class Codes:
     file
         Where they go, open for reading and writing; by default they stay in memory.
     dtype, count
-        Of what it holds already; what follows is cut off.
+        Of what it holds already; the rest is truncated.
     """
 
     def __init__(self, file: Optional[BinaryIO] = None, dtype: str = "|u1", count: int = 0) -> None:
@@ -58,7 +58,7 @@ class Codes:
         self.count += len(codes)
 
     def renumber(self, code_of: np.ndarray) -> None:
-        """Replace each code by another, `code_of` it, which fits in the dtype."""
+        """Replace each code c by ``code_of[c]``, which must fit in the dtype."""
         code_of, size = code_of.astype(self.dtype), self.dtype.itemsize
         table = code_of.tobytes().ljust(256, b"\0")
         digest = hashlib.sha256()
@@ -150,8 +150,8 @@ class Encoded:
     file
         Where the codes go, open for reading and writing; by default they stay in memory.
     state
-        What `state` gave when the file was written. The text is added from its beginning all the same, to see that it
-        is the same one; only what follows is encoded.
+        What `state` gave when the file was written. The text must still be added from its beginning, so that it can be
+        verified; only what follows is encoded.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""ByteProgress of work on a large text: a bar on a terminal, and elsewhere a line now and then."""
+"""Progress of work on a large text: a bar on a terminal, and elsewhere a line every ten seconds."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def unpacked(file: BinaryIO, path: Path, notes: list[str]) -> Iterator[bytes]:
         return
     try:
         yield from kind(file, path, notes)
-    except Refused as error:
+    except BadArchive as error:
         raise ValueError(f"corpus {path}: {error}") from error.__cause__
     except MemoryError:
         raise ValueError(f"corpus {path}: not enough memory to unpack it") from None
@@ -53,7 +53,7 @@ def unpacked(file: BinaryIO, path: Path, notes: list[str]) -> Iterator[bytes]:
         raise ValueError(f"corpus {path}: damaged, or not a {path.suffix} archive: {reason}") from error
 
 
-class Refused(Exception):
+class BadArchive(Exception):
     """An archive that is not unpacked; the message says why."""
 
 
@@ -75,7 +75,7 @@ def _gunzipped(file: BinaryIO, path: Path, notes: list[str]) -> Iterator[bytes]:
             taken += len(rest) - len(member.unconsumed_tail) - len(member.unused_data)
             given += len(part)
             _check_ratio(given, taken)
-            if part:  # none may come of the bytes between two members, and an empty one would be the end of the text
+            if part:  # bytes between two members may give none, and an empty one would be the end of the text
                 yield part
             rest = member.unconsumed_tail or (b"" if member.eof else file.read(CHUNK))
         rest = member.unused_data
@@ -101,14 +101,14 @@ def _unzipped(file: BinaryIO, path: Path, notes: list[str]) -> Iterator[bytes]:
             and PurePosixPath(member.filename).name != ".DS_Store"
         ]
         if len(members) != 1:
-            raise Refused(f"expected one text in the archive, found {len(members) or 'none'}; unpack it")
+            raise BadArchive(f"expected one text in the archive, found {len(members) or 'none'}; unpack it")
         member = members[0]
         if member.flag_bits & 1:
-            raise Refused("the archive is encrypted; unpack it")
+            raise BadArchive("the archive is encrypted; unpack it")
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise Refused(f"{member.filename!r} in the archive is a symbolic link")
+            raise BadArchive(f"{member.filename!r} in the archive is a symbolic link")
         if PurePosixPath(member.filename).suffix.lower() in ARCHIVES:
-            raise Refused(f"{member.filename!r} in the archive is an archive; unpack it")
+            raise BadArchive(f"{member.filename!r} in the archive is an archive; unpack it")
         _check_ratio(member.file_size, member.compress_size)
         given = 0
         with archive.open(member) as content:
@@ -120,4 +120,4 @@ def _unzipped(file: BinaryIO, path: Path, notes: list[str]) -> Iterator[bytes]:
 
 def _check_ratio(given: int, taken: int) -> None:
     if given > MODEST and given > RATIO * taken:
-        raise Refused(f"it unpacks to more than {RATIO} times its size, which no text does")
+        raise BadArchive(f"it unpacks to more than {RATIO} times its size, which no text does")

@@ -38,7 +38,7 @@ def unknown_ids(vocab: gluonnlp.Vocab) -> list[int]:
 
 
 class Text:
-    """A text in the making: symbols in, characters out.
+    """A text that is being generated: symbols in, characters out.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Text:
     text : str
         All of it so far.
     stopped : str
-        What ended the text, and is its end; empty as long as nothing has. No more is added then.
+        The stop text that ended it, with which it ends; empty until then. Nothing is added after it.
     """
 
     def __init__(self, vocab: gluonnlp.Vocab, unit: str, prefix: Sequence[int], stop: Sequence[str] = ()) -> None:

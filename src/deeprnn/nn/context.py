@@ -74,9 +74,9 @@ class Trace:
         on_gpu = inputs.ctx.device_type == "gpu"
         return _of_call(on_gpu, autograd.is_recording(), adds_to_parameters, adds_to_inputs, frozen)
 
-    def for_length(self, length: Optional[int]) -> Trace:
+    def for_length(self, length: int) -> Trace:
         """The same for one length."""
-        return self if length is None else replace(self, length=length)
+        return replace(self, length=length)
 
 
 @cache

@@ -92,8 +92,8 @@ class Engine:
         self._changed = threading.Condition()
         self._stopping = self._working = self._ready = False
         self._turned = time.monotonic()
-        self._untold: dict[Job, None] = {}  # jobs with news, in their order
-        self._told = 0.0
+        self._unnotified: dict[Job, None] = {}  # jobs with news, in their order
+        self._notified = 0.0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -185,20 +185,20 @@ class Engine:
             news += self._step(batch, now)
         if self._reading:
             news += self._read(batch, now, SHARE * (time.perf_counter() - begun))
-        self._untold.update(dict.fromkeys(news))
+        self._unnotified.update(dict.fromkeys(news))
         least, each, most = PACES
         pace = max(least, min(each * len(batch.rows), most))
-        if time.perf_counter() - self._told > pace or any(job.over for job in self._untold):
+        if time.perf_counter() - self._notified > pace or any(job.over for job in self._unnotified):
             self._tell()
 
     def _tell(self) -> None:
         """Notify of all news that nobody has been notified of."""
-        unnoticed = [job for job in self._untold if not job.noticed]
+        unnoticed = [job for job in self._unnotified if not job.noticed]
         for job in unnoticed:
             job.noticed = True
         if unnoticed:
             self._notify(unnoticed)
-        self._untold, self._told = {}, time.perf_counter()
+        self._unnotified, self._notified = {}, time.perf_counter()
 
     def _take(self) -> list[Job]:
         """Begin with waiting requests, in their order, as long as there are slots for them; returns those given up."""

@@ -172,8 +172,8 @@ def load(folder: PathLike, name: str = "last") -> Checkpoint:
     folder
         Folder of checkpoints.
     name
-        last: the one from which training continues; best: the best network so far, without optimizer (before the end of
-        the first epoch that is the last one).
+        last: the one from which training continues; best: the best network so far, without optimizer (before the first
+        epoch ends: the last one).
 
     Raises
     ------

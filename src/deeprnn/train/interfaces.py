@@ -1,4 +1,4 @@
-"""What the loop needs of batches, of what keeps checkpoints, and of a loss by samples: interfaces."""
+"""Interfaces that the loop needs: of batches, of what keeps checkpoints, and of a loss by samples."""
 
 from __future__ import annotations
 
@@ -55,4 +55,4 @@ class Sampled(Protocol):
     """The network without its decoder: called with ids and states, it returns outputs (T, N, H) and states."""
 
     def __call__(self, outputs: NDArray, target: NDArray, whole: int) -> tuple[NDArray, NDArray]:
-        """The loss of a part of a batch of `whole` sequences, and its gradient by the outputs."""
+        """The loss of a part of a batch of `whole` sequences, and its gradient with respect to the outputs."""

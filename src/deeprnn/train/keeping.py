@@ -72,7 +72,7 @@ class Keeper:
 class SharedKeeper(Keeper):
     """The same for several workers, which save and stop at the same step: at a signal to any of them, or by the clock.
 
-    At each step they add up what each of them wants. The sum of a step is read a few steps later, by all of them at the
+    At each step they add up their requests. The sum of a step is read a few steps later, by all of them at the
     same step, as with the losses: none waits for the others here.
     """
 

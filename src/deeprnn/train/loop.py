@@ -111,8 +111,8 @@ def fit(
     Raises
     ------
     Diverged
-        If a loss or gradient norm is NaN or infinite; a few steps later, and with the number of its own step. Or if an
-        epoch ends with a loss so large that its perplexity is infinite.
+        If a loss or gradient norm is NaN or infinite: detected a few steps later, reported with the step at which it
+        occurred. Or if an epoch ends with a loss so large that its perplexity is infinite.
     Stopped
         If `keeper` ends the training, after a checkpoint has been saved.
     ValueError
@@ -244,7 +244,7 @@ def evaluate(
 def _validated(
     net: Any, valid: Optional[BatchSource], ctx: mx.Context, keeper: Optional[CheckpointPolicy], workers: Alone
 ) -> Optional[float]:
-    """The loss that worker 0 finds, see `evaluate`, for all workers; if a signal ends it there, it ends them all."""
+    """The loss that worker 0 finds, see `evaluate`, for all workers; a signal that stops it there stops all workers."""
     if valid is None or not len(valid):
         return None
 
@@ -282,7 +282,7 @@ def make_trainer(net: Any, config: TrainConfig, steps: int, kvstore: Any = None)
     trainer = gluon.Trainer(net.collect_params(), config.optimizer, options, kvstore=store, update_on_kvstore=False)
     if kvstore:
         # At the first step gluon gives the weights to the servers, gets them back, and sends the gradients after them
-        # without waiting: where these overtake, a weight comes back as a gradient. So the weights go here, alone.
+        # without waiting: if these arrive first, a weight comes back as a gradient. So the weights go here, alone.
         trainer._init_kvstore()
         trainer._init_params()
         mx.nd.waitall()

@@ -25,7 +25,7 @@ def perplexity(loss: float) -> float:
 
 
 class CrossEntropy(gluon.HybridBlock):
-    """Cross-entropy of logits `(T, N, V)` and targets `(T, N)`, and its gradient by the logits.
+    """Cross-entropy of logits `(T, N, V)` and targets `(T, N)`, and its gradient with respect to the logits.
 
     They may be a part of a batch of `whole` sequences, N of them: what the parts return adds up to the mean loss of the
     batch, in nats per token, and to its gradient.

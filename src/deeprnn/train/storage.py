@@ -8,7 +8,7 @@ A folder of checkpoints holds manifests and arrays::
     training-fedcba9876543210.npz          what training needs besides: optimizer, carried states, random numbers
 
 Arrays are written first, then the manifest is renamed into place, and then files that no manifest names are removed. A
-crash at any moment leaves the checkpoint before or the new one. The manifest ends with a hash of itself.
+crash at any moment leaves either the previous checkpoint or the new one. The manifest ends with a hash of itself.
 
 What is read is not trusted: only regular files inside the folder are opened, an array file must have the size and the
 hash that the manifest gives and hold uncompressed arrays of finite numbers, and nothing is unpickled.
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 FORMAT = 2
-"""Version of the format of the manifest. Format 1, of before the first release, can be read."""
+"""Version of the format of the manifest. Format 1, from before the first release, can be read."""
 
 KEPT = 3
 """Checkpoints that are kept in a folder, besides the best network."""
