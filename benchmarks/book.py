@@ -40,13 +40,13 @@ def measure(given: argparse.Namespace) -> int:
     shown = [epoch for epoch in SHOWN if epoch <= given.epochs] or [given.epochs]
 
     with tempfile.TemporaryDirectory() as scratch:
-        flags = [f"--corpus={given.corpus}"] if given.corpus else []
-        whole = [*flags, "--split=1,0,0", "--unknown=false"]  # the perplexity of the training text itself
+        text = {"corpus": given.corpus} if given.corpus else {}
+        whole = {**text, "split": "1,0,0", "unknown": False}  # the perplexity of the training text itself
         study = plan(["book"], LAYERS, SEEDS, Path(scratch), whole, {"book": given.epochs})
         pairs = [
             StudyRun.of(
                 Recipe.of("book"),
-                [*flags, "--layers=2", "--epochs=5", f"--backend={backend}", f"--out={scratch}/{backend}"],
+                {**text, "layers": 2, "epochs": 5, "backend": backend, "out": f"{scratch}/{backend}"},
             )
             for backend in ("deeprnn", "gluon")
         ]

@@ -30,7 +30,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from deeprnn._util.files import write_json_atomic
 from deeprnn._util.machine import machine
-from deeprnn.config import spelled
 from tools.arguments import Parser
 from tools.study import Recipe, StudyRun, train_all
 
@@ -62,7 +61,7 @@ def width(cell: str, layers: int) -> int:
     return size
 
 
-class Kind(NamedTuple):
+class Family(NamedTuple):
     """A stack."""
 
     cell: str
@@ -76,19 +75,17 @@ class Kind(NamedTuple):
 
 
 NAMES = {"rnn": "Elman", "lstm": "LSTM"}
-STACKS = (*(Kind("rnn", layers) for layers in (1, 2, 4, 6)), *(Kind("rnn", layers, False) for layers in (2, 3, 4)))
+STACKS = (*(Family("rnn", layers) for layers in (1, 2, 4, 6)), *(Family("rnn", layers, False) for layers in (2, 3, 4)))
 
 
-def planned(args: argparse.Namespace, kind: Kind, seed: int, lr: float = RATE) -> StudyRun:
+def planned(args: argparse.Namespace, kind: Family, seed: int, lr: float = RATE) -> StudyRun:
     """One training."""
     options = {
         **{"corpus": args.corpus, "max_chars": None, "split": "0.8,0.1,0.1", "unknown": True},
         **{**kind._asdict(), "hidden_size": width(kind.cell, kind.layers), "embedding_size": EMBEDDING, "lr": lr},
         **{"batch_size": 64, "seq_len": 64, "epochs": args.epochs, "seed": seed, "sample_every": 0},
     }
-    return StudyRun.of(
-        Recipe.of("deep"), spelled({**options, "out": args.out / f"{kind}-{lr:g}-{seed}".replace(" ", "-")})
-    )
+    return StudyRun.of(Recipe.of("deep"), {**options, "out": args.out / f"{kind}-{lr:g}-{seed}".replace(" ", "-")})
 
 
 def result(run: StudyRun, test: bool = False) -> dict[str, Any]:
@@ -114,7 +111,7 @@ def measure(args: argparse.Namespace) -> int:
     stacks = {kind: planned(args, kind, seed=0) for kind in STACKS}
     train_all(list(stacks.values()), args.jobs)
     deep = best({kind: run for kind, run in stacks.items() if kind.layers > 1})
-    families = (Kind("rnn", 1), deep, Kind("lstm", 1))
+    families = (Family("rnn", 1), deep, Family("lstm", 1))
     trials = {kind: {lr: planned(args, kind, 0, lr) for lr in TRIALS} for kind in families}
     train_all([run for runs in trials.values() for run in runs.values()], args.jobs)
     finals = {kind: [planned(args, kind, seed, best(trials[kind])) for seed in SEEDS] for kind in families}

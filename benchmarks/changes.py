@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from deeprnn._util.files import write_json_atomic
 from deeprnn._util.machine import machine
-from deeprnn.config import spelled
 from tools.arguments import Parser
 from tools.study import Recipe, StudyRun, train_all
 from tools.study_record import spread
@@ -53,9 +52,7 @@ def planned(args: argparse.Namespace, way: str, layers: int, seed: int) -> Study
         options["corpus"] = args.corpus
     for name in WAYS[way]:
         options |= CHANGES[name]
-    return StudyRun.of(
-        Recipe.of("book"), spelled({**options, "out": args.out / f"{way}-{layers}-{seed}".replace(" ", "-")})
-    )
+    return StudyRun.of(Recipe.of("book"), {**options, "out": args.out / f"{way}-{layers}-{seed}".replace(" ", "-")})
 
 
 def report(record: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from deeprnn._util.checks import check_activation, check_choice, check_size
 from deeprnn._util.files import check_folders, write_json_atomic, write_text_atomic
-from deeprnn.config import flag, spelled
+from deeprnn.config import flag, read_value
 from deeprnn.models.language_model import CELLS
 from deeprnn.nn.cells import ACTIVATIONS
 from deeprnn.nn.stack import LAYOUTS
@@ -62,7 +62,7 @@ def parser() -> Parser:
 
     depth = commands.add_parser(
         "depth",
-        help="Train recipes at several depths and seeds: with which does depth pay?",
+        help="Train recipes at several depths and seeds, to see with which depth pays.",
         description="Trains each recipe at each depth with each seed, a process of one thread each, and writes the "
         "results as JSON and as a page of HTML. The same command continues a study that was stopped.",
         done="all runs are over, some perhaps diverged",
@@ -177,14 +177,14 @@ def compare_depth(args: argparse.Namespace) -> int:
         raise ValueError(f"--perplexity must be above 1, got {args.perplexity:g}")
     check_folders(args.json, args.html)
     given = {name: getattr(args, name) for name in ("corpus", "max_chars", "split")}
-    flags = spelled({name: value for name, value in given.items() if value is not None})
+    options = {name: value for name, value in given.items() if value is not None}
     for option in args.set:
         name, sign, value = option.partition("=")
         if not (name and sign):
             raise ValueError(f"--set must be NAME=VALUE, as hidden_size=128; got {option!r}")
-        flags += spelled({name: value})
-    flags += ["--diagnose"] if args.diagnose else []
-    runs = study.plan(recipes, layers, args.seeds, out, flags, epochs_of(args.epochs, names))
+        options[name.replace("-", "_")] = read_value(value)
+    options.update({"diagnose": True} if args.diagnose else {})
+    runs = study.plan(recipes, layers, args.seeds, out, options, epochs_of(args.epochs, names))
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it stops the runs, too
     if not args.report_only:

@@ -15,12 +15,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Callable, NamedTuple, Optional
 
-from deeprnn.cli.options import in_flags, parse, train_config
-from deeprnn.cli.runs import holds_a_run
-from deeprnn.config import RunConfig, flag, presets, read_options, spelled
+from deeprnn.config import RunConfig, flag, presets, read_options, resolve, spelled
 from deeprnn.train.reports import read_metrics
+from deeprnn.train.storage import holds_checkpoints
 
 from .jobs import Command, side_by_side
 from .wording import duration, layer_count
@@ -39,7 +39,7 @@ TEXT_OPTIONS = ("corpus", "encoding", "max_chars", "unit")
 """Options that select the text: the same for all recipes, so that their perplexities can be compared."""
 
 HELD_OUT = {"split": "0.8,0.1,0.1", "unknown": True}
-"""The split unless the flags have another one: that of a recipe may hold nothing out."""
+"""The split unless the options have another one: that of a recipe may hold nothing out."""
 
 SHOW_ONLY = {"out", "threads", "ctx", "tensorboard", "diagnose"}
 SHOW_ONLY |= {f"sample_{what}" for what in ("every", "length", "prefix", "greedy")}
@@ -55,7 +55,8 @@ class Recipe(NamedTuple):
     """A preset, or a YAML file of options."""
 
     name: str
-    flag: str
+    source: dict[str, str]
+    """The option of `deeprnn train` that names it, ``preset`` or ``config``."""
 
     @classmethod
     def of(cls, text: str) -> Recipe:
@@ -67,12 +68,12 @@ class Recipe(NamedTuple):
             If there is neither.
         """
         if text in presets():
-            return cls(text, f"--preset={text}")
+            return cls(text, {"preset": text})
         path = Path(text)
         if path.suffix in (".yaml", ".yml") or path.is_file():
             if not path.is_file():
                 raise ValueError(f"--recipes: there is no file {text}")
-            return cls(path.stem, f"--config={text}")
+            return cls(path.stem, {"config": text})
         raise ValueError(f"--recipes must be one of {', '.join(map(repr, presets()))}, or a YAML file, got {text!r}")
 
 
@@ -86,28 +87,25 @@ class StudyRun:
         Its name.
     config : RunConfig
         All its options; `config.out` is its folder.
-    flags : tuple of str
-        Of `deeprnn train`.
+    options : dict
+        What is given to `deeprnn train`.
     """
 
     recipe: str
     config: RunConfig
-    flags: tuple[str, ...]
+    options: dict[str, Any]
 
     @classmethod
-    def of(cls, recipe: Recipe, flags: Sequence[str]) -> StudyRun:
-        """The run of ``deeprnn train`` with the recipe and these flags, ``--out`` among them.
+    def of(cls, recipe: Recipe, options: Mapping[str, Any]) -> StudyRun:
+        """The run of ``deeprnn train`` with the recipe and these options, ``out`` among them.
 
         Raises
         ------
         ValueError, TypeError
-            For arguments that `deeprnn train` would refuse.
+            For options that `deeprnn train` would refuse.
         """
-        whole = (recipe.flag, *flags)
-        try:
-            return cls(recipe.name, train_config(whole), whole)
-        except (ValueError, TypeError) as error:
-            raise type(error)(in_flags(str(error))) from error
+        whole = {**recipe.source, **options, "out": str(options["out"])}
+        return cls(recipe.name, resolve(whole), whole)
 
     @property
     def layers(self) -> int:
@@ -125,6 +123,11 @@ class StudyRun:
     def log(self) -> Path:
         """The output of the training, for people to read."""
         return self.folder.with_name(f"{self.folder.name}.log")
+
+    @property
+    def begun(self) -> bool:
+        """Whether it can be resumed."""
+        return holds_checkpoints(self.folder / "checkpoints")
 
     @property
     def over(self) -> bool:
@@ -163,7 +166,7 @@ def plan(
     layers: Sequence[int],
     seeds: int,
     out: Path,
-    flags: Sequence[str] = (),
+    options: Mapping[str, Any] = MappingProxyType({}),
     epochs: Optional[Mapping[str, int]] = None,
 ) -> list[StudyRun]:
     """All runs of a study, in the order in which they begin: each depth once before a second seed, deep ones first.
@@ -171,15 +174,15 @@ def plan(
     Parameters
     ----------
     recipes
-        Presets and YAML files. All read the text that the first one reads, unless the flags name another. A tenth of it
-        is held out for validation and a tenth for test, unless the flags have another ``--split``.
+        Presets and YAML files. All read the text that the first one reads, unless the options name another. A tenth of
+        it is held out for validation and a tenth for test, unless the options have another ``split``.
     layers
         Depths.
     seeds
         How many: 0, 1, 2, ...
     out
         Folder of the runs' folders, ``<recipe>-<layers>-<seed>``.
-    flags
+    options
         Of `deeprnn train`, for all runs.
     epochs
         By the recipe's name, where it is not the recipe's own number.
@@ -187,38 +190,37 @@ def plan(
     Raises
     ------
     ValueError, TypeError
-        For invalid flags, and if a folder holds a run with other options.
+        For invalid options, and if a folder holds a run with other options.
     """
     found = [Recipe.of(recipe) for recipe in recipes]
     if len({recipe.name for recipe in found}) < len(found):
         raise ValueError(f"--recipes has one of them twice: {', '.join(recipe.name for recipe in found)}")
     runs = []
-    common = _text(found[0], out, flags)
+    common = {**_text(found[0], out, options), **options}
     for seed in range(seeds):
         for count in sorted(layers, reverse=True):
             for recipe in found:
-                own = [f"--epochs={epochs[recipe.name]}"] if epochs and recipe.name in epochs else []
-                own += [f"--layers={count}", f"--seed={seed}", f"--out={out / f'{recipe.name}-{count}-{seed}'}"]
-                runs.append(StudyRun.of(recipe, [*common, *flags, *own]))
+                own = {"epochs": epochs[recipe.name]} if epochs and recipe.name in epochs else {}
+                own |= {"layers": count, "seed": seed}
+                runs.append(StudyRun.of(recipe, {**common, **own, "out": out / f"{recipe.name}-{count}-{seed}"}))
     for run in runs:
         _check_folder(run)
     return runs
 
 
-def _text(first: Recipe, out: Path, flags: Sequence[str]) -> list[str]:
-    """Flags for the text of all runs: the one of the first recipe, cut as `HELD_OUT` has it."""
-    options = StudyRun.of(first, [*flags, f"--out={out}"]).config.to_mapping()
-    given = vars(parse(["train", *flags])["train"])
-    text = {name: options[name] for name in TEXT_OPTIONS}
-    text |= {"unknown": options["unknown"]} if "split" in given else HELD_OUT
+def _text(first: Recipe, out: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options for the text of all runs: the one of the first recipe, cut as `HELD_OUT` has it."""
+    resolved = StudyRun.of(first, {**options, "out": out}).config.to_mapping()
+    text = {name: resolved[name] for name in TEXT_OPTIONS}
+    text |= {"unknown": resolved["unknown"]} if "split" in options else HELD_OUT
     # A recipe's own prefix may contain symbols that are not in this text.
-    return [*spelled(text), "--sample-every=0", "--sample-prefix="]
+    return {**text, "sample_every": 0, "sample_prefix": ""}
 
 
 def _check_folder(run: StudyRun) -> None:
     """Refuse a folder with a run that began with other options."""
     path = run.folder / "config.yaml"
-    if not path.exists() or not (run.over or holds_a_run(run.folder)):
+    if not path.exists() or not (run.over or run.begun):
         return
     wanted, begun = run.config.to_mapping(), RunConfig.from_mapping(read_options(path)).to_mapping()
     for name, value in wanted.items():
@@ -250,7 +252,7 @@ def train_all(runs: Sequence[StudyRun], jobs: int, say: Say = print) -> None:
     for run in todo:
         run.folder.parent.mkdir(parents=True, exist_ok=True)
     commands = [
-        Command(["train", *run.flags, *(["--resume"] if holds_a_run(run.folder) else [])], run.log, run.log)
+        Command(["train", *spelled(run.options), *(["--resume"] if run.begun else [])], run.log, run.log)
         for run in todo
     ]
     for index, code in side_by_side(commands, jobs):

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, Optional
 
 from deeprnn._util.machine import machine
-from deeprnn.cli.runs import corpus_of
 from deeprnn.train.reports import read_metrics
 
 from .repetition import WINDOW, copied, repeated
-from .study import SHOW_ONLY, WAYS, StudyRun, text_file
+from .study import HELD_OUT, SHOW_ONLY, TEXT_OPTIONS, WAYS, StudyRun, text_file
 from .tables import terminal_table
 
 __all__ = ["epochs_until", "record", "report", "spread"]
@@ -50,10 +49,10 @@ def record(
         recipe and depth median, low and high over the seeds, a run that diverged counting as infinite.
     """
     # Here, so that invalid arguments are reported before gluonnlp is loaded.
-    from deeprnn.data.text import decode
+    from deeprnn.data.text import decode, load_corpus
 
     data = runs[0].config.data
-    corpus = corpus_of(data)
+    corpus = load_corpus(**{name: getattr(data, name) for name in (*TEXT_OPTIONS, *HELD_OUT)})
     training = decode(corpus.vocab, corpus.train, data.unit)
     over = [run for run in runs if run.over]
     groups: dict[tuple[str, int], list[StudyRun]] = defaultdict(list)

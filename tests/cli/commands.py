@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 import deeprnn
-from deeprnn.cli.options import train_config
+from deeprnn.cli.options import parse
+from deeprnn.config import resolve
 from deeprnn.train import checkpoint
 
 PROJECT = Path(__file__).parents[2]
@@ -58,4 +59,4 @@ def python(*arguments, **options):
 
 
 def resolved(*arguments):
-    return train_config(arguments)
+    return resolve(vars(parse(["train", *arguments])["train"]))

@@ -27,7 +27,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "depth.html"
 TEXT = "".join(
     f"{n} little ducks went out one day, over the hills & far <away>; {n * n} came back\n" for n in range(40)
 )
-TINY = ("--hidden-size=6", "--max-chars=2000", "--split=0.8,0.1,0.1", "--batch-size=8", "--seq-len=10", "--unknown")
+TINY = {
+    **{"hidden_size": 6, "max_chars": 2000, "split": "0.8,0.1,0.1", "batch_size": 8, "seq_len": 10, "unknown": True},
+}
 
 TRAINER = '''
 """Leaves what a training leaves, at once. With 3 layers it diverges, with 4 it fails, 5 it refuses."""
@@ -78,7 +80,7 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def planned(out, text, layers=(1, 2), seeds=2, epochs=4):
-    return plan(["book"], layers, seeds, out / "runs", (f"--corpus={text}", *TINY), {"book": epochs})
+    return plan(["book"], layers, seeds, out / "runs", {"corpus": str(text), **TINY}, {"book": epochs})
 
 
 def calls(out):
@@ -110,9 +112,9 @@ def test_all_recipes_read_the_first_ones_text(tmp_path):
 def test_text_is_held_out_unless_another_split_is_asked_for(tmp_path):
     (run,) = plan(["book"], [2], 1, tmp_path)  # which by itself trains on all of its text
     assert run.config.data.split == (0.8, 0.1, 0.1) and run.config.data.unknown
-    (run,) = plan(["book"], [2], 1, tmp_path, ["--split=1,0,0"])
+    (run,) = plan(["book"], [2], 1, tmp_path, {"split": "1,0,0"})
     assert run.config.data.split == (1, 0, 0) and not run.config.data.unknown
-    (run,) = plan(["book"], [2], 1, tmp_path, ["--unknown=false"])
+    (run,) = plan(["book"], [2], 1, tmp_path, {"unknown": False})
     assert run.config.data.split == (0.8, 0.1, 0.1) and not run.config.data.unknown
 
 
@@ -249,7 +251,7 @@ def test_the_record_is_what_the_runs_left(tmp_path, text):
 def test_the_record_reads_the_text_in_its_encoding(tmp_path):
     path = tmp_path / "lines.txt"
     path.write_text("床前明月光，疑是地上霜。\n" * 200, encoding="gb18030")
-    runs = plan(["book"], [1], 1, tmp_path / "runs", (f"--corpus={path}", "--encoding=gb18030", *TINY), {"book": 2})
+    runs = plan(["book"], [1], 1, tmp_path / "runs", {"corpus": str(path), "encoding": "gb18030", **TINY}, {"book": 2})
     train_all(runs, 1, print)
     assert record(runs, 2.0, 50)["corpus"]["vocabulary"] == 14  # 13 symbols and the unknown one
 
@@ -352,7 +354,7 @@ def test_ctrl_c_stops_the_runs_and_names_the_way_to_continue(interrupted, tmp_pa
         (["--epochs", "many"], "--epochs must be whole numbers, got 'many'"),
         (["--perplexity", "1"], "--perplexity must be above 1, got 1"),
         (["--set", "hidden_size"], "--set must be NAME=VALUE"),
-        (["--set", "hiden_size=3"], "unrecognized arguments: --hiden-size"),
+        (["--set", "hiden_size=3"], "unknown option 'hiden_size' (did you mean 'hidden_size'?)"),
         (["--set", "hidden_size=-3"], "--hidden-size must be at least 1, got -3"),
         (["--split", "1,1"], "--split must be three shares"),
         (["--html", "nowhere/page.html"], "the folder nowhere of nowhere/page.html does not exist"),

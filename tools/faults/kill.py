@@ -42,6 +42,14 @@ def outcome(folder: Path) -> tuple[object, ...]:
     return manifest["files"]["parameters"]["sha256"], losses, summary["test_loss"]
 
 
+def holds_its_lock(folder: Path, process: int) -> bool:
+    """Whether this process has begun to train in `folder`."""
+    try:
+        return bool(json.loads((folder / "lock").read_text(encoding="utf-8"))["process"] == process)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 def killed_and_resumed(work: Path, kills: int, epochs: int, longest: float, seed: int = 0) -> dict[str, int]:
     """Kill a training of `epochs` epochs `kills` times, each time up to `longest` seconds after its first step.
 
@@ -63,10 +71,10 @@ def killed_and_resumed(work: Path, kills: int, epochs: int, longest: float, seed
             begun = storage.holds_checkpoints(folder / "checkpoints")
             command = training(folder, text, epochs, *(["--resume"] if begun else []))
             process = subprocess.Popen(
-                command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                command, env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
             )
-            assert process.stdout
-            next((line for line in process.stdout if "the run is in" in line), None)
+            while process.poll() is None and not holds_its_lock(folder, process.pid):
+                time.sleep(0.01)
             if seen["killed"] < kills:
                 time.sleep(rng.uniform(0, longest))
                 process.kill()

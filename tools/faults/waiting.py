@@ -22,9 +22,9 @@ import mxnet as mx
 import numpy as np
 
 from deeprnn._util.machine import machine
-from deeprnn.cli.runs import language_model
 from deeprnn.config import RunConfig
 from deeprnn.data.batches import Batches
+from deeprnn.models.language_model import LanguageModel
 from deeprnn.nn.initializers import initializer
 from deeprnn.train.keeping import Keeper
 from deeprnn.train.loop import Stopped, fit, make_trainer
@@ -54,7 +54,15 @@ def waited(config: RunConfig, seconds: float, folder: Path) -> dict[str, Any]:
     model, options = config.model, config.train
     ids = np.random.default_rng(0).integers(VOCABULARY, size=1_000_000).astype("int32")
     batches = Batches(ids, config.data.batch_size, config.data.seq_len)
-    net = language_model(model, VOCABULARY)
+    net = LanguageModel(
+        VOCABULARY,
+        model.hidden_size,
+        model.layers,
+        cell=model.cell,
+        embedding_size=model.embedding_size,
+        dropout=model.dropout,
+        residual=model.residual,
+    )
     net.initialize(initializer(model.init, model.activation, model.residual), ctx=mx.cpu())
     net.hybridize(static_alloc=True, static_shape=True)
     trainer = make_trainer(net, options, options.epochs * len(batches))

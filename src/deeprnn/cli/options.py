@@ -28,13 +28,12 @@ from ..config import (
     Split,
     TrainConfig,
     presets,
-    resolve,
     select,
 )
 from ..config.resolution import ACTIONS
 from ..sampling import Sampler
 
-__all__ = ["advice_in_flags", "in_flags", "parse", "train_config"]
+__all__ = ["advice_in_flags", "in_flags", "parse"]
 
 COMMANDS: dict[str, tuple[type, ...]] = {
     "train": (RunConfig, DataConfig, ModelConfig, TrainConfig),
@@ -160,7 +159,7 @@ def _add_arguments(command: FlagParser, name: str, source: str) -> None:
             "--init-from", metavar="RUN", help="Start with the weights and the vocabulary of another run."
         )
     elif name == "launch":
-        command.description = f"{command.description} What follows -- is the command of each of them."
+        command.description = f"{command.description} Each runs the command after --."
         command.add_argument("command_line", nargs="*", help=argparse.SUPPRESS)
         command.add_options(first)
     else:
@@ -168,7 +167,9 @@ def _add_arguments(command: FlagParser, name: str, source: str) -> None:
             source.lower(), metavar=source, help="Folder of the run." if name == "export" else ANYTHING
         )
         if name == "serve":
-            command.add_argument("second", metavar="MODEL2", nargs="?", help="Another, to be compared with the first.")
+            command.add_argument(
+                "second", metavar="MODEL2", nargs="?", help="A second model, to compare with the first."
+            )
         command.add_argument(
             "--plugin",
             metavar="FILE",
@@ -198,17 +199,6 @@ def parse(argv: Optional[Sequence[str]] = None) -> Namespace:
         return command_line(command).parse_args(arguments, defaults=False)
     except ArgumentError as error:
         raise ValueError(_explained(error, command)) from error
-
-
-def train_config(flags: Sequence[str]) -> RunConfig:
-    """The configuration of ``deeprnn train`` with these flags.
-
-    Raises
-    ------
-    ValueError, TypeError, OSError
-        As `parse` and `config.resolve`.
-    """
-    return resolve(vars(parse(["train", *flags])["train"]))
 
 
 def in_flags(message: str) -> str:

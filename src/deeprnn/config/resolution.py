@@ -24,6 +24,7 @@ __all__ = [
     "origin",
     "presets",
     "read_options",
+    "read_value",
     "resolve",
 ]
 
@@ -96,6 +97,15 @@ def read_options(path: Path) -> dict[str, Any]:
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise OptionsFileError(f"{path}: {error}") from error
     return options
+
+
+def read_value(text: str) -> Any:
+    """The value of an option as a YAML file has it.
+
+    >>> read_value("128"), read_value("1e-3"), read_value("false"), read_value("0.8,0.1,0.1")
+    (128, 0.001, False, '0.8,0.1,0.1')
+    """
+    return get_loader("yaml")(text)
 
 
 def _check_tokens(text: str) -> None:
