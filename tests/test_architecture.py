@@ -28,7 +28,7 @@ LEVELS = {
     "nn.arrays": 2, "nn.operators": 2, "nn.cells": 2, "nn.initializers": 2,
     "data.download": 2, "data.reading": 2, "data.text": 2, "data.unpacking": 2, "data.decoding": 2, "data.symbols": 2,
     "data.writing": 2, "data.encoded": 2, "data.progress": 2, "data.cache": 2,
-    "nn.native": 3, "nn.inference": 4, "nn.unroll": 3, "nn.unfused": 3, "data.batches": 3,
+    "nn.native": 3, "models.packed": 4, "nn.unroll": 3, "nn.unfused": 3, "data.batches": 3,
     "nn.graphs": 4, "nn.stack": 4, "nn.layers": 4,
     "models.language_model": 5, "models.plugins": 5, "models.sampled": 5, "testing": 5,
     "train.schedule": 6, "train.loss": 6, "train.progress": 6, "train.loop": 6,
@@ -53,8 +53,8 @@ LEVELS = {
 TEXT = {name for name in LEVELS if name.startswith("data.")}
 MODEL = {
     *("nn.context", "nn.arrays", "nn.operators", "nn.cells", "nn.initializers", "nn.native", "nn.unroll", "nn.graphs"),
-    *("nn.inference", "nn.unfused", "nn.stack", "nn.layers"),
-    *("models.language_model", "models.plugins", "testing"),
+    *("nn.unfused", "nn.stack", "nn.layers"),
+    *("models.language_model", "models.packed", "models.plugins", "testing"),
 }
 GRAPH = [
     *("nn.arrays", "nn.cells", "nn.native", "nn.unroll", "nn.graphs", "nn.stack", "nn.layers"),

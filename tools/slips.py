@@ -36,7 +36,7 @@ class Mutation(NamedTuple):
         return "layers" if self.file in ("nn/stack.py", "nn/native.py") else "formulas"
 
 
-SUITES = {"formulas": PARITY, "layers": PARITY, "kernels": KERNEL_TESTS}
+SUITES = {"formulas": PARITY, "layers": (*PARITY, "tests/nn/test_many_uses.py"), "kernels": KERNEL_TESTS}
 
 
 def _cell(name: str, old: str, new: str) -> Mutation:
@@ -71,7 +71,8 @@ def _network(name: str, old: str, new: str) -> Mutation:
     return Mutation(f"network: {name}", "nn/kernels/inference.h", old, new)
 
 
-ELMAN = 'projected + self.dense(F, states[0], "h2h", params)'
+ELMAN_RECUR = 'recurrent = self.dense(F, hidden, "h2h", params)'
+ELMAN_SUM = "projected + recurrent"
 ELMAN_ACTIVATED = "F.Activation(preactivation, act_type=self.activation)"
 GRU_RECUR = 'self.dense(F, hidden, "h2h", params), 3'
 GRU_LAST = "candidate + update * (hidden - candidate)"
@@ -88,14 +89,14 @@ TRANSPOSED = (
 
 MUTATIONS = (
     _cell("elman: always tanh", ELMAN_ACTIVATED, ELMAN_ACTIVATED.replace("self.activation", '"tanh"')),
-    _cell("elman: recurrent weight transposed", ELMAN, ELMAN.replace("params)", f"{TRANSPOSED % 1})")),
-    _cell("elman: recurrent product forgotten", ELMAN, ELMAN.replace("+ self", "+ 0 * self")),
-    _cell("elman: recurrent product subtracted", ELMAN, ELMAN.replace("+ self", "- self")),
-    _cell("elman: recurrent bias added again", ELMAN, f"{ELMAN} + {BIAS_ROW}"),
+    _cell("elman: recurrent weight transposed", ELMAN_RECUR, ELMAN_RECUR.replace("params)", f"{TRANSPOSED % 1})")),
+    _cell("elman: recurrent product forgotten", ELMAN_SUM, "projected + 0 * recurrent"),
+    _cell("elman: recurrent product subtracted", ELMAN_SUM, "projected - recurrent"),
+    _cell("elman: recurrent bias added again", ELMAN_SUM, f"{ELMAN_SUM} + {BIAS_ROW}"),
     _cell("elman: activated twice", ELMAN_ACTIVATED, ELMAN_ACTIVATED.replace("preactivation", f"{ELMAN_ACTIVATED}")),
     _cell("elman: not activated", ELMAN_ACTIVATED, "preactivation"),
     _cell("elman: old state handed on", f"return [{ELMAN_ACTIVATED}]", "return states"),
-    _cell("elman: gradient cut at the state", ELMAN, ELMAN.replace("states[0]", "F.BlockGrad(states[0])")),
+    _cell("elman: gradient cut at the state", ELMAN_RECUR, ELMAN_RECUR.replace("hidden", "F.BlockGrad(hidden)")),
     _cell("elman: state added to the output", ELMAN_ACTIVATED, f"states[0] + {ELMAN_ACTIVATED}"),
     _cell(
         "gru: reset and update exchanged in the inputs", "input_r, input_z, input_h =", "input_z, input_r, input_h ="
@@ -243,6 +244,8 @@ MUTATIONS = (
     _stack(
         "stack: last layer's state for all", "for state in zip(*last)]", "for state in zip(*[last[-1]] * len(last))]"
     ),
+    _stack("stack: inputs that others read, too, are not set apart", "elif not traced_here():", "elif False:"),
+    _native("native: parameters that are used again are not set apart", "parameters = [apart(F, x)", "parameters = [x"),
     _native("native: every layer reads forwards", "    if reverse:\n", "    if False:\n"),
     _native("native: lengths dropped", 'attributes["lengths"] = 1', "sequence_length = None"),
     _native(

@@ -9,9 +9,9 @@ import pytest
 from deeprnn import LanguageModel
 from deeprnn.generation import Sampler, generate, samples
 from deeprnn.models.language_model import STACKS, register_cell
+from deeprnn.models.packed import PackedNetwork
 from deeprnn.nn import native
 from deeprnn.nn.cells import ElmanCell
-from deeprnn.nn.inference import PackedNetwork
 from deeprnn.runtimes import MXNetModel, model_of
 from deeprnn.testing import distance
 

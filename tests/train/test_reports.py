@@ -118,6 +118,8 @@ def test_the_picture(path, tmp_path, monkeypatch):
     upper, lower = figure.axes
     assert upper.get_title(loc="left") == "pydoc, rnn 2 x 256"
     assert upper.get_yscale() == "log"  # 54 down to 1.4
+    assert upper.get_ylabel() == "perplexity per token" and lower.get_ylabel() == "learning rate"
+    assert lower.get_xlabel() == "epoch"
     assert upper.lines[0].get_ydata().tolist() == [row["train_perplexity"] for row in rows]
     assert upper.lines[1].get_ydata().tolist() == [row["valid_perplexity"] for row in rows]
     assert lower.lines[0].get_ydata().tolist() == [1e-3] * 12

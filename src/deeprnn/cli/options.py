@@ -119,7 +119,7 @@ ABOUT = {
     "generate": ("Generate text with a trained model.", "MODEL [options]"),
     "evaluate": ("Evaluate a trained model on a text.", "MODEL [options]"),
     "export": ("Write a trained model for use elsewhere.", "RUN [options]"),
-    "serve": ("Serve a trained model: a page and an API.", "MODEL [options]"),
+    "serve": ("Serve a trained model: a page and an API.", "MODEL [MODEL2] [options]"),
     "launch": ("Train with several processes on this machine.", "[options] -- train [options of train]"),
 }
 """What each command does, and its arguments in short."""

@@ -18,11 +18,11 @@ from ..nn.arrays import Kind, classic, complete_states
 from ..nn.cells import ACTIVATIONS, RecurrentCell
 from ..nn.context import Trace, may_be_frozen
 from ..nn.graphs import AnyLength
-from ..nn.inference import PackedNetwork
 from ..nn.initializers import DepthScaled
 from ..nn.layers import DeepGRU, DeepLSTM, DeepRNN
 from ..nn.operators import affine
 from ..nn.stack import RecurrentStack, parameter_name
+from .packed import PackedNetwork
 
 __all__ = ["BACKENDS", "CELLS", "STACKS", "LanguageModel", "cells", "register_cell"]
 

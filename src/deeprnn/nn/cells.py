@@ -225,8 +225,10 @@ class ElmanCell(RecurrentCell):
         )
 
     def step(self, F: Operators, projected: Tensor, states: list[Tensor], params: Params) -> list[Tensor]:
-        preactivation = projected + self.dense(F, states[0], "h2h", params)
-        return [F.Activation(preactivation, act_type=self.activation)]
+        (hidden,) = states
+        recurrent = self.dense(F, hidden, "h2h", params)  # H_(t-1) W_hh + b_h2h
+        preactivation = projected + recurrent  # projected: X_t W_xh + b_i2h
+        return [F.Activation(preactivation, act_type=self.activation)]  # phi
 
 
 class GRUCell(RecurrentCell):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from typing import Optional
 
 from mxnet import autograd
@@ -79,7 +79,7 @@ class Trace:
         return replace(self, length=length)
 
 
-@cache
+@lru_cache(maxsize=128)
 def _of_call(
     gpu: bool, training: bool, adds_to_parameters: bool, adds_to_inputs: bool, frozen: tuple[bool, ...]
 ) -> Trace:

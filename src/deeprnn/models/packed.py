@@ -1,8 +1,8 @@
 """A language model by the native kernels alone, without MXNet: for generating and scoring on a CPU.
 
 A step of a small network takes MXNet longer than its matrix products. Here a call is one C++ function for embedding,
-layers and decoder (kernels/inference.h), on NumPy arrays, with weights that were laid out for it once. What a sequence
-gets does not depend, to the last bit, on the others in its batch, nor on how its steps are divided among calls.
+layers and decoder (nn/kernels/inference.h), on NumPy arrays, with weights that were laid out for it once. What a
+sequence gets does not depend, to the last bit, on the others in its batch, nor on how its steps are divided among calls.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Optional
 import numpy as np
 from mxnet.ndarray import NDArray
 
-from . import native
+from ..nn import native
 
 __all__ = ["PackedNetwork"]
 
 ERRORS = {1: (ValueError, "ids must be from 0 to {}"), 2: (MemoryError, "there is not enough memory for the call")}
-"""By the outcome of a call, see kernels/inference.cc."""
+"""By the outcome of a call, see nn/kernels/inference.cc."""
 
 
 class PackedNetwork:
