@@ -1,8 +1,8 @@
 """A language model by the native kernels alone, without MXNet: for generating and scoring on a CPU.
 
 A step of a small network takes MXNet longer than its matrix products. Here a call is one C++ function for embedding,
-layers and decoder (nn/kernels/inference.h), on NumPy arrays, with weights that were laid out for it once. What a
-sequence gets does not depend, to the last bit, on the others in its batch, nor on how its steps are divided among calls.
+layers and decoder (nn/kernels/inference.h), on NumPy arrays, with weights that were laid out for it once. To the last
+bit, what a sequence gets does not depend on the others in its batch, nor on how its steps are divided among calls.
 """
 
 from __future__ import annotations
