@@ -256,6 +256,24 @@ def test_a_cells_dtype(cls):
     raises(lambda: cls(H, dtype="bfloat16"), TypeError, "bfloat16")
 
 
+@pytest.mark.parametrize("shape", [(0, N, C), (T, 0, C)])
+@pytest.mark.parametrize("cls", [DeepRNN, DeepGRU, DeepLSTM])
+def test_no_steps_and_no_sequences_wherever_the_layer_is(cls, shape):
+    with mx.util.np_shape(True):
+        empty = zeros(*shape)
+    for hybrid in (False, True):
+        layer = made(cls, hybrid)
+        for _ in range(2):
+            raises(lambda layer=layer: layer(empty), ValueError, "inputs must hold at least one step")
+            layer(zeros(T, N, C))
+    net = mx.gluon.nn.HybridSequential()
+    net.add(made(cls))
+    net.hybridize()
+    net(zeros(T, N, C))
+    with mx.util.np_shape(True), pytest.raises(mx.MXNetError, match="must have three known sizes"):
+        net(empty).wait_to_read()
+
+
 def test_a_dtype_of_none_and_lengths_of_float16():
     raises(lambda: made(dtype=None), ValueError, "dtype must be one of", "got 'None'")
     layer = made(use_sequence_length=True)

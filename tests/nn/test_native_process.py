@@ -112,6 +112,33 @@ for time in ("first", "second"):
     )
 
 
+@pytest.mark.parametrize("asked, threads", [("3", 3), ("0", None)])
+def test_threads_are_those_of_the_environment_or_one_a_core(needs_native: str, asked: str, threads: Any) -> None:
+    shown = in_a_process("print(native.status().threads, len(os.sched_getaffinity(0)))", OMP_NUM_THREADS=asked)
+    found, cores = map(int, shown.split())
+    assert found == (threads or cores)
+
+
+def test_a_small_call_takes_one_thread_and_a_large_one_all_that_are_allowed(needs_native: str) -> None:
+    in_a_process(
+        """
+import threading
+def helpers():
+    return len(os.listdir("/proc/self/task"))
+native.set_threads(3)
+small, large = deeprnn.DeepLSTM(8, input_size=8), deeprnn.DeepLSTM(128, input_size=128)
+for layer in (small, large):
+    layer.initialize()
+large(mx.nd.ones((1, 1, 128))).wait_to_read()  # MXNet's own threads
+before = helpers()
+small(mx.nd.ones((4, 4, 8))).wait_to_read()
+assert helpers() == before
+large(mx.nd.ones((20, 64, 128))).wait_to_read()
+assert helpers() == before + 2  # the caller is the third
+"""
+    )
+
+
 def test_a_library_that_the_user_loads_first(needs_native: str) -> None:
     in_a_process(
         """

@@ -492,3 +492,14 @@ def test_an_op_hook_changes_nothing(flags: Any) -> None:
     with pytest.warns(UserWarning, match="register_op_hook is experimental"):
         assert equal([layer(drawn(T, N, C))], [expected])
     assert any("deeprnn_recurrence" in name for name in seen)
+
+
+@pytest.mark.parametrize("numpy_shapes_first", [True, False])
+def test_a_net_traced_with_numpys_shapes_is_called_without_and_the_other_way(numpy_shapes_first: bool) -> None:
+    net = placed("inside", "lstm", {})
+    inputs = [drawn(T, N, C), *(drawn(2, N, C, seed=i) for i in (1, 2))]
+    expected = net(*inputs)
+    net.hybridize()
+    for numpy_shapes in (numpy_shapes_first, not numpy_shapes_first):
+        with mx.util.np_shape(numpy_shapes):
+            assert close(net(*inputs), expected)

@@ -145,3 +145,26 @@ def test_the_input_product_is_outside_the_loop(kind):
     outputs, _ = unrolled("static", cell, names, mx.sym.var("x"), states, mx.sym, length=5)
     nodes = [node for node in json.loads(outputs.tojson())["nodes"] if node["op"] == "FullyConnected"]
     assert len(nodes) == 1 + 5 * (2 if "projected" in kind else 1)
+
+
+@each_form
+@pytest.mark.parametrize("kind", CELLS)
+def test_gradients_that_are_added_to_what_is_there(kind, form):
+    """Outside of any block, too, which would know of it."""
+    cell, params = made(kind)
+    x, states = drawn(5, N, C), begin(cell)
+    run(form, cell, params, x, states)
+    expected = [t.grad.asnumpy() for t in (x, *states)] + [p.grad().asnumpy() for p in cell.collect_params().values()]
+    for tensor in (x, *states):
+        tensor.attach_grad("add")
+    cell.collect_params().setattr("grad_req", "add")
+    cell.collect_params().zero_grad()
+    params = {name: p.data() for name, p in cell._reg_params.items()}
+    for _ in range(2):
+        with autograd.record():
+            outputs, last = unrolled(form, cell, params, x, states)
+            total = sum((t * drawn(*t.shape, seed=9)).sum() for t in (outputs, *last))
+        total.backward()
+    found = [t.grad for t in (x, *states)] + [p.grad() for p in cell.collect_params().values()]
+    for one, twice in zip(expected, found):
+        assert distance(twice, 2 * one) < 1e-5

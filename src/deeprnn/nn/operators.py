@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Optional
 
 from mxnet.ndarray import NDArray
-from mxnet.util import is_np_shape
 
 from .._util.types import Operators, Tensor
 from .context import trace
@@ -103,6 +102,5 @@ def with_axes(F: Operators, x: Tensor, axes: int) -> Tensor:
     past the end of an array of that length. A call of a hybridized block has all shapes at hand when it infers; a
     symbol of the user's may not.
     """
-    unknown = -1 if is_np_shape() else 0
-    like = F._internal._zeros_without_dtype(shape=(unknown,) * axes)
+    like = F._internal._zeros_without_dtype(shape=(-1,) * axes)  # unknown, with numpy's shapes and without
     return F._internal._identity_with_attr_like_rhs(x, like, attr=_numbered())
