@@ -110,6 +110,8 @@ class DeepLSTM(_Pretrained, DeepStack, nn.LSTM):
             raise ValueError("state_clip_min and state_clip_max go together")
         super().__init__(*arguments, **options)
         if state_clip_min is not None and state_clip_max is not None:
+            if not state_clip_min <= state_clip_max:
+                raise ValueError(f"state_clip_min={state_clip_min} must not exceed state_clip_max={state_clip_max}")
             self.clip = (state_clip_min, state_clip_max)
         self.clip_nan = state_clip_nan
         self._share()

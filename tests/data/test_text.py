@@ -636,3 +636,13 @@ def test_a_text_that_is_mostly_unknown_is_warned_of(write):
     assert re.fullmatch(r"warning: most of the text \(\d+%\) is unknown: is it in the same language\?", notes[1])
     notes = load_corpus(write("c.txt", b"the cat sat on a \xc3\xa9"), split=(0, 0, 1), vocab=vocab).notes
     assert len(notes) == 1  # one symbol is not most of it
+
+
+def test_an_encoding_that_gives_half_a_character(write):
+    path = write("a.txt", rb"abc \ud800 def " * 20)
+    with pytest.raises(ValueError, match=r"^encoding gives half a character, U\+D800: give the right one"):
+        load_corpus(path, encoding="unicode_escape")
+
+
+def test_a_part_of_a_large_text_is_never_negative():
+    assert split_sizes(3_000_000, (0.5, 0.5000009, 0)) == (1_500_000, 1_500_000, 0)

@@ -264,6 +264,11 @@ def test_zoneout_keeps_units_in_training():
         ("gru", {"zoneout": 1.0}, "zoneout must be at least 0 and below 1, got 1.0"),
         ("gru", {"dropout_mode": "locked"}, "dropout_mode must be 'standard' or 'variational', got 'locked'"),
         ("lstm", {"state_clip_min": 0.0}, "state_clip_min and state_clip_max go together"),
+        (
+            "lstm",
+            {"state_clip_min": 1.0, "state_clip_max": 0.0},
+            "state_clip_min=1.0 must not exceed state_clip_max=0.0",
+        ),
     ],
 )
 def test_options_out_of_range(kind, options, message):

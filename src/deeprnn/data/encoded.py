@@ -195,7 +195,11 @@ class Encoded:
     def add(self, part: str) -> None:
         """Add the next part of the text; at its end, an empty one."""
         old = self.behind
-        self._digest.update(part.encode("utf-8"))
+        try:
+            self._digest.update(part.encode("utf-8"))
+        except UnicodeEncodeError as error:  # which some encodings give, such as utf-7
+            code = ord(part[error.start])
+            raise ValueError(f"encoding gives half a character, U+{code:04X}: give the right one") from error
         self.characters += len(part)
         if not old:
             codes = self._symbols(part)

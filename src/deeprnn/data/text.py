@@ -233,8 +233,7 @@ def split_sizes(symbols: int, shares: Sequence[float]) -> tuple[int, int, int]:
     valid = len(shares) == 3 and all(share >= 0 for share in shares) and abs(sum(shares) - 1) < 1e-6
     if not valid:
         raise ValueError(f"split must be three fractions of at least 0 that sum to 1, got {shares}")
-    first = round(symbols * shares[0])
-    second = round(symbols * (shares[0] + shares[1]))
+    first, second = (min(round(symbols * share), symbols) for share in (shares[0], shares[0] + shares[1]))
     return first, second - first, symbols - second
 
 
