@@ -10,6 +10,7 @@ import difflib
 import numbers
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Optional
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "check_fraction",
     "check_number",
     "check_size",
+    "dtype_name",
 ]
 
 DTYPES = ("float32", "float64", "float16")
@@ -66,6 +68,12 @@ def check_bounds(
     if not low <= high:
         raise ValueError(f"{low_name} must not exceed {high_name}, got {low} and {high}")
     return float(low), float(high)
+
+
+@lru_cache(maxsize=64)
+def dtype_name(dtype: Any) -> str:
+    """As ``float32``, of a type or its name. NumPy's own takes as long as a small array operation."""
+    return np.dtype(dtype).name
 
 
 def check_dtype(dtype: Any) -> str:

@@ -6,12 +6,11 @@ from functools import partial
 from typing import Any, Callable, Optional, Union
 
 import mxnet as mx
-import numpy as np
 from mxnet.gluon import nn, rnn
 from mxnet.initializer import Initializer
 from mxnet.ndarray import NDArray
 
-from .._util.checks import check_choice, check_dtype, check_size
+from .._util.checks import check_choice, check_dtype, check_size, dtype_name
 from .._util.types import Operators, Tensor
 from ..nn import native
 from ..nn.arrays import Kind, classic, complete_states
@@ -215,7 +214,7 @@ class LanguageModel(AnyLength):
     def inputs(self, F: Operators, ids: Tensor) -> Tensor:
         """The inputs `(T, N, E)` of the recurrent layers."""
         if self.embedding is None:
-            dtype = np.dtype(self.decoder.weight.dtype).name
+            dtype = dtype_name(self.decoder.weight.dtype)
             return Kind(ids)(F.one_hot(classic(ids), depth=self.vocab_size, dtype=dtype))
         inputs = self.embedding(ids)
         return inputs * self.embedding_size**0.5 if self.tied else inputs

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Optional, Union
 
 import mxnet as mx
-import numpy as np
 from mxnet.ndarray import NDArray
 from mxnet.symbol import Symbol
 from mxnet.util import is_np_shape
 
+from .._util.checks import dtype_name
 from .._util.types import Tensor
 from .context import trace
 
@@ -24,10 +25,10 @@ def checked_shape(layer: Any, inputs: NDArray) -> tuple[int, ...]:
         raise ValueError(f"inputs must have 3 axes, {layer.layout}, got shape {shape}")
     if 0 in shape:
         raise ValueError(f"inputs must hold at least one step, sequence and feature, got shape {shape}")
-    if np.dtype(inputs.dtype) != layer.dtype:
-        came = np.dtype(inputs.dtype).name
-        raise TypeError(f"inputs must be {layer.dtype}, as the layer is, got {came}; cast one of the two")
-    if layer.dtype == "float16" and inputs.ctx.device_type != "gpu":
+    dtype, came = layer.dtype, dtype_name(inputs.dtype)
+    if came != dtype:
+        raise TypeError(f"inputs must be {dtype}, as the layer is, got {came}; cast one of the two")
+    if dtype == "float16" and inputs.ctx.device_type != "gpu":
         raise TypeError("float16 needs a GPU: MXNet has no float16 matrix product on the CPU; cast to float32")
     size = layer.input_size
     if size > 0 and size != shape[2]:  # 0, or -1 under np_shape: not known yet
@@ -54,8 +55,8 @@ def check_sequence_length(layer: Any, inputs: Tensor, sequence_length: Optional[
         batch_size = inputs.shape[layer.batch_axis]
         if sequence_length.shape != (batch_size,):
             raise ValueError(f"sequence_length must have shape {(batch_size,)}, got {sequence_length.shape}")
-        if np.dtype(sequence_length.dtype) in (np.float16, np.bool_):
-            name = np.dtype(sequence_length.dtype).name
+        name = dtype_name(sequence_length.dtype)
+        if name in ("float16", "bool"):
             raise TypeError(f"sequence_length must be whole numbers, float32 or float64, got {name}")
 
 
@@ -96,8 +97,8 @@ def complete_states(
             continue
         if state.shape != info["shape"]:
             raise ValueError(f"states[{i}] must have shape {info['shape']}, got {state.shape}")
-        if np.dtype(state.dtype) != info["dtype"]:
-            raise TypeError(f"states[{i}] must be {info['dtype']}, got {np.dtype(state.dtype).name}")
+        if dtype_name(state.dtype) != info["dtype"]:
+            raise TypeError(f"states[{i}] must be {info['dtype']}, got {dtype_name(state.dtype)}")
     if isinstance(inputs, Symbol) and _needs_shapes(layer):
         states = [
             # A constant, such as begin_state(func=F.zeros), has no batch size yet.
@@ -150,6 +151,11 @@ def one_node(tensors: list[NDArray]) -> list[NDArray]:
     that this pass left behind would lead the second one into a graph that is gone.
     """
     as_given = Kind(tensors[0])
-    copies = mx.sym.Group([mx.sym.identity(mx.sym.var(f"x{i}")) for i in range(len(tensors))])
-    results = mx.nd.CachedOp(copies, [("inline_limit", 0)])(*map(classic, tensors))  # inlined, they would be many again
-    return [as_given(result) for result in results]
+    return [as_given(result) for result in _copies(len(tensors))(*map(classic, tensors))]
+
+
+@lru_cache(maxsize=16)
+def _copies(count: int) -> mx.nd.CachedOp:
+    """An operator from so many arrays to as many copies."""
+    copies = mx.sym.Group([mx.sym.identity(mx.sym.var(f"x{i}")) for i in range(count)])
+    return mx.nd.CachedOp(copies, [("inline_limit", 0)])  # inlined, they would be many again

@@ -19,11 +19,10 @@ from __future__ import annotations
 
 from typing import Any, Optional, Union
 
-import numpy as np
 from mxnet.gluon.rnn import HybridRecurrentCell
 from mxnet.initializer import Initializer
 
-from .._util.checks import check_bounds, check_choice, check_dtype, check_size
+from .._util.checks import check_bounds, check_choice, check_dtype, check_size, dtype_name
 from .._util.types import Operators, Params, Tensor
 from .context import may_be_frozen
 from .operators import affine, sigmoid, split_gates, tanh
@@ -108,7 +107,7 @@ class RecurrentCell(HybridRecurrentCell):
     @property
     def dtype(self) -> str:
         """Of the parameters: a file may bring its own, by ``load_parameters(..., dtype_source="saved")``."""
-        return np.dtype(self.i2h_weight.dtype).name
+        return dtype_name(self.i2h_weight.dtype)
 
     def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
         """Shape, layout and dtype of each state; the first is the output."""
