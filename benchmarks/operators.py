@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Time of the operators that a step can be made of: the reason for the choices in cells.py.
+"""Time of the operators that a step can be made of: the reason for the choices in nn/operators.py.
 
 Each operator is repeated a hundred times in one static graph, forward and then backward, so that what is measured
 is a step's share: the operator, its set-up by the engine, and in the backward pass the sum over all steps for what they

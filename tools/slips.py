@@ -55,6 +55,10 @@ def _native(name: str, old: str, new: str) -> Mutation:
     return Mutation(name, "nn/native.py", old, new)
 
 
+def _kernel(name: str, file: str, old: str, new: str) -> Mutation:
+    return Mutation(f"kernel: {name}", f"{KERNELS}/{file}", old, new)
+
+
 def _gate(name: str, old: str, new: str) -> Mutation:
     return Mutation(f"kernel: {name}", "nn/kernels/cells.h", old, new)
 
@@ -262,7 +266,19 @@ MUTATIONS = (
         "key = (current.for_length(length), backend)",
         "key = (current.for_length(next((k[0].length for k in self._graphs._by_key if k[0].length), length)), backend)",
     ),
-    # The operator's C++: products.
+    # The operator's C++: what MXNet hands over, and elementary functions.
+    _kernel(
+        "lengths rounded up", "operator.cc", "static_cast<long>(length) : 0;", "static_cast<long>(length + 0.5) : 0;"
+    ),
+    _kernel(
+        "both of clip's bounds the lower one",
+        "operator.cc",
+        "clip_max = number(value);",
+        "clip_max = to->options.clip_min;",
+    ),
+    _kernel("sigmoid of the negative", "vectors.h", "C::kLargest, negative<T>(x))", "C::kLargest, x)"),
+    _kernel("a plain weight packed as a transposed one", "factor.h", "if (form == Form::kTransposed)\n", "if (true)\n"),
+    # Products.
     _product(
         "a panel's edge of one column too few is packed",
         "      for (int i = 0; i < width; ++i) {\n        const T* row = from + (j + i) * stride + p;",
