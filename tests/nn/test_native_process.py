@@ -139,6 +139,36 @@ assert helpers() == before + 2  # the caller is the third
     )
 
 
+@pytest.mark.parametrize("cap", ["1", "2", "3"])
+def test_gradients_that_mxnet_adds_up_in_place_from_fewer_uses_on(needs_native: str, cap: str) -> None:
+    """In a stack two directions read one tensor, and a residual connection does."""
+    in_a_process(
+        """
+def gradients(net):
+    x = mx.nd.array(np.random.default_rng(0).normal(size=(5, 3, 6)))
+    x.attach_grad()
+    with autograd.record():
+        total = (net(x) ** 2).sum()
+    total.backward()
+    return [a.asnumpy() for a in (x.grad, *(p.grad() for p in net.collect_params().values()))]
+
+for options in ({"bidirectional": True}, {"residual": True}):
+    layer = deeprnn.DeepGRU(6, 3, input_size=6, **options)
+    around = gluon.nn.HybridSequential()
+    around.add(gluon.nn.Dense(6, flatten=False, in_units=6), layer)
+    around.initialize()
+    testing.randomize(around)
+    for net in (layer, around):
+        net.hybridize(False)
+        expected = gradients(net)
+        for _ in range(2):
+            net.hybridize(static_alloc=True, static_shape=True)
+            close(gradients(net), expected)
+""",
+        MXNET_EXEC_INPLACE_GRAD_SUM_CAP=cap,
+    )
+
+
 def test_a_library_that_the_user_loads_first(needs_native: str) -> None:
     in_a_process(
         """

@@ -39,6 +39,9 @@ __all__ = ["Status", "library", "recurrence", "serves", "set_instruction_set", "
 LIBRARY = Path(__file__).with_name("_kernels.so")
 OPERATOR = "deeprnn_recurrence"
 SWITCH = "DEEPRNN_NATIVE"
+SUM_CAP, USES = "MXNET_EXEC_INPLACE_GRAD_SUM_CAP", 8
+"""From so many uses on, or from as many as the variable says, MXNet adds the gradients of a tensor up in place. A stack
+itself uses a tensor three times at most."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +255,9 @@ def recurrence(
         current = trace(inputs)
         if current.adds_to_parameters:
             parameters = [apart(F, x) if _is_variable(x) else x for x in parameters]
-        if current.adds_to_inputs:
+        if not arrays and int(os.environ.get(SUM_CAP, USES)) < USES:
+            data = [apart(F, x) for x in data]
+        elif current.adds_to_inputs:
             data = [apart(F, x) if _is_variable(x) else x for x in data]
     call = operator.with_arrays if arrays else operator.with_symbols
     outputs, *rest = call(data[0], *parameters, *data[1:], **attributes)
