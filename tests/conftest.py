@@ -12,6 +12,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,14 @@ REPLAYED = os.environ.get("DEEPRNN_TEST_SEED")
 # No deadline: the first call of a graph builds it. No database of examples: each run is a new one.
 hypothesis.settings.register_profile("deeprnn", database=None, deadline=None, derandomize=REPLAYED is None)
 hypothesis.settings.load_profile("deeprnn")
+
+
+def pytest_configure() -> None:
+    """Let what the tests start be stopped by signals, also where the tests are a background job, which ignores them."""
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
