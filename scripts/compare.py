@@ -183,7 +183,8 @@ def compare_depth(args: argparse.Namespace) -> int:
         if not (name and sign):
             raise ValueError(f"--set must be NAME=VALUE, as hidden_size=128; got {option!r}")
         options[name.replace("-", "_")] = read_value(value)
-    options.update({"diagnose": True} if args.diagnose else {})
+    if args.diagnose:
+        options["diagnose"] = True
     runs = study.plan(recipes, layers, args.seeds, out, options, epochs_of(args.epochs, names))
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it stops the runs, too

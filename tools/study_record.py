@@ -15,7 +15,7 @@ from deeprnn._util.machine import machine
 from deeprnn.train.reports import read_metrics
 
 from .repetition import WINDOW, copied, repeated
-from .study import HELD_OUT, SHOW_ONLY, TEXT_OPTIONS, WAYS, StudyRun, text_file
+from .study import SHOW_ONLY, WAYS, StudyRun, text_file
 from .tables import terminal_table
 
 __all__ = ["epochs_until", "record", "report", "spread"]
@@ -52,7 +52,7 @@ def record(
     from deeprnn.data.text import decode, load_corpus
 
     data = runs[0].config.data
-    corpus = load_corpus(**{name: getattr(data, name) for name in (*TEXT_OPTIONS, *HELD_OUT)})
+    corpus = load_corpus(**data.text_options)
     training = decode(corpus.vocab, corpus.train, data.unit)
     over = [run for run in runs if run.over]
     groups: dict[tuple[str, int], list[StudyRun]] = defaultdict(list)

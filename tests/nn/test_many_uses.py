@@ -45,6 +45,7 @@ class Net(gluon.HybridBlock):
         return F.add_n(*self.called(self.before(x), [self.begin(state) for state in states]))
 
     def called(self, x: Any, states: list[Any]) -> list[Any]:
+        """The outputs of all uses, one after the other; each subclass is a way of using the layer."""
         raise NotImplementedError
 
 

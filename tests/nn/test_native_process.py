@@ -122,7 +122,6 @@ def test_threads_are_those_of_the_environment_or_one_a_core(needs_native: str, a
 def test_a_small_call_takes_one_thread_and_a_large_one_all_that_are_allowed(needs_native: str) -> None:
     in_a_process(
         """
-import threading
 def helpers():
     return len(os.listdir("/proc/self/task"))
 native.set_threads(3)

@@ -51,7 +51,7 @@ def holds_its_lock(folder: Path, process: int) -> bool:
 
 
 def killed_and_resumed(work: Path, kills: int, epochs: int, longest: float, seed: int = 0) -> dict[str, int]:
-    """Kill a training of `epochs` epochs `kills` times, each time up to `longest` seconds after its first step.
+    """Kill a training of `epochs` epochs `kills` times, each time up to `longest` seconds after it has begun.
 
     Raises
     ------

@@ -54,15 +54,7 @@ def waited(config: RunConfig, seconds: float, folder: Path) -> dict[str, Any]:
     model, options = config.model, config.train
     ids = np.random.default_rng(0).integers(VOCABULARY, size=1_000_000).astype("int32")
     batches = Batches(ids, config.data.batch_size, config.data.seq_len)
-    net = LanguageModel(
-        VOCABULARY,
-        model.hidden_size,
-        model.layers,
-        cell=model.cell,
-        embedding_size=model.embedding_size,
-        dropout=model.dropout,
-        residual=model.residual,
-    )
+    net = LanguageModel(VOCABULARY, model.hidden_size, model.layers, **model.network_options)
     net.initialize(initializer(model.init, model.activation, model.residual), ctx=mx.cpu())
     net.hybridize(static_alloc=True, static_shape=True)
     trainer = make_trainer(net, options, options.epochs * len(batches))

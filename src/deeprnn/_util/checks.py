@@ -81,7 +81,7 @@ def check_dtype(dtype: Any) -> str:
     if str(dtype) == "bfloat16":
         raise TypeError("dtype bfloat16 is not supported by MXNet arrays; use float32")
     try:
-        name = "None" if dtype is None else np.dtype(dtype).name  # numpy reads None as float64
+        name = "None" if dtype is None else dtype_name(dtype)  # numpy reads None as float64
     except TypeError:
         name = str(dtype)
     return check_choice("dtype", name, DTYPES)

@@ -116,8 +116,7 @@ def corpus_of(data: DataConfig, vocab: Optional[gluonnlp.Vocab] = None) -> Corpu
     """The text of a configuration, in the ids of `vocab` or of its own vocabulary; raises as `load_corpus`."""
     from ..data.text import load_corpus
 
-    how = {name: getattr(data, name) for name in ("encoding", "max_chars", "split", "unit", "unknown", "check_cache")}
-    return load_corpus(data.corpus, vocab=vocab, **how)
+    return load_corpus(vocab=vocab, **data.text_options)
 
 
 def saved_corpus(folder: Path, data: DataConfig, state: Mapping[str, Any], vocab: Optional[gluonnlp.Vocab]) -> Corpus:
@@ -186,11 +185,8 @@ def language_model(config: ModelConfig, vocab_size: int, plugin: Optional[str] =
     """
     from ..models.language_model import LanguageModel
 
-    others = ("hidden_size", "layers", "plugin", "init")
-    options = {name: value for name, value in vars(config).items() if name not in others}
-
     def build() -> LanguageModel:
-        return LanguageModel(vocab_size, config.hidden_size, config.layers, **options)
+        return LanguageModel(vocab_size, config.hidden_size, config.layers, **config.network_options)
 
     if not plugin:
         return build()

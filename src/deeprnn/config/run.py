@@ -105,6 +105,11 @@ class DataConfig:
             raise ValueError("corpus is empty: give the name of a text or the path of a file")
         check_encoding("encoding", self.encoding)
 
+    @property
+    def text_options(self) -> dict[str, Any]:
+        """The arguments of `data.text.load_corpus`, by name; the rest is how the text is cut into batches."""
+        return {name: value for name, value in vars(self).items() if name not in ("batch_size", "seq_len", "sampling")}
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -154,6 +159,12 @@ class ModelConfig:
     tied: bool = False
     init: Literal["deep", "orthogonal", "identity", "normal", "xavier"] = "deep"
     backend: Literal["deeprnn", "gluon"] = "deeprnn"
+
+    @property
+    def network_options(self) -> dict[str, Any]:
+        """The arguments of `LanguageModel` by name, after its three sizes; the rest is how it is loaded and begun."""
+        others = ("hidden_size", "layers", "plugin", "init")
+        return {name: value for name, value in vars(self).items() if name not in others}
 
     def __post_init__(self) -> None:
         check_fields(self, layers=1, hidden_size=1)

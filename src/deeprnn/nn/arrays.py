@@ -14,6 +14,7 @@ from mxnet.util import is_np_shape
 from .._util.checks import dtype_name
 from .._util.types import Tensor
 from .context import trace
+from .operators import shaped_like
 
 __all__ = ["DefaultStates", "Kind", "check_sequence_length", "checked_shape", "classic", "complete_states", "one_node"]
 
@@ -102,7 +103,7 @@ def complete_states(
     if isinstance(inputs, Symbol) and _needs_shapes(layer):
         states = [
             # A constant, such as begin_state(func=F.zeros), has no batch size yet.
-            state if state.list_arguments() else Kind(inputs)(_shaped_like(classic(state), zeros))
+            state if state.list_arguments() else Kind(inputs)(shaped_like(mx.sym, classic(state), zeros))
             for state, zeros in zip(states, _zeros_for(layer, inputs))
         ]
     return states
@@ -117,10 +118,6 @@ def _zeros_for(layer: Any, inputs: Symbol) -> list[Symbol]:
     zeros = layer.begin_state(1, func=mx.sym.zeros)
     like, axes = classic(inputs), {"lhs_axes": (1,), "rhs_axes": (layer.batch_axis,)}
     return [mx.sym.broadcast_like(classic(state), like, **axes) for state in zeros]
-
-
-def _shaped_like(x: Symbol, like: Symbol) -> Symbol:
-    return mx.sym._internal._identity_with_attr_like_rhs(x, like)
 
 
 def _is_np(x: Tensor) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, Callable, Optional
 import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
+from mxnet.gluon.utils import shape_is_known
 from mxnet.ndarray import NDArray
 
 from .stack import RecurrentStack, parameter_name
@@ -187,8 +188,6 @@ def diagnose(
     >>> print(*diagnose(net, ids, net.begin_state(32), lambda logits: cross_entropy(logits, targets)).sentences())
     """
     stack = _find_stack(net)
-    with autograd.pause():
-        net(inputs, list(states))  # completes shapes that were left to the first call
     probes: list[NDArray] = []
     seen: list[np.ndarray] = []
 
@@ -210,6 +209,9 @@ def diagnose(
         total.backward()
         return [probe.grad.asnumpy() for probe in probes]
 
+    with _eager(net):
+        if not all(shape_is_known(parameter.shape) for parameter in net.collect_params().values()):
+            net(inputs, list(states))  # completes those that were left to the first call
     with _eager(net), _kept_gradients(net):
         with stack.hooked(tap):
             last = gradients(last_step_only=True)

@@ -15,7 +15,19 @@ from mxnet.ndarray import NDArray
 from .._util.types import Operators, Tensor
 from .context import trace
 
-__all__ = ["affine", "apart", "join", "masked", "side_by_side", "sigmoid", "split", "split_gates", "tanh", "with_axes"]
+__all__ = [
+    "affine",
+    "apart",
+    "join",
+    "masked",
+    "shaped_like",
+    "side_by_side",
+    "sigmoid",
+    "split",
+    "split_gates",
+    "tanh",
+    "with_axes",
+]
 
 
 def affine(
@@ -103,4 +115,9 @@ def with_axes(F: Operators, x: Tensor, axes: int) -> Tensor:
     symbol of the user's may not.
     """
     like = F._internal._zeros_without_dtype(shape=(-1,) * axes)  # unknown, with numpy's shapes and without
+    return shaped_like(F, x, like)
+
+
+def shaped_like(F: Operators, x: Tensor, like: Tensor) -> Tensor:
+    """The same symbol, `apart` from all others, with the shape of `like` as far as one of the two knows it."""
     return F._internal._identity_with_attr_like_rhs(x, like, attr=_numbered())

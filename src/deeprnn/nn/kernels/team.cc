@@ -24,8 +24,8 @@ void pause() {
 constexpr int kMostParts = 0xffff;  // what a ticket has bits for
 
 // Helpers take parts as they come, and the caller takes whatever is left: one that does not come, because something else
-// runs on its core, holds up nobody. (One that is stopped in the middle of a part does.) This is why it is not OpenMP, whose threads wait for each other at
-// the end of each loop, and spin while they do.
+// runs on its core, holds up nobody. (One that is stopped in the middle of a part does.) This is why it is not OpenMP,
+// whose threads wait for each other at the end of each loop, and spin while they do.
 class Helpers {
  public:
   void run(int count, void (*part)(void*, int), void* context, int threads) {
