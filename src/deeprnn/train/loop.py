@@ -277,9 +277,14 @@ def make_trainer(net: Any, config: TrainConfig, steps: int, kvstore: Any = None)
             raise ValueError(f"training is in float32, and the network's {name} is in {np.dtype(parameter.dtype)}")
     # MXNet's optimizers overwrite the scheduler's rate with their own default unless they are given the rate too.
     options = {"learning_rate": config.lr, "lr_scheduler": learning_rate_schedule(config, steps), "wd": 0.0}
+    optimizer = mx.optimizer.create(config.optimizer, **options)
+    if not mx.context.num_gpus():
+        optimizer.aggregate_num = (
+            0  # on a CPU SGD's operator for several parameters takes twice as long as one for each
+        )
     # Gradients are clipped between their reduction and the update, so the key-value store must not do the update.
     store = kvstore or config.kvstore
-    trainer = gluon.Trainer(net.collect_params(), config.optimizer, options, kvstore=store, update_on_kvstore=False)
+    trainer = gluon.Trainer(net.collect_params(), optimizer, kvstore=store, update_on_kvstore=False)
     if kvstore:
         # At the first step gluon gives the weights to the servers, gets them back, and sends the gradients after them
         # without waiting: if these arrive first, a weight comes back as a gradient. So the weights go here, alone.
