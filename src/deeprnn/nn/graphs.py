@@ -71,9 +71,8 @@ class _Graph(HybridBlock):
         call = self._cached_op
         if call is None:  # another thread has called with many lengths meanwhile
             return self._block(x, states, *more)
-        given = [x, *states, *more]
-        with x.ctx:
-            y, *states = call(*[given[i] if is_input else i.data() for is_input, i in self._cached_op_args])
+        given, ctx = [x, *states, *more], x.ctx
+        y, *states = call(*[given[i] if is_input else i.data(ctx) for is_input, i in self._cached_op_args])
         return y, states
 
     def hybrid_forward(self, F: Any, *args: Any) -> Any:
@@ -208,7 +207,7 @@ class AnyLength(HybridBlock):
 
         def call(x: NDArray, states: Any) -> Any:
             given = [x, *states]
-            with ctx, lock:
+            with lock:
                 y, *after = run(*[given[each] if type(each) is int else each for each in arguments])
             return y, after
 

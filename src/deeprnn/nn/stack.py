@@ -136,7 +136,7 @@ class RecurrentStack(AnyLength):
     @property
     def input_size(self) -> int:
         """Inputs C; 0 before the first call if it was left to that."""
-        return getattr(self, parameter_name("l", 0, "i2h_weight")).shape[1]
+        return self.l0_i2h_weight.shape[1]
 
     @property
     def _mode(self) -> str:
