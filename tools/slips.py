@@ -305,7 +305,7 @@ MUTATIONS = (
         "into.bias, into.add || p > 0};",
     ),
     _product("bias not added", "if (into.bias) sum += lanes.load(into.bias + v * kWidth<T>);", ""),
-    _product("bias not added to few rows", "if (into.bias) sum += into.bias[j + i];", ""),
+    _product("bias not added to few rows", "if (into.bias) sum += into.bias[i];", ""),
     _product(
         "sum of a later slab replaces the first",
         "p == 0 ? into.bias : nullptr, into.add || p > 0};",
@@ -336,11 +336,18 @@ MUTATIONS = (
         "{of.x + (low * N + first) * C, C, nullptr, false});",
         "{of.x + first * C, C, nullptr, false});",
     ),
-    _product("few rows: the third one dropped", "dots_of<T, 3>(", "dots_of<T, 2>("),
+    _product("few rows: the third one dropped", "dots_of<T, kFewRows, M>(k", "dots_of<T, 2, M>(k"),
+    _product("few rows: the last one dropped", "if (rows == 1) dots_of", "if (rows == 3) dots_of"),
+    _product(
+        "few rows: the first three for all",
+        ", into.c += kFewRows * into.stride)\n    combine_of",
+        ")\n    combine_of",
+    ),
+    _product("few rows: the end of a sum left out", "each_vector<T>(k - p, [", "each_vector<T>(k - p - 1, ["),
     _product(
         "few rows: last terms of a sum left out",
-        "for (; p < k; ++p) add_rows_of<T, 1>(cols, weights + p, b + p * b_stride, b_stride, c);",
-        "",
+        "for (; p < k; ++p) add_rows_of<T, R, 1>",
+        "for (; false; ++p) add_rows_of<T, R, 1>",
     ),
     _product(
         "packed few rows: every panel is the first",

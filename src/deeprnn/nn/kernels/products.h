@@ -166,11 +166,12 @@ long multiply_few(long cols, long k, long depth, const T* a, long stride, const 
   return j;
 }
 
-// Bring rows first to last of a panel nearer.
+// Bring so many numbers nearer.
 template <class T>
-DEEPRNN_INLINE void fetch(const T* panel, long first, long last) {
+DEEPRNN_INLINE void fetch(const T* from, long count) {
   constexpr long kLine = kLineBytes / static_cast<long>(sizeof(T));
-  for (long q = first * kColumns<T>; q < last * kColumns<T>; q += kLine) __builtin_prefetch(panel + q);
+#pragma GCC unroll 4
+  for (long q = 0; q < count; q += kLine) __builtin_prefetch(from + q);
 }
 
 // C (rows, cols) = or += A (rows, k) times packed B (k, cols), plus a bias of (cols).
@@ -194,8 +195,10 @@ void multiply(long rows, long cols, long k, const T* a, long stride, const T* pa
         const long first = rows * block / blocks, size = rows * (block + 1) / blocks - first;
         const Into<T> here = {slab_into.c + first * into.stride + j, into.stride,
                               slab_into.bias ? slab_into.bias + j : nullptr, slab_into.add};
-        if (ahead && j + kColumns<T> < cols)  // this tile's share of the next panel
-          fetch(panel + k * kColumns<T>, depth * block / blocks, depth * (block + 1) / blocks);
+        if (ahead && j + kColumns<T> < cols) {  // this tile's share of the next panel
+          const long begin = depth * block / blocks, end = depth * (block + 1) / blocks;
+          fetch(panel + (k + begin) * kColumns<T>, (end - begin) * kColumns<T>);
+        }
         tiles.by_rows[size](depth, slab_a + first * stride, stride, panel, cols - j, here);
       }
     }
@@ -232,81 +235,123 @@ void multiply_transposed(long rows, long cols, long k, const T* a, long a_stride
 
 // --- few rows: to pack would take as long as the product itself
 
-constexpr long kFewRows = 3;
+constexpr int kFewRows = 3;  // in one product: as many as a tile of 4 columns fits into the registers with
+constexpr long kFewInAll = 16;  // in all products with the same factor
 
-template <class T>
-DEEPRNN_INLINE T sum_of(Vector<T> v) {
-  T sum = v[0];
-  for (int i = 1; i < kWidth<T>; ++i) sum += v[i];
-  return sum;
-}
+template <class T, int kBytes>
+struct Numbers {
+  typedef T Vector __attribute__((vector_size(kBytes)));
+};
 
-// R rows of C = or += A (R, k) B^T, from B (cols, k): each number is a sum along two rows.
-template <class T, int R>
-void dots_of(long cols, long k, const T* a, long a_stride, const T* b, long b_stride, Into<T> into) {
-  constexpr int kAtOnce = 4;
-  for (long j = 0; j < cols; j += kAtOnce) {
-    const int width = static_cast<int>(cols - j < kAtOnce ? cols - j : kAtOnce);
-    const T* rows[kAtOnce];
-    for (int i = 0; i < kAtOnce; ++i) rows[i] = b + (j + (i < width ? i : 0)) * b_stride;
-    Vector<T> sums[R][kAtOnce] = {};
-    each_vector<T>(k, [&](auto lanes, long p) __attribute__((always_inline)) {
-      Vector<T> from_a[R];
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) from_a[r] = lanes.load(a + r * a_stride + p);
-#pragma GCC unroll 4
-      for (int i = 0; i < kAtOnce; ++i) {
-        __builtin_prefetch(rows[i] + kAtOnce * b_stride + p);  // of the next rows: B comes from far, and is read once
-        const Vector<T> from_b = lanes.load(rows[i] + p);
-#pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) sums[r][i] += from_a[r] * from_b;
-      }
-    });
-    for (int r = 0; r < R; ++r)
-      for (int i = 0; i < width; ++i) {
-        T* c = into.c + r * into.stride + j + i;
-        T sum = sum_of<T>(sums[r][i]);
-        if (into.bias) sum += into.bias[j + i];
-        *c = into.add ? *c + sum : sum;
-      }
+// The sum of a vector's numbers, half by half.
+template <class T, int kBytes>
+DEEPRNN_INLINE T sum_of(typename Numbers<T, kBytes>::Vector v) {
+  if constexpr (kBytes == sizeof(T)) {
+    return v[0];
+  } else {
+    typename Numbers<T, kBytes / 2>::Vector low, high;
+    std::memcpy(&low, &v, sizeof low);
+    std::memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof low, sizeof high);
+    return sum_of<T, kBytes / 2>(low + high);
   }
 }
 
+// R rows of A (R, k) by M rows of B: each number is a sum along two rows.
+template <class T, int R, int M>
+DEEPRNN_INLINE void dots_of(long k, const T* a, long a_stride, const T* b, long b_stride, Into<T> into) {
+  constexpr long kStretch = 2 * kLineBytes / static_cast<long>(sizeof(T));
+  Vector<T> sums[R][M] = {};
+  const auto add = [&](auto lanes, long p) __attribute__((always_inline)) {
+    Vector<T> from_a[R];
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) from_a[r] = lanes.load(a + r * a_stride + p);
+#pragma GCC unroll 4
+    for (int i = 0; i < M; ++i) {
+      const Vector<T> from_b = lanes.load(b + i * b_stride + p);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) sums[r][i] += from_a[r] * from_b;
+    }
+  };
+  long p = 0;
+  for (; p + kStretch <= k; p += kStretch) {
+#pragma GCC unroll 4
+    for (int i = 0; i < M; ++i) fetch(b + (M + i) * b_stride + p, kStretch);  // the next rows: B comes from far
+#pragma GCC unroll 8
+    for (long q = 0; q < kStretch; q += kWidth<T>) add(Whole<T>{}, p + q);
+  }
+  each_vector<T>(k - p, [&](auto lanes, long q) __attribute__((always_inline)) { add(lanes, p + q); });
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int i = 0; i < M; ++i) {
+      T* c = into.c + r * into.stride + i;
+      T sum = sum_of<T, DEEPRNN_VECTOR_BYTES>(sums[r][i]);
+      if (into.bias) sum += into.bias[i];
+      *c = into.add ? *c + sum : sum;
+    }
+}
+
+// Rows of C = or += A (rows, k) times M rows of B.
+template <class T, int M>
+DEEPRNN_INLINE void dots_of(long rows, long k, const T* a, long a_stride, const T* b, long b_stride, Into<T> into) {
+  for (; rows >= kFewRows; rows -= kFewRows, a += kFewRows * a_stride, into.c += kFewRows * into.stride)
+    dots_of<T, kFewRows, M>(k, a, a_stride, b, b_stride, into);
+  if (rows == 2) dots_of<T, 2, M>(k, a, a_stride, b, b_stride, into);
+  if (rows == 1) dots_of<T, 1, M>(k, a, a_stride, b, b_stride, into);
+}
+
+// C (rows, cols) = or += A (rows, k) B^T, from B (cols, k).
 template <class T>
 void dots(long rows, long cols, long k, const T* a, long a_stride, const T* b, long b_stride, Into<T> into) {
-  for (; rows > 0; rows -= kFewRows, a += kFewRows * a_stride, into.c += kFewRows * into.stride) {
-    if (rows == 1)
-      dots_of<T, 1>(cols, k, a, a_stride, b, b_stride, into);
-    else if (rows == 2)
-      dots_of<T, 2>(cols, k, a, a_stride, b, b_stride, into);
-    else
-      dots_of<T, 3>(cols, k, a, a_stride, b, b_stride, into);
-  }
+  constexpr int kAtOnce = 4;
+  const auto from = [&](long j) {
+    return Into<T>{into.c + j, into.stride, into.bias ? into.bias + j : nullptr, into.add};
+  };
+  long j = 0;
+  for (; j + kAtOnce <= cols; j += kAtOnce)
+    dots_of<T, kAtOnce>(rows, k, a, a_stride, b + j * b_stride, b_stride, from(j));
+  for (; j < cols; ++j) dots_of<T, 1>(rows, k, a, a_stride, b + j * b_stride, b_stride, from(j));
 }
 
-// c += a number each times M rows of B.
-template <class T, int M>
-DEEPRNN_INLINE void add_rows_of(long cols, const T* weights, const T* b, long b_stride, T* c) {
-  each_vector<T>(cols, [&](auto lanes, long j) __attribute__((always_inline)) {
-    Vector<T> sum = lanes.load(c + j);
+// R rows of C += a number each times M rows of B.
+template <class T, int R, int M>
+DEEPRNN_INLINE void add_rows_of(long cols, const T* a, long a_stride, const T* b, long b_stride, T* c, long stride) {
+  each_pair<T>(cols, [&](auto lanes, long j) __attribute__((always_inline)) {
 #pragma GCC unroll 4
-    for (int i = 0; i < M; ++i) sum += weights[i] * lanes.load(b + i * b_stride + j);
-    lanes.store(c + j, sum);
+    for (int i = 0; i < M; ++i) fetch(b + (M + i) * b_stride + j, kColumns<T>);
+    decltype(lanes.load(c)) sums[R];
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) sums[r] = lanes.load(c + r * stride + j);
+#pragma GCC unroll 4
+    for (int i = 0; i < M; ++i) {
+      const auto row = lanes.load(b + i * b_stride + j);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) sums[r] = sums[r] + a[r * a_stride + i] * row;
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) lanes.store(c + r * stride + j, sums[r]);
   });
+}
+
+// R rows of C += A (R, k) B.
+template <class T, int R>
+void combine_of(long cols, long k, const T* a, long a_stride, const T* b, long b_stride, Into<T> into) {
+  constexpr int kAtOnce = 4;
+  long p = 0;
+  for (; p + kAtOnce <= k; p += kAtOnce)
+    add_rows_of<T, R, kAtOnce>(cols, a + p, a_stride, b + p * b_stride, b_stride, into.c, into.stride);
+  for (; p < k; ++p) add_rows_of<T, R, 1>(cols, a + p, a_stride, b + p * b_stride, b_stride, into.c, into.stride);
 }
 
 // C (rows, cols) = or += A (rows, k) B, from B (k, cols) as it lies: rows of B, times a number each, are added up.
 template <class T>
 void combine(long rows, long cols, long k, const T* a, long a_stride, const T* b, long b_stride, Into<T> into) {
-  constexpr int kAtOnce = 4;
-  for (long r = 0; r < rows; ++r) {
-    const T* weights = a + r * a_stride;
-    T* c = into.c + r * into.stride;
-    if (!into.add) std::memset(c, 0, sizeof(T) * static_cast<std::size_t>(cols));
-    long p = 0;
-    for (; p + kAtOnce <= k; p += kAtOnce) add_rows_of<T, kAtOnce>(cols, weights + p, b + p * b_stride, b_stride, c);
-    for (; p < k; ++p) add_rows_of<T, 1>(cols, weights + p, b + p * b_stride, b_stride, c);
-  }
+  for (long r = 0; r < rows && !into.add; ++r)
+    std::memset(into.c + r * into.stride, 0, sizeof(T) * static_cast<std::size_t>(cols));
+  for (; rows >= kFewRows; rows -= kFewRows, a += kFewRows * a_stride, into.c += kFewRows * into.stride)
+    combine_of<T, kFewRows>(cols, k, a, a_stride, b, b_stride, into);
+  if (rows == 2) combine_of<T, 2>(cols, k, a, a_stride, b, b_stride, into);
+  if (rows == 1) combine_of<T, 1>(cols, k, a, a_stride, b, b_stride, into);
 }
 
 }  // namespace DEEPRNN_ISA

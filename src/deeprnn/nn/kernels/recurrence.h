@@ -18,7 +18,7 @@ namespace deeprnn {
 namespace DEEPRNN_ISA {
 
 constexpr long kChunkBytes = 192 * 1024;  // of the input part, forward: what stays in the second cache
-constexpr long kChunkRows = 384;           // steps times sequences, backward: the depth of the weights' product
+constexpr long kChunkRows = 384;  // steps times sequences: the depth of the weights' product, and see `carry`
 
 template <class T>
 inline void copy(const T* from, T* to, long count) {
@@ -118,8 +118,10 @@ void carry(const Call<T>& call, const InputPart<T>& write_input_part, const Fact
   // Where the input part of a chunk goes: where its results will stand, if they take as much.
   const bool in_outputs = CellOf::kGates == 1, in_saved = has_cell && call.saved;
   const long stride = in_saved ? kept : G;
-  const long chunk =
-      smaller(T_, larger(larger(1, ceiling(4 * kRows, N)), kChunkBytes / (static_cast<long>(sizeof(T)) * N * G)));
+  // Each chunk reads both weights. Where they come from the third cache, short chunks let them push each other out of it.
+  const long bytes = static_cast<long>(sizeof(T)) * G;
+  const long least = larger(ceiling(4 * kRows, N), bytes * S > kFarBytes ? kChunkRows / N : 1);
+  const long chunk = smaller(T_, larger(least, kChunkBytes / (bytes * N)));
   T* scratch = in_outputs || in_saved ? nullptr : workspace.take<T>(chunk * N * G);
   T* recurrent = CellOf::kSeparate ? workspace.take<T>(N * G) : nullptr;
   T* unprojected = call.h2r_weight ? workspace.take<T>(N * H) : nullptr;
@@ -189,8 +191,8 @@ void forward(const Call<T>& call, const Team& team, Workspace& workspace) {
   const long T_ = call.steps, N = call.batch, C = call.inputs, H = call.hidden, S = call.state;
   const long G = CellOf::kGates * H;
   constexpr auto kTransposed = Factor<T>::Form::kTransposed;
-  const bool few = N <= kFewRows;
-  const Factor<T> i2h(kTransposed, G, C, call.i2h_weight, T_ * N <= 2 * kFewRows, team, workspace);
+  const bool few = N <= kFewRows || T_ * N <= kFewInAll;
+  const Factor<T> i2h(kTransposed, G, C, call.i2h_weight, T_ * N <= kFewInAll, team, workspace);
   const Factor<T> h2h(kTransposed, G, S, call.h2h_weight, few, team, workspace);
   const Factor<T> h2r(kTransposed, S, H, call.h2r_weight, few || !call.h2r_weight, team, workspace);
   T* bias = workspace.take<T>(G);
@@ -209,8 +211,8 @@ void backward(const Call<T>& call, const Gradients<T>& of, const Team& team, Wor
   const Time<T> time{call};
   using Form = typename Factor<T>::Form;
 
-  const bool few = N <= kFewRows;
-  const Factor<T> i2h(Form::kPlain, C, G, call.i2h_weight, T_ * N <= kFewRows, team, workspace);
+  const bool few = N <= kFewRows || T_ * N <= kFewInAll;
+  const Factor<T> i2h(Form::kPlain, C, G, call.i2h_weight, T_ * N <= kFewInAll, team, workspace);
   const Factor<T> h2h(Form::kPlain, S, G, call.h2h_weight, few, team, workspace);
   const Factor<T> h2r(Form::kPlain, H, S, call.h2r_weight, few || !call.h2r_weight, team, workspace);
 
