@@ -281,13 +281,24 @@ MUTATIONS = (
     # Products.
     _product(
         "a panel's edge of one column too few is packed",
-        "      for (int i = 0; i < width; ++i) {\n        const T* row = from + (j + i) * stride + p;",
-        "      for (int i = 0; i + 1 < width; ++i) {\n        const T* row = from + (j + i) * stride + p;",
+        "const int rows = width - i < kSquare ? width - i : kSquare;",
+        "const int rows = width - i < kSquare ? width - i - 1 : kSquare;",
     ),
     _product(
         "a panel's last rows not packed",
-        "const int depth = static_cast<int>(k - p < kBlock ? k - p : kBlock);",
-        "const int depth = static_cast<int>(k - p < kBlock ? 0 : kBlock);",
+        "const int depth = static_cast<int>(k - p < kSquare ? k - p : kSquare);",
+        "const int depth = static_cast<int>(k - p < kSquare ? 0 : kSquare);",
+    ),
+    _kernel(
+        "a square of a weight packed with two columns exchanged",
+        "vectors.h",
+        "_mm_storeu_ps(to, a), _mm_storeu_ps(to + to_stride, b);",
+        "_mm_storeu_ps(to, b), _mm_storeu_ps(to + to_stride, a);",
+    ),
+    _product(
+        "the first block of rows for all blocks",
+        "multiply_block(end - begin, cols, k, a + begin * stride",
+        "multiply_block(end - begin, cols, k, a",
     ),
     _product(
         "part of a tile's last vector not written",

@@ -20,14 +20,14 @@ constexpr int kVectors = 2;              // of a tile's width
 constexpr int kRows = DEEPRNN_TILE_ROWS;  // of a tile: kRows * kVectors sums, kVectors of B and one of A are registers
 constexpr long kPanelBytes = 24 * 1024;  // of a panel at a time, so that it stays in the first cache
 constexpr long kDepth = kPanelBytes / (kVectors * DEEPRNN_VECTOR_BYTES);  // of k at a time, at the most
-constexpr long kBlockBytes = 192 * 1024;  // of packed rows of A, which many panels pass: they stay in the second cache
+constexpr long kBlockBytes = 200 * 1024;  // of rows of A, which many panels pass: they stay in the second cache
 constexpr long kFarBytes = 2 << 20;  // of B, from which on it comes from beyond the second cache
 constexpr long kLineBytes = 64;  // of a line of the caches
 
 template <class T>
 constexpr int kColumns = kVectors * kWidth<T>;
 
-// Rows of A that are packed at a time.
+// Rows of A that all panels pass before the next ones.
 template <class T>
 constexpr long kBlockRows = kBlockBytes / (kDepth * static_cast<long>(sizeof(T))) / kRows * kRows;
 template <class T>
@@ -44,15 +44,18 @@ constexpr long packed_size(long k, long cols) {
 // B (k, cols) from its transpose (cols, k), as weights come, or as it is. What is beyond cols is zero.
 template <class T>
 void pack_transposed(long k, long cols, const T* from, long stride, T* panels) {
-  constexpr int kBlock = kWidth<T>;
   for (long j = 0; j < cols; j += kColumns<T>, panels += k * kColumns<T>) {
     const int width = static_cast<int>(cols - j < kColumns<T> ? cols - j : kColumns<T>);
-    for (long p = 0; p < k; p += kBlock) {
-      const int depth = static_cast<int>(k - p < kBlock ? k - p : kBlock);
+    for (long p = 0; p < k; p += kSquare) {
+      const int depth = static_cast<int>(k - p < kSquare ? k - p : kSquare);
       T* to = panels + p * kColumns<T>;
-      for (int i = 0; i < width; ++i) {
-        const T* row = from + (j + i) * stride + p;
-        for (int q = 0; q < depth; ++q) to[q * kColumns<T> + i] = row[q];
+      for (int i = 0; i < kColumns<T>; i += kSquare) {
+        const int rows = width - i < kSquare ? width - i : kSquare;
+        const T* square = from + (j + i) * stride + p;
+        if (rows == kSquare && depth == kSquare)
+          transpose_square(square, stride, to + i, kColumns<T>);
+        else
+          transpose(rows, depth, square, stride, to + i, kColumns<T>);
       }
       for (int q = 0; q < depth; ++q)
         for (int i = width; i < kColumns<T>; ++i) to[q * kColumns<T> + i] = T(0);
@@ -174,9 +177,8 @@ DEEPRNN_INLINE void fetch(const T* from, long count) {
   for (long q = 0; q < count; q += kLine) __builtin_prefetch(from + q);
 }
 
-// C (rows, cols) = or += A (rows, k) times packed B (k, cols), plus a bias of (cols).
 template <class T>
-void multiply(long rows, long cols, long k, const T* a, long stride, const T* panels, Into<T> into) {
+void multiply_block(long rows, long cols, long k, const T* a, long stride, const T* panels, Into<T> into) {
   static const Tiles<T, Rows::kStrided> tiles;
   const long blocks = (rows + kRows - 1) / kRows, slabs = (k + kDepth - 1) / kDepth;
   const bool ahead = packed_size<T>(k, cols) * static_cast<long>(sizeof(T)) > kFarBytes;
@@ -202,6 +204,18 @@ void multiply(long rows, long cols, long k, const T* a, long stride, const T* pa
         tiles.by_rows[size](depth, slab_a + first * stride, stride, panel, cols - j, here);
       }
     }
+  }
+}
+
+// C (rows, cols) = or += A (rows, k) times packed B (k, cols), plus a bias of (cols). Some rows of A meet all panels
+// before the next ones.
+template <class T>
+void multiply(long rows, long cols, long k, const T* a, long stride, const T* panels, Into<T> into) {
+  const long blocks = (rows + kBlockRows<T> - 1) / kBlockRows<T>;
+  for (long block = 0; block < blocks; ++block) {
+    const long begin = rows * block / blocks, end = rows * (block + 1) / blocks;
+    multiply_block(end - begin, cols, k, a + begin * stride, stride, panels,
+                   {into.c + begin * into.stride, into.stride, into.bias, into.add});
   }
 }
 

@@ -18,7 +18,7 @@ namespace deeprnn {
 namespace DEEPRNN_ISA {
 
 constexpr long kChunkBytes = 192 * 1024;  // of the input part, forward: what stays in the second cache
-constexpr long kChunkRows = 384;  // steps times sequences: the depth of the weights' product, and see `carry`
+constexpr long kChunkRows = 384;  // steps times sequences, backward: the depth of the weights' product
 
 template <class T>
 inline void copy(const T* from, T* to, long count) {
@@ -120,7 +120,7 @@ void carry(const Call<T>& call, const InputPart<T>& write_input_part, const Fact
   const long stride = in_saved ? kept : G;
   // Each chunk reads both weights. Where they come from the third cache, short chunks let them push each other out of it.
   const long bytes = static_cast<long>(sizeof(T)) * G;
-  const long least = larger(ceiling(4 * kRows, N), bytes * S > kFarBytes ? kChunkRows / N : 1);
+  const long least = larger(ceiling(4 * kRows, N), bytes * S > kFarBytes ? kBlockRows<T> / N : 1);
   const long chunk = smaller(T_, larger(least, kChunkBytes / (bytes * N)));
   T* scratch = in_outputs || in_saved ? nullptr : workspace.take<T>(chunk * N * G);
   T* recurrent = CellOf::kSeparate ? workspace.take<T>(N * G) : nullptr;

@@ -170,7 +170,7 @@ DEEPRNN_INLINE Vector<T> where_below(Vector<T> x, T limit, Vector<T> yes, Vector
 // One where x is between the limits or is a NaN, else zero.
 template <class T>
 DEEPRNN_INLINE Vector<T> within(Vector<T> x, T low, T high) {
-  return (x < low) | (x > high) ? Vector<T>{} : same(T(1));
+  return ((x < low) | (x > high)) ? Vector<T>{} : same(T(1));
 }
 
 // x where `of` is a number, else zero.
@@ -206,6 +206,31 @@ template <class T>
 DEEPRNN_INLINE Vector<T> negative(Vector<T> x) {
   return -x;
 }
+
+// `rows` rows of `count` numbers each become as many columns.
+template <class T>
+DEEPRNN_INLINE void transpose(int rows, int count, const T* from, long stride, T* to, long to_stride) {
+  for (int i = 0; i < rows; ++i)
+    for (int q = 0; q < count; ++q) to[q * to_stride + i] = from[i * stride + q];
+}
+
+constexpr int kSquare = 4;
+
+// The same for a square of kSquare numbers, which as single numbers takes two and a half times as long.
+template <class T>
+DEEPRNN_INLINE void transpose_square(const T* from, long stride, T* to, long to_stride) {
+  transpose(kSquare, kSquare, from, stride, to, to_stride);
+}
+#if defined(__AVX__)
+template <>
+DEEPRNN_INLINE void transpose_square(const float* from, long stride, float* to, long to_stride) {
+  __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + stride);
+  __m128 c = _mm_loadu_ps(from + 2 * stride), d = _mm_loadu_ps(from + 3 * stride);
+  _MM_TRANSPOSE4_PS(a, b, c, d);
+  _mm_storeu_ps(to, a), _mm_storeu_ps(to + to_stride, b);
+  _mm_storeu_ps(to + 2 * to_stride, c), _mm_storeu_ps(to + 3 * to_stride, d);
+}
+#endif
 
 // --- exp(x) = 2^n * (1 + p), with x = n * log(2) + r, |r| <= log(2) / 2, and p = exp(r) - 1 = r + r^2 * Q(r)
 //
