@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Union
@@ -14,6 +15,9 @@ from ._util.checks import check_number, check_size
 __all__ = ["Sampler", "Samplers", "drawn", "generators", "log_softmax", "new_seed", "repeat_lengths"]
 
 Ids = Union[Sequence[int], np.ndarray]
+
+MOST_PENALIZED = 64
+"""Symbols beyond `repetition_length` that count."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Sampler:
         Take the most probable symbol instead of sampling; of equal ones, the one with the lowest id.
     repetition_penalty
         If a symbol would extend a repetition of earlier text, subtract this many nats from its logit for each symbol by
-        which the repetition exceeds repetition_length; 0: no penalty. Applied first, with greedy=True as well.
+        which the repetition exceeds repetition_length, 64 at the most; 0: no penalty. Applied first, with greedy=True
+        as well.
     repetition_length
         Length of a repetition, in symbols, that is not penalized.
 
@@ -200,7 +205,8 @@ class Samplers:
         each = self._samplers if len(self._samplers) == len(logits) else [*self._samplers] * len(logits)
         for row, text, sampler in zip(logits, texts, each):
             if sampler.repetition_penalty:
-                beyond = repeat_lengths(text, len(row)) - sampler.repetition_length
+                free = sampler.repetition_length
+                beyond = repeat_lengths(text, len(row), free + MOST_PENALIZED) - free
                 row -= sampler.repetition_penalty * np.maximum(beyond, 0)
 
     def _cut(self, logits: np.ndarray, weights: np.ndarray) -> None:
@@ -247,7 +253,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shares
 
 
-def repeat_lengths(text: Ids, vocab_size: int) -> np.ndarray:
+def repeat_lengths(text: Ids, vocab_size: int, most: int = sys.maxsize) -> np.ndarray:
     """For each symbol, the length of the longest repetition of earlier text that it would complete as the next symbol.
 
     Parameters
@@ -256,6 +262,8 @@ def repeat_lengths(text: Ids, vocab_size: int) -> np.ndarray:
         The ids so far.
     vocab_size
         V.
+    most
+        Longer ones count as this: in a text that repeats itself throughout, each length takes as long as the text.
 
     Returns
     -------
@@ -272,7 +280,7 @@ def repeat_lengths(text: Ids, vocab_size: int) -> np.ndarray:
     ids = np.asarray(text, dtype=np.int64)
     lengths = np.zeros(vocab_size, dtype=np.int64)
     ends = np.arange(len(ids))  # where the last `length - 1` symbols of the text occurred before
-    for length in range(1, len(ids) + 1):
+    for length in range(1, min(len(ids), most) + 1):
         lengths[ids[ends]] = length
         ends = ends[ends >= length]
         ends = ends[ids[ends - length] == ids[-length]]

@@ -374,3 +374,81 @@ def test_a_token_and_other_machines(folders, tmp_path):
     status, headers, _ = running.request("OPTIONS", "/v1/generate", **asked)
     assert status == 204 and headers["access-control-allow-origin"] == "https://page.example"
     assert running.stop() == 0
+
+
+def test_a_client_that_reads_slowly_but_reads_gets_all(service):
+    fields = {"length": 15_000, "samples": 4, "seed": 1}
+    expected = service.post("/v1/generate", fields)[1]["texts"]
+    with raw(service, posted(fields), receive_buffer=4096) as sock:
+        received = b""
+        while b"\r\n\r\n" not in received or len(received) < whole_length(received):
+            time.sleep(0.1)
+            part = sock.recv(4096)
+            assert part, f"cut off after {len(received)} bytes"
+            received += part
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["texts"] == expected
+
+
+def whole_length(received):
+    head, _, _ = received.partition(b"\r\n\r\n")
+    return len(head) + 4 + int(re.search(rb"(?i)content-length: (\d+)", head)[1])
+
+
+def test_a_stop_text_has_a_limit(service):
+    refused(
+        service.post("/v1/generate", {"stop": "a" * 201}),
+        422,
+        "stop must have at most 200 characters, got 201",
+        "stop",
+    )
+
+
+def test_methods_that_a_path_does_not_take(service):
+    for method, path in (("POST", "/health"), ("DELETE", "/v1/models"), ("PUT", "/v1/generate")):
+        connection = http.client.HTTPConnection("127.0.0.1", service.port)
+        connection.request(method, path, headers={"Host": "localhost"})
+        assert connection.getresponse().status == 405
+        connection.close()
+    for path in ("/", "/health"):
+        connection = http.client.HTTPConnection("127.0.0.1", service.port)
+        connection.request("HEAD", path, headers={"Host": "localhost"})
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"")
+        connection.close()
+
+
+def test_the_names_of_this_machine_are_known_where_all_addresses_are_served():
+    from deeprnn.cli.serve import names_of_this_machine
+
+    assert names_of_this_machine("127.0.0.1") == [] == names_of_this_machine("::1")
+    assert socket.gethostname() in names_of_this_machine("0.0.0.0")
+
+
+def test_a_text_that_repeats_itself_holds_nobody_up():
+    import numpy as np
+
+    from deeprnn.sampling import Sampler, repeat_lengths
+
+    assert repeat_lengths([0] * 500, 2).tolist() == [500, 0]
+    assert repeat_lengths([0] * 500, 2, most=74).tolist() == [74, 0]
+    penalized = Sampler(repetition_penalty=0.1).probabilities(np.zeros(2), text=[0] * 500)
+    assert penalized[0] / penalized[1] == pytest.approx(np.exp(-0.1 * 64))
+
+
+def test_news_between_the_notice_and_the_look_are_not_missed():
+    """The engine ends a job exactly between the two lines in which a reader looks at it."""
+    import asyncio
+
+    from deeprnn.serve.answers import news
+    from deeprnn.serve.jobs import Job
+
+    class Ending(Job):
+        noticed = property(lambda self: False, lambda self, value: value or self.end())
+
+    async def read():
+        job = Ending([1], 1, 0.0)
+        job.over, job.listener = False, asyncio.Event()
+        job.listener.set()
+        return [each async for each in news(job)]
+
+    assert asyncio.run(asyncio.wait_for(read(), 5)) == []

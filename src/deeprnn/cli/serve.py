@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import os
@@ -65,7 +66,7 @@ def build_serve(given: Mapping[str, Any]) -> Callable[[], int]:
             models,
             listening,
             limits=limits,
-            hosts=[*LOCAL, host, config.host, *named],
+            hosts=[*LOCAL, host, config.host, *names_of_this_machine(host), *named],
             origins=origins,
             token=token,
             grace=config.grace,
@@ -84,6 +85,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def names_of_this_machine(host: str) -> list[str]:
+    """What others may call this machine, where the service listens at all of its addresses; else nothing."""
+    if not ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
+        return []
+    name = socket.gethostname()
+    found = [name, socket.getfqdn(name)]
+    with contextlib.suppress(OSError):  # no name of its own
+        found += [str(address[0]) for *_, address in socket.getaddrinfo(name, None)]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("192.0.2.1", 9))  # nothing is sent: it says by which address others are reached
+        found.append(sock.getsockname()[0])
+    return found
 
 
 def read_token(path: str) -> str:
@@ -123,4 +138,6 @@ def listen(host: str, port: int) -> socket.socket:
             raise ValueError(
                 f"port={port} is in use on {host}: choose another, or port=0 for any that is free"
             ) from error
+        if error.errno == errno.EACCES:
+            raise ValueError(f"port={port} needs more rights than this user has: choose one from 1024 on") from error
         raise ValueError(f"host={host!r} cannot be used: {error.strerror or error}") from error

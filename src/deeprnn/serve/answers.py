@@ -44,7 +44,8 @@ async def news(job: Job) -> AsyncIterator[list[Any]]:
     while not over:
         await job.listener.wait()
         job.listener.clear()
-        job.noticed, over = False, job.over
+        job.noticed = False  # before anything is read: what comes after that is noticed anew
+        over = job.over
         if job.cancelled and not over:
             raise Refused(499, "the client has gone")
         fetched = [job.news.popleft() for _ in range(len(job.news))]

@@ -45,6 +45,9 @@ ERRORS: dict[Any, Any] = {
         (503, "The model is not ready, or the service is stopping"),
     )
 }
+TURN = 100
+"""Symbols of an answer that are written at a time."""
+
 PLACES = 20
 """Most surprising places of a scored text that are listed."""
 
@@ -112,7 +115,6 @@ def create_app(models: Sequence[Served], metrics: Metrics) -> FastAPI:
             states=body.states,
         )
         metrics.follow(job, request, body.prefix)
-        texts = [row.text for row in job.rows]
         about = {"model": model.name, "seed": seed}
         tokens = model.vocab.idx_to_token
         if not body.stream:
@@ -120,14 +122,18 @@ def create_app(models: Sequence[Served], metrics: Metrics) -> FastAPI:
             reasons = {symbol.index: symbol.reason for symbol in symbols if symbol.reason}
             answer = {
                 **about,
-                "texts": [text.text for text in texts],
-                "reasons": [reasons[i] for i in range(len(texts))],
+                "texts": [text.text for text in job.texts],
+                "reasons": [reasons[i] for i in range(len(job.texts))],
             }
-            if body.details or body.states:
-                answer["symbols"] = [
-                    [line_of(symbol, tokens) for symbol in symbols if symbol.index == i] for i in range(len(texts))
-                ]
-            return Json(answer)
+            if not (body.details or body.states):
+                return Json(answer)
+            lines_of: list[list[bytes]] = [[] for _ in job.texts]
+            for i, symbol in enumerate(symbols):
+                lines_of[symbol.index].append(content(line_of(symbol, tokens)))
+                if i % TURN == 0:
+                    await asyncio.sleep(0)  # there may be 80,000 of them, and others are waiting
+            listed = b",".join(b"[" + b",".join(each) + b"]" for each in lines_of)
+            return Response(content(answer)[:-1] + b',"symbols":[' + listed + b"]}", media_type="application/json")
 
         def lines(symbols: Sequence[Symbol]) -> bytes:
             if body.details or body.states:
@@ -214,6 +220,8 @@ def create_app(models: Sequence[Served], metrics: Metrics) -> FastAPI:
     async def health() -> Response:
         return Json({"status": "ok"})
 
+    app.add_api_route("/health", health, methods=["HEAD"], include_in_schema=False)
+
     @app.get("/ready", summary="Whether every model serves")
     async def ready(request: Request) -> Response:
         states = {each.name: each.engine.ready for each in models}
@@ -233,7 +241,7 @@ def create_app(models: Sequence[Served], metrics: Metrics) -> FastAPI:
         return Response(status_code=204)
 
     for path in ASSETS:
-        app.add_api_route(path, asset, include_in_schema=False)
+        app.add_api_route(path, asset, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_api_route("/favicon.ico", icon, include_in_schema=False)
     app.state.stopping = False
     return app

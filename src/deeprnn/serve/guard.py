@@ -69,6 +69,7 @@ class Guard:
         self._app, self._limits, self._metrics = app, limits, metrics
         self._hosts, self._origins, self._token = {host.lower() for host in hosts}, set(origins), token
         self._paths = {getattr(route, "path", "") for route in app.routes}
+        self._posted = {route.path for route in app.routes if "POST" in (getattr(route, "methods", None) or ())}
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -130,7 +131,7 @@ class Guard:
         if scope["method"] in ("GET", "HEAD", "OPTIONS"):
             return receive
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if scope["path"] in self._paths and kind != "application/json":
+        if scope["method"] == "POST" and scope["path"] in self._posted and kind != "application/json":
             raise Refused(415, f"Content-Type must be application/json, got {kind!r}", "Content-Type")
         most = self._limits.max_body
         declared = headers.get("content-length", "0")

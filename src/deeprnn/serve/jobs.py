@@ -152,6 +152,7 @@ class Writing(Job):
     ) -> None:
         super().__init__(prefix, len(texts), deadline)
         self.length, self.sampler, self.details, self.states = length, sampler, details, states
+        self.texts = tuple(texts)  # `rows` has those that are still written
         self.rows = [Row(self, i, list(prefix), text, numbers(rng)) for i, (text, rng) in enumerate(zip(texts, rngs))]
 
 

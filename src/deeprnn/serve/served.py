@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Limits", "Served"]
 
-MOST_STOPS = 4
+MOST_STOPS, LONGEST_STOP = 4, 200
+"""Stop texts of a request, and characters of one."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ class Served:
         self._check(samples * len(prefixes), most, samples_name if len(prefixes) == 1 else prefix_name)
         stops = stops_of(stop)
         self._check(len(stops), MOST_STOPS, stop_name, "texts")
+        for each in stops:
+            self._check(len(each), LONGEST_STOP, stop_name, "characters")
         if not all(stops):
             raise Refused(422, f"{stop_name} must have at least one character, got ''", stop_name)
         deadline = time.monotonic() + self.limits.max_seconds

@@ -73,11 +73,23 @@ def connections(most: int) -> type[H11Protocol]:
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._stall = self.loop.call_later(STALLED, self.transport.abort)
+            self._watch(self.transport.get_write_buffer_size())
 
         def resume_writing(self) -> None:
             self._stop_stall()
             super().resume_writing()
+
+        def _watch(self, waiting: int) -> None:
+            """Look again later, and cut the connection if as many bytes wait then: nothing is added meanwhile."""
+
+            def look() -> None:
+                left = self.transport.get_write_buffer_size()
+                if left < waiting:
+                    self._watch(left)
+                else:
+                    self.transport.abort()
+
+            self._stall = self.loop.call_later(STALLED, look)
 
         def send_400_response(self, msg: str) -> None:
             self._refuse(400, "the request is not HTTP/1.1")

@@ -41,10 +41,11 @@ const DIGITS = { temperature: 2, repetition_penalty: 1 };
 const $ = (id) => document.getElementById(id);
 let language = "en";
 let running = null; // the AbortController of what is being written
+let scoring = null; // and of what is being scored
 let models = [];
 
 function word(key, ...values) {
-  return values.reduce((text, value, i) => text.replace(`{${i}}`, value), WORDS[language][key]);
+  return WORDS[language][key].replace(/\{(\d)\}/g, (place, i) => values[i] ?? place);
 }
 
 function element(name, { text, ...properties } = {}, ...children) {
@@ -227,7 +228,7 @@ let texts = [];
 function settings() {
   const values = Object.fromEntries(SLIDERS.map((name) => [name, Number($(name).value)]));
   const seed = $("seed").value.trim();
-  return { prefix: $("prefix").value, ...values, ...(seed && { seed: Number(seed) }) };
+  return { prefix: $("prefix").value, ...values, ...(/^\d{1,15}$/.test(seed) && { seed: Number(seed) }) };
 }
 
 async function write() {
@@ -315,8 +316,11 @@ function show() {
 async function score() {
   $("scores").replaceChildren();
   say("score-status", word("scoring"));
-  const answer = await ask("v1/score", { text: $("scored").value, model: $("score-model").value });
+  scoring?.abort();
+  const mine = (scoring = new AbortController());
+  const answer = await ask("v1/score", { text: $("scored").value, model: $("score-model").value }, mine.signal);
   const found = await answer.json();
+  if (scoring !== mine) return; // another one has begun
   const joined = found.unit === "word" ? " " : "";
   const text = element("div", { className: "text", tabIndex: 0 });
   text.setAttribute("role", "group");
@@ -344,7 +348,7 @@ async function score() {
     });
     return element("li", {}, button);
   });
-  $("scores").append(
+  $("scores").replaceChildren(
     element("article", {},
       element("dl", {}, figure("perplexity", found.perplexity.toPrecision(4)), figure("loss", found.loss.toFixed(3)),
         figure("unknown", found.unknown)), text),
@@ -371,14 +375,16 @@ async function begin() {
     select.replaceChildren(...models.map((name) => element("option", { value: name, text: name })));
   }
   $("compare-field").hidden = models.length < 2;
+  if (!$("key").hidden) say("status", word("hint"));
   $("key").hidden = true;
+  $("key-status").textContent = "";
   if (recall().has("seed")) await write(); // somebody's link: it shows their text
 }
 
 function attempt(action, status) {
   return (event) => {
     event?.preventDefault();
-    Promise.resolve(action()).catch((error) => say(status, error.message, true));
+    Promise.resolve(action()).catch((error) => error.name === "AbortError" || say(status, error.message, true));
   };
 }
 
@@ -407,7 +413,7 @@ addEventListener("DOMContentLoaded", () => {
   $("key").addEventListener("submit", attempt(() => {
     sessionStorage.setItem("token", $("token").value.trim());
     return begin();
-  }, "status"));
+  }, "key-status"));
   $("stop").addEventListener("click", stop);
   $("copy").addEventListener("click", () => copy(texts.map((text) => text.whole).join("\n\n"), "copied"));
   $("link").addEventListener("click", () => copy(location.href, "linked"));
