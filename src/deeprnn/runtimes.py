@@ -135,7 +135,11 @@ class ONNXModel:
         ids, *states = self._session.get_inputs()
         if "deeprnn" not in self.metadata or "vocab" not in self.metadata or ids.name != "ids":
             raise ValueError(f"{path} is not a language model that deeprnn exported with its vocabulary")
-        self._dtypes = [{"tensor(float)": "float32", "tensor(double)": "float64"}[state.type] for state in states]
+        types = {"tensor(float)": "float32", "tensor(double)": "float64"}
+        if not all(state.type in types and len(state.shape) == 3 for state in states):
+            raise ValueError(f"{path} has states that no model of deeprnn has")
+        self.vocab_size = self._session.get_outputs()[0].shape[-1]
+        self._dtypes = [types[state.type] for state in states]
         self._shapes = [(state.shape[0], state.shape[2]) for state in states]
         self._names = [state.name for state in states]
 

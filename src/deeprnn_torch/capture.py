@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from .model import LanguageModel
@@ -22,8 +22,17 @@ WARM_UP = 3
 """Calls before the recording, in which libraries choose and allocate."""
 
 
-def recorded(work: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
-    """`work`, a function of tensors whose memory does not change, to be called again and again."""
+def recorded(net: nn.Module, step: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
+    """`step` of a network in inference, a function of tensors whose memory does not change, to be called repeatedly."""
+
+    def work() -> Any:
+        training = net.training
+        net.eval()
+        try:
+            return step()
+        finally:
+            net.train(training)
+
     if device.type != "cuda":
         return work
     stream = torch.cuda.Stream(device)
@@ -56,12 +65,11 @@ class Call:
     """
 
     def __init__(self, net: LanguageModel, sequence_length: int, batch_size: int) -> None:
-        net.eval()
         device = net.decoder.weight.device
         self._ids = torch.zeros((sequence_length, batch_size), dtype=torch.long, device=device)
         self._states = net.begin_state(batch_size)
         with torch.no_grad():
-            self._run = recorded(lambda: net(self._ids, self._states), device)
+            self._run = recorded(net, lambda: net(self._ids, self._states), device)
 
     @torch.no_grad()
     def __call__(self, ids: Tensor, states: Optional[Sequence[Tensor]] = None) -> tuple[Tensor, list[Tensor]]:
@@ -98,7 +106,6 @@ class Step:
     """
 
     def __init__(self, net: LanguageModel, batch_size: int, banned: Sequence[int] = ()) -> None:
-        net.eval()
         weight = net.decoder.weight
         self._ids = torch.zeros((1, batch_size), dtype=torch.long, device=weight.device)
         self._states = net.begin_state(batch_size)
@@ -113,7 +120,7 @@ class Step:
             _fill(self._states, last)
 
         with torch.no_grad():
-            self._run = recorded(step, weight.device)
+            self._run = recorded(net, step, weight.device)
 
     @torch.no_grad()
     def begin(self, ids: Tensor, states: Optional[Sequence[Tensor]] = None) -> None:

@@ -123,7 +123,12 @@ def read_folder(path: Union[str, PathLike[str]], architecture: str, verify: bool
     vocabulary = None
     if "unit" in about:
         ids, size = _plain(path, "vocab.json", checked("vocab.json")), about.get("vocab_size")
-        if len(ids) != size or not all(type(each) is int for each in ids.values()) or {*ids.values()} != {*range(size)}:
+        if (
+            type(size) is not int
+            or len(ids) != size
+            or not all(type(each) is int for each in ids.values())
+            or {*ids.values()} != {*range(size)}
+        ):
             raise ValueError(f"{path / 'vocab.json'} does not fit the network: {len(ids):,} symbols for {size} ids")
         vocabulary = sorted(ids, key=ids.__getitem__)
         unit, unknown = about["unit"], about.get("unk_token", 0)

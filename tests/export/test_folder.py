@@ -358,3 +358,45 @@ def test_arrays_that_are_not_contiguous_are_written_as_they_are(tmp_path):
     arrays = read_safetensors(folder / "model.safetensors")
     for name, array in parameters_of(net).items():
         assert array.flags.c_contiguous and np.array_equal(arrays[name], array)
+
+
+def test_what_pytorch_has_not_is_refused_before_anything_is_written(tmp_path):
+    wide = layers("lstm", projection_size=4)
+    with pytest.raises(ValueError, match="no projection_size=4 with hidden_size=4"):
+        export.export(wide, tmp_path / "wide")
+    assert not (tmp_path / "wide").exists()
+    export.export(wide, tmp_path / "wide", ["onnx", "symbol"])
+    with pytest.raises(ValueError, match="state_clip_min and state_clip_max must be finite"):
+        export.export(layers("lstm", state_clip_min=-np.inf, state_clip_max=1.0), tmp_path / "clip")
+
+
+def changed(options):
+    """Change the configuration, as somebody would who writes folders by hand."""
+    return resealed("config.json", lambda data: json.dumps({**json.loads(data), **options}).encode())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"params": 5}, {"backend": "gluon"}, {"prefix": "x"}, {"residual": "x"}, {"residual": [1]}, {"activation": 7.0}],
+)
+def test_a_configuration_that_no_export_writes_is_refused(change, tmp_path):
+    export.export(model("gru"), tmp_path / "out", ["torch"])
+    changed(change)(tmp_path / "out")
+    with pytest.raises(ValueError, match=r"config\.json describes no network of this package"):
+        deeprnn.from_pretrained(tmp_path / "out")
+
+
+def test_a_size_that_is_no_whole_number_is_refused(tmp_path):
+    export.export(model(), tmp_path / "out", ["torch"], vocabulary=TOKENS)
+    changed({"vocab_size": 7.0})(tmp_path / "out")
+    with pytest.raises(ValueError, match=r"config\.json|vocab\.json"):
+        deeprnn.from_pretrained(tmp_path / "out")
+
+
+def test_a_name_that_no_file_has_is_refused(tmp_path):
+    export.export(model(), tmp_path / "out", ["torch"])
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    manifest["files"]["a" * 300] = {"sha256": ""}
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="is not the name of a file in the folder"):
+        deeprnn.from_pretrained(tmp_path / "out")

@@ -136,3 +136,14 @@ def test_a_network_with_the_built_in_layers_leaves_with_ours(tmp_path):
     back, _ = deeprnn.from_pretrained(tmp_path / "model")
     ids = mx.nd.array([[1, 2], [3, 4], [5, 6]], dtype="int32")
     assert distance(back(ids)[0], net(ids)[0]) <= 1e-6
+
+
+def test_parameters_that_fit_two_models_are_not_guessed():
+    net = deeprnn.LanguageModel(6, 6, cell="gru", embedding_size=6, tied=True)
+    net.initialize()
+    with pytest.raises(ValueError, match="give tied=True or tied=False"):
+        export.from_torch(parameters_of(net))
+    read = export.from_torch(parameters_of(net), tied=True)
+    ids = mx.nd.array([[1, 2], [3, 4]])
+    assert np.array_equal(read(ids)[0].asnumpy(), net(ids)[0].asnumpy())
+    assert not export.from_torch(parameters_of(net), tied=False).tied

@@ -229,3 +229,15 @@ def test_it_needs_neither_mxnet_nor_numpy():
     source = str(Path(deeprnn_torch.__file__).parents[1])
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": source}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_captured_call_is_inference_whatever_the_network_does_meanwhile():
+    net = deeprnn_torch.LanguageModel(11, 8, 2, cell="gru", embedding_size=5, dropout=0.5)
+    call, step = net.capture(4, 3), net.capture_step(3)
+    ids = torch.randint(11, (4, 3))
+    expected = net.eval()(ids)[0]
+    net.train()
+    assert torch.equal(call(ids)[0], expected) and torch.equal(call(ids)[0], expected)
+    step.begin(ids[0])
+    step()
+    assert net.training

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
+from .._util.checks import check_choice
 from .._util.machine import cores
 from ..config import DataConfig, select
+from ..data.symbols import UNITS
 from ..runtimes import Model, MXNetModel, ONNXModel, TorchModel, model_of
 from .runs import open_run
 
@@ -78,6 +80,9 @@ def open_model(source: Path, runtime: Optional[str] = None, plugin: Optional[str
     onnx = ONNXModel(source, _threads())
     try:
         tokens, unit, unknown = (json.loads(onnx.metadata[name]) for name in ("vocab", "unit", "unk_token"))
+        check_choice("unit", unit, UNITS)
+        if onnx.vocab_size != len(tokens):
+            raise ValueError(f"it has {len(tokens):,} symbols, and the model {onnx.vocab_size}")
         return Opened(onnx, _vocabulary(tokens, unknown), unit, "onnx")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{source} has no vocabulary that can be read in its metadata: {error}") from error

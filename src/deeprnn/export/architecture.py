@@ -5,6 +5,7 @@ They are the ``config.json`` of an exported folder, and all that the exporters k
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Union
 
@@ -95,6 +96,8 @@ def _of_layers(stack: RecurrentStack) -> dict[str, Any]:
         options["activation"] = cell.activation
     if cell.kind == "lstm":
         low, high = cell.clip or (None, None)
+        if low is not None and not math.isfinite(high - low):
+            raise ValueError(f"state_clip_min and state_clip_max must be finite in an export, got {low} and {high}")
         options.update(projection_size=cell.projection_size, state_clip_min=low, state_clip_max=high)
         options["state_clip_nan"] = cell.clip_nan
     return options

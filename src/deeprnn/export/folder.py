@@ -70,6 +70,12 @@ def export(
     parameters = parameters_of(net)
     for each in formats:
         check_choice("formats", each, FORMATS)
+    projection = config.get("projection_size")
+    if "torch" in formats and projection and projection >= config["hidden_size"]:
+        raise ValueError(
+            f"formats: torch.nn.LSTM has no projection_size={projection} with hidden_size={config['hidden_size']}, as "
+            f"it is not smaller; leave out 'torch'"
+        )
     check_choice("unit", unit, UNITS)
     about: dict[str, Any] = {}
     tokens: Optional[list[str]] = None
@@ -151,7 +157,9 @@ def network_of(folder: Folder) -> Network:
     check_layers(folder.config, values, str(file))
     try:
         net = build(folder.config)
-    except (KeyError, TypeError, ValueError) as error:
+        if dict(describe(net)) != folder.config:  # further arguments, or values of another kind
+            raise ValueError("it is not what a network's configuration is written as")
+    except (AttributeError, AssertionError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder.path / CONFIG} describes no network of this package: {error}") from error
     load_parameters(net, values, str(file))
     return net

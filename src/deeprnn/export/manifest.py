@@ -149,7 +149,12 @@ class Folder:
             If they do not fit the network.
         """
         ids, size = _json(self.path, VOCABULARY), self.config.get("vocab_size")
-        if len(ids) != size or not all(type(each) is int for each in ids.values()) or {*ids.values()} != {*range(size)}:
+        if (
+            type(size) is not int
+            or len(ids) != size
+            or not all(type(each) is int for each in ids.values())
+            or {*ids.values()} != {*range(size)}
+        ):
             raise ValueError(
                 f"{self.path / VOCABULARY} does not fit the network: {len(ids):,} symbols, and the embedding has {size}"
             )
@@ -204,7 +209,7 @@ def _problem(manifest: Mapping[str, Any]) -> str:
     if not isinstance(files, dict) or not isinstance(formats, dict):
         return "it must have files and formats"
     for name, entry in files.items():
-        if Path(name).name != name:
+        if Path(name).name != name or len(name.encode()) > 255:
             return f"{name!r} is not the name of a file in the folder"
         if not (isinstance(entry, dict) and isinstance(entry.get("sha256"), str)):
             return f"{name!r} has no SHA-256"

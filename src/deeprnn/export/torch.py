@@ -17,7 +17,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 import mxnet as mx
 import numpy as np
@@ -131,7 +131,7 @@ def from_torch(source: Union[Mapping[str, Any], str, os.PathLike[str]], **option
     name = "the state dict"
     if not isinstance(source, Mapping):
         name, source = str(source), read_safetensors(Path(source))
-    config = {**_shown_by(source, name), **options}
+    config = {**_shown_by(source, name, options.get("tied")), **options}
     check_layers(config, source, name)
     net = build(config)
     load_parameters(net, source, name)
@@ -172,8 +172,8 @@ def _array(value: Any) -> np.ndarray:
     return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
 
 
-def _shown_by(values: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The configuration of the network whose parameters these are."""
+def _shown_by(values: Mapping[str, Any], source: str, tied: Optional[bool] = None) -> dict[str, Any]:
+    """The configuration of the network whose parameters these are, of a language model that is `tied` or not."""
     prefix = "stack." if any(name.startswith("stack.") for name in values) else ""
 
     def shape(name: str) -> tuple[int, ...]:
@@ -198,7 +198,12 @@ def _shown_by(values: Mapping[str, Any], source: str) -> dict[str, Any]:
         found["activation"] = "tanh"
     if prefix:
         vocab_size, _ = shape("decoder.weight")
-        tied = "embedding.weight" not in values and inputs == hidden_size != vocab_size
+        if "embedding.weight" in values:
+            tied = False
+        elif tied is None and inputs == hidden_size == vocab_size:
+            raise ValueError(f"{source} fits a tied embedding as well as one-hot inputs: give tied=True or tied=False")
+        elif tied is None:
+            tied = inputs == hidden_size
         embedding = shape("embedding.weight")[1] if "embedding.weight" in values else hidden_size if tied else 0
         sizes = {"vocab_size": vocab_size, "embedding_size": embedding, "tied": tied}
         return {"architectures": ["LanguageModel"], "cell": kind, **found, **sizes}
