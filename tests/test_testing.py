@@ -9,6 +9,7 @@ import random
 from typing import Any
 
 import mxnet as mx
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -341,3 +342,18 @@ def test_networks_with_dropout_are_compared_without_it() -> None:
     nets[0](x)
     testing.randomize(nets[0])
     assert testing.compare_networks(nets[1], nets[0], x).same
+
+
+def test_gradients_that_were_there_are_not_compared_and_stay():
+    ours, theirs = DeepLSTM(7, input_size=3), mx.gluon.rnn.LSTM(7, input_size=3)
+    x = mx.nd.random.normal(shape=(4, 2, 3))
+    for net in (ours, theirs):
+        net.initialize()
+        net.collect_params().setattr("grad_req", "add")
+    with mx.autograd.record():
+        loss = ours(x).sum()
+    loss.backward()
+    before = [parameter.grad().asnumpy() for parameter in ours.collect_params().values()]
+    assert testing.compare_networks(ours, theirs, x).same
+    after = [parameter.grad().asnumpy() for parameter in ours.collect_params().values()]
+    assert all(map(np.array_equal, before, after)) and any(each.any() for each in before)

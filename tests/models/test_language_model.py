@@ -225,3 +225,15 @@ def test_ids_of_numpys_kind_give_logits_of_that_kind_and_the_same_numbers(cell, 
             assert isinstance(logits, mx.np.ndarray) and isinstance(states[0], mx.np.ndarray)
             assert distance(logits.as_nd_ndarray(), expected[:length]) <= 1e-6
         assert distance(again(ids.as_np_ndarray(), None)[1][0].as_nd_ndarray(), last[0]) <= 1e-6
+
+
+def test_a_file_may_bring_another_dtype_to_a_hybridized_network(tmp_path):
+    net, double = LanguageModel(11, 8, 2), LanguageModel(11, 8, 2, dtype="float64")
+    for each in (net, double):
+        each.initialize()
+    double.save_parameters(str(tmp_path / "double.params"))
+    ids = mx.nd.array([[1, 2], [3, 4]])
+    net.hybridize()
+    net(ids)
+    net.load_parameters(str(tmp_path / "double.params"), cast_dtype=True, dtype_source="saved")
+    assert distance(net(ids)[0].asnumpy(), double(ids)[0].asnumpy()) < 1e-12

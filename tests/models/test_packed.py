@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -192,3 +195,15 @@ def test_a_seed_gives_the_text_that_mxnet_gives(cell):
     by_mxnet = samples(MXNetModel(net), [1, 2], 60, sampler=Sampler(), rngs=[np.random.default_rng(7)])
     text = generate(net, [1, 2], 60, sampler=Sampler(), rng=np.random.default_rng(7))
     assert text == [int(symbol[0]) for symbol in by_mxnet]
+
+
+def test_a_copy_outlives_the_original():
+    packed = network().packed()
+    ids, states = np.array([[1, 2]]), packed.begin(2)
+    expected = packed(ids, states)[0]
+    another = copy.copy(packed)
+    del packed
+    gc.collect()
+    assert np.array_equal(another(ids, states)[0], expected)
+    with pytest.raises(TypeError, match="call packed"):
+        copy.deepcopy(another)

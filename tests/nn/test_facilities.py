@@ -10,6 +10,8 @@ import functools
 import json
 import logging
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import mxnet as mx
@@ -453,3 +455,47 @@ def test_states_that_a_foreign_block_makes_without_a_batch_size(options: Any) ->
     for shape in ((T, N, C), (T + 2, N + 3, C)):
         x = mx.nd.random.normal(shape=shape)
         assert distance(net(x), net.layer(x)) < 1e-6
+
+
+@pytest.mark.parametrize("layer", ["ours", "built-in"])
+@pytest.mark.parametrize("change", ["moved", "cast"])
+def test_export_after_the_parameters_were_moved_or_cast(layer, change, tmp_path):
+    if (layer, change) == ("built-in", "cast"):
+        pytest.skip("refused there")
+    net = (DeepLSTM if layer == "ours" else mx.gluon.rnn.LSTM)(4, input_size=3)
+    net.initialize()
+    net.hybridize()
+    x = mx.nd.random.normal(shape=(5, 2, 3))
+    net(x)
+    ctx, dtype = mx.cpu(), "float32"
+    if change == "moved":
+        ctx = mx.cpu(1)
+        net.collect_params().reset_ctx(ctx)
+    else:
+        dtype = "float64"
+        net.cast(dtype)
+    net.export(str(tmp_path / "net"))
+    x = x.as_in_context(ctx).astype(dtype)
+    if layer == "ours":
+        states = net.begin_state(2, ctx=ctx)
+        names = [f"data{i}" for i in range(1 + len(states))]
+        read = mx.gluon.SymbolBlock.imports(
+            str(tmp_path / "net-symbol.json"), names, str(tmp_path / "net-0000.params"), ctx=ctx
+        )
+        read.cast(dtype)
+        assert distance(read(x, *states)[0].asnumpy(), net(x).asnumpy()) < 1e-6
+
+
+def test_threads_may_come_before_the_first_call_has_completed_the_shapes():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(10):
+            net = DeepLSTM(16, 3)
+            net.initialize()
+            x = mx.nd.random.normal(shape=(3, 2, 6))
+            with ThreadPoolExecutor(8) as pool:
+                results = [each.asnumpy() for each in pool.map(net, [x] * 8)]
+            assert all(np.array_equal(each, results[0]) for each in results)
+    finally:
+        sys.setswitchinterval(before)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Sequence
-from typing import Optional
+from typing import NoReturn, Optional
 
 import numpy as np
 from mxnet.ndarray import NDArray
@@ -21,6 +21,18 @@ __all__ = ["PackedNetwork"]
 
 ERRORS = {1: (ValueError, "ids must be from 0 to {}"), 2: (MemoryError, "there is not enough memory for the call")}
 """By the outcome of a call, see nn/kernels/inference.cc."""
+
+
+class _Weights:
+    """The weights of a packed network, freed with the last copy of it."""
+
+    def __init__(self, library: ctypes.CDLL, handle: int) -> None:
+        self.handle = handle
+        freed = weakref.finalize(self, library.deeprnn_network_free, ctypes.c_void_p(handle))
+        freed.atexit = False  # a thread may still be inside it then
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("the weights of a packed network cannot be copied or written: call packed() of the network")
 
 
 class PackedNetwork:
@@ -63,7 +75,7 @@ class PackedNetwork:
         self.dtype = np.dtype(decoder[0].dtype)
         self._states, self._layers = 1 + (cell == "lstm"), len(layers)
         given = [*([] if embedding is None else [embedding]), *(array for layer in layers for array in layer), *decoder]
-        weights = [array.asnumpy() for array in given]
+        weights = [np.ascontiguousarray(array.asnumpy(), self.dtype) for array in given]
         pointers = (ctypes.c_void_p * len(weights))(*(array.ctypes.data for array in weights))
         library.deeprnn_network.restype = ctypes.c_void_p
         handle = library.deeprnn_network(
@@ -79,9 +91,7 @@ class PackedNetwork:
         )
         if not handle:
             raise MemoryError("there is not enough memory for the network's weights")
-        self._handle = handle
-        freed = weakref.finalize(self, library.deeprnn_network_free, ctypes.c_void_p(handle))
-        freed.atexit = False  # a thread may still be inside it then
+        self._weights = _Weights(library, handle)
         self._run = library.deeprnn_network_run
         self._run.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_long, *[ctypes.c_void_p] * 4]
 
@@ -107,7 +117,13 @@ class PackedNetwork:
         states = np.ascontiguousarray(states)
         logits, last = np.empty((steps, batch_size, self.vocab_size), self.dtype), np.empty_like(states)
         outcome = self._run(
-            self._handle, steps, batch_size, ids.ctypes.data, states.ctypes.data, last.ctypes.data, logits.ctypes.data
+            self._weights.handle,
+            steps,
+            batch_size,
+            ids.ctypes.data,
+            states.ctypes.data,
+            last.ctypes.data,
+            logits.ctypes.data,
         )
         if outcome:
             error, message = ERRORS[outcome]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Optional
 
-from mxnet import autograd
+from mxnet import Context, autograd
 from mxnet.gluon import Parameter
 from mxnet.ndarray import NDArray
 
@@ -65,14 +65,13 @@ class Trace:
     @classmethod
     def of(
         cls,
-        inputs: NDArray,
+        ctx: Context,
         adds_to_parameters: bool = False,
         adds_to_inputs: bool = False,
         frozen: tuple[bool, ...] = (),
     ) -> Trace:
-        """The trace of a call with this array, now, for any length."""
-        on_gpu = inputs.ctx.device_type == "gpu"
-        return _of_call(on_gpu, autograd.is_recording(), adds_to_parameters, adds_to_inputs, frozen)
+        """The trace of a call on this device, now, for any length."""
+        return _of_call(ctx.device_type == "gpu", autograd.is_recording(), adds_to_parameters, adds_to_inputs, frozen)
 
     def for_length(self, length: int) -> Trace:
         """The same for one length."""
@@ -94,7 +93,7 @@ def trace(*inputs: object) -> Trace:
     current = _trace.get()
     if current is not None:
         return current
-    return Trace.of(inputs[0], True, True) if inputs and isinstance(inputs[0], NDArray) else Trace()
+    return Trace.of(inputs[0].ctx, True, True) if inputs and isinstance(inputs[0], NDArray) else Trace()
 
 
 def traced_here() -> bool:

@@ -14,7 +14,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
-from mxnet import autograd
+import numpy as np
+from mxnet import Context, autograd
 from mxnet.gluon import Block, HybridBlock, Parameter
 from mxnet.gluon.block import _regroup
 from mxnet.gluon.parameter import ParameterDict
@@ -66,12 +67,12 @@ class _Graph(HybridBlock):
     def infer_shape(self, *args: Any) -> None:
         self._block.infer_shape(*args)
 
-    def run(self, x: NDArray, states: Any, *more: Any) -> Any:
+    def run(self, ctx: Context, x: NDArray, states: Any, *more: Any) -> Any:
         """The call, once traced: gluon's own looks through all arguments first, for as long as a small step takes."""
         call = self._cached_op
         if call is None:  # another thread has called with many lengths meanwhile
             return self._block(x, states, *more)
-        given, ctx = [x, *states, *more], x.ctx
+        given = [x, *states, *more]
         y, *states = call(*[given[i] if is_input else i.data(ctx) for is_input, i in self._cached_op_args])
         return y, states
 
@@ -158,9 +159,10 @@ class AnyLength(HybridBlock):
     def forward(self, x: Tensor, states: Any, *more: Any) -> Any:
         if not isinstance(x, NDArray):
             return super().forward(x, states, *more)
-        current = Trace.of(x)
+        ctx = x.ctx  # each look at an array is a call into the library
+        current = Trace.of(ctx)
         if current.training:
-            current = Trace.of(x, *self._gradients_asked_for(x, states))
+            current = Trace.of(ctx, *self._gradients_asked_for(x, states))
         if not self._active:
             with tracing(current):
                 return super().forward(x, states, *more)
@@ -168,9 +170,9 @@ class AnyLength(HybridBlock):
         if graph is None:
             return self._first_call(key, x, states, *more)
         if not self._graph_flags.get("static_alloc"):
-            return graph.run(x, states, *more)
+            return graph.run(ctx, x, states, *more)
         with self._graphs.lock:  # two threads in one graph with static memory overwrite each other's results in MXNet
-            return graph.run(x, states, *more)
+            return graph.run(ctx, x, states, *more)
 
     def _find(self, current: Trace, x: NDArray) -> tuple[tuple[Any, ...], Optional[_Graph]]:
         """The key of the graph for a call, and the graph if there is one."""
@@ -195,14 +197,14 @@ class AnyLength(HybridBlock):
         """
         if not self._active:
             return self
-        graph = self._find(Trace.of(x), x)[1]
+        ctx, lock = x.ctx, self._graphs.lock
+        graph = self._find(Trace.of(ctx), x)[1]
         if graph is None:
             self(x, states)
-            graph = self._find(Trace.of(x), x)[1]
+            graph = self._find(Trace.of(ctx), x)[1]
         run = graph and graph._cached_op  # not the graph, which loses it when it is dropped
         if graph is None or run is None:  # others have called it with many lengths meanwhile
             return self
-        ctx, lock = x.ctx, self._graphs.lock
         arguments = [i if is_input else i.data(ctx) for is_input, i in graph._cached_op_args]
 
         def call(x: NDArray, states: Any) -> Any:
@@ -265,6 +267,11 @@ class AnyLength(HybridBlock):
         super()._clear_cached_op()
         self._graphs.clear()
 
+    def load_parameters(self, *args: Any, **kwargs: Any) -> None:
+        """Gluon's `load_parameters`. A file may bring another dtype, so graphs are traced anew."""
+        super().load_parameters(*args, **kwargs)
+        self._clear_cached_op()
+
     def hybridize(self, active: bool = True, backend: Optional[str] = None, clear: bool = True, **flags: Any) -> None:
         """Gluon's `hybridize`."""
         known = ("static_alloc", "static_shape", "inline_limit", "forward_bulk_size", "backward_bulk_size")
@@ -301,8 +308,9 @@ class AnyLength(HybridBlock):
         if self._example is None:
             raise RuntimeError("call hybridize() and then the block itself once before export")
         graph = self._new_graph(Trace(portable=True))
+        parameter = next(_parameters(self))  # it may have been moved, or cast, since the call
         with autograd.pause():
-            graph(*self._example)
+            graph(*_moved(self._example, parameter.list_ctx()[0], parameter.dtype))
         graph.export(path, epoch, remove_amp_cast)
 
 
@@ -340,6 +348,14 @@ def _parameters(block: Block) -> Iterator[Parameter]:
     yield from block._reg_params.values()
     for child in block._children.values():
         yield from _parameters(child)
+
+
+def _moved(arguments: Any, ctx: Context, dtype: Any) -> Any:
+    """The same arrays on a device, those of floats in a dtype."""
+    if isinstance(arguments, (list, tuple)):
+        return type(arguments)(_moved(each, ctx, dtype) for each in arguments)
+    moved = arguments.as_in_context(ctx)
+    return moved.astype(dtype, copy=False) if np.dtype(moved.dtype).kind == "f" else moved
 
 
 def _detached(arguments: Any) -> Any:

@@ -255,7 +255,7 @@ def recurrence(
         current = trace(inputs)
         if current.adds_to_parameters:
             parameters = [apart(F, x) if _is_variable(x) else x for x in parameters]
-        if not arrays and int(os.environ.get(SUM_CAP, USES)) < USES:
+        if not arrays and int(os.environ.get(SUM_CAP) or USES) < USES:
             data = [apart(F, x) for x in data]
         elif current.adds_to_inputs:
             data = [apart(F, x) if _is_variable(x) else x for x in data]

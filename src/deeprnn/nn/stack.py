@@ -11,7 +11,7 @@ gluon, and code written for its layers, asks of a recurrent layer.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Callable, Optional, Union
 
 import mxnet as mx
@@ -95,11 +95,11 @@ class RecurrentStack(AnyLength):
         self.time_axis, self.batch_axis = layout.index("T"), layout.index("N")
         self.dropout = check_fraction("dropout", dropout)
         self.dropout_mode = check_choice("dropout_mode", dropout_mode, DROPOUT_MODES)
-        self.residual = residual
+        self.residual = bool(residual)
         self.zoneout = check_fraction("zoneout", zoneout)
         self.directions = "lr" if bidirectional else "l"
         check_dtype(dtype)
-        self.use_sequence_length = use_sequence_length
+        self.use_sequence_length = bool(use_sequence_length)
         self.unroll_length = None if unroll_length is None else check_size("unroll_length", unroll_length)
         self._hook: Optional[Hook] = None
         self._cells = _Cells()
@@ -239,12 +239,17 @@ class RecurrentStack(AnyLength):
 
     def forward(self, inputs: Tensor, states: list[Tensor], *more: Tensor) -> Any:
         """The call itself, around which gluon calls its hooks: they see what the caller gets."""
-        outputs, last = super().forward(inputs, states, *more)
+        with nullcontext() if self._active or self._shapes_known() else self._graphs.lock:
+            outputs, last = super().forward(inputs, states, *more)
         if isinstance(states, DefaultStates):
             return outputs
         if not self._active and isinstance(outputs, NDArray) and autograd.is_recording():
             outputs, *last = one_node([outputs, *last])
         return outputs, last
+
+    def _shapes_known(self) -> bool:
+        """False before the first call of all, which completes them, and for which other threads wait."""
+        return getattr(self, parameter_name(self.directions[-1], 0, "i2h_weight"))._data is not None
 
     def hybrid_forward(
         self,
