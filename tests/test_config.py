@@ -11,7 +11,6 @@ import yaml
 from deeprnn.config import (
     CELLS,
     DataConfig,
-    EvaluateConfig,
     ModelConfig,
     OptionsFileError,
     RunConfig,
@@ -186,12 +185,6 @@ def test_the_defaults_are_the_deep_recipe_but_for_dropout():
     defaults = RunConfig().to_mapping()
     differing = {name for name, value in recipe.items() if defaults[name] != value}
     assert differing == {"dropout", "epochs"}
-
-
-def test_a_part_or_another_text_is_evaluated():
-    assert EvaluateConfig(part="train").part == "train" and EvaluateConfig().part is None
-    with pytest.raises(ValueError, match="part=valid is of the run's own text"):
-        EvaluateConfig(part="valid", corpus="other.txt")
 
 
 def test_resolution_needs_no_command_line(tmp_path):

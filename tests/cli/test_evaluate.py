@@ -6,8 +6,10 @@ import json
 import math
 import re
 import shutil
+from pathlib import Path
 
 import pytest
+from commands import TINY
 
 from deeprnn.cli.main import main
 from deeprnn.cli.runs import saved_vocabulary
@@ -75,3 +77,27 @@ def test_a_run_of_before_the_unknown_token_was_saved(trained, tmp_path):
         assert manifest["state"].pop("unk_token") == "<unk>"
         storage.write_manifest(path, manifest)
     assert saved_vocabulary(checkpoint.load(tmp_path / "run" / "checkpoints")).unknown_token == "<unk>"
+
+
+def test_a_text_that_has_moved_is_given_with_its_part(trained, text, tmp_path, capsys):
+    assert main(["evaluate", str(trained)]) == 0
+    expected = capsys.readouterr().out
+    moved, run = tmp_path / "moved.txt", tmp_path / "run"
+    moved.write_bytes(Path(text).read_bytes())
+    shutil.copytree(trained, run)
+    assert main(["evaluate", str(run), "--part", "test", "--corpus", str(moved)]) == 0
+    assert capsys.readouterr().out == expected
+    moved.write_text("another text " * 500)
+    assert main(["evaluate", str(run), "--part", "test", "--corpus", str(moved)]) == 2
+    assert "differs from the one that" in capsys.readouterr().err
+
+
+def test_another_text_of_the_same_name_in_this_folder_is_not_taken(text, tmp_path, capsys, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder, content in ((here, Path(text).read_text()), (there, "another text " * 500)):
+        folder.mkdir()
+        (folder / "input.txt").write_text(content)
+    monkeypatch.chdir(here)
+    assert main(["train", "--corpus", "input.txt", "--out", str(tmp_path / "run"), *TINY]) == 0
+    monkeypatch.chdir(there)
+    assert main(["evaluate", str(tmp_path / "run")]) == 0

@@ -154,9 +154,9 @@ def test_the_table_reads_no_more_of_a_text_than_it_shows(unit, monkeypatch):
     _, *rows = evaluate.surprises(places, ids, vocab, unit).splitlines()
     pattern = "." if unit == "char" else r"\S+"
     expected = [
-        (number, column)
+        (number, place + 1)  # of a character, or of a word
         for number, line in enumerate(lines, 1)
-        for column in [*(match.start() + 1 for match in re.finditer(pattern, line)), len(line) + 1]
+        for place in range(len(re.findall(pattern, line)) + 1)
     ]
     assert [tuple(map(int, row.split()[1:3])) for row in rows] == expected[:-1]  # the last line has no end
     assert max(decoded) == evaluate.BEFORE
@@ -331,3 +331,27 @@ def test_bad_commands(exported, trained, tmp_path, monkeypatch, capsys, line, ex
     assert error.startswith(f"deeprnn: error: {expected}"), error
     assert error.count("\n") == 1 and error.endswith("\n")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_card_of_a_run_that_has_gone_on_has_no_figures_of_before(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({**summary, "best_epoch": summary["best_epoch"] + 1}))
+    assert main(["export", str(run), "--out", str(tmp_path / "out"), "--format", "torch"]) == 0
+    training = json.loads((tmp_path / "out" / "config.json").read_text())["training"]
+    assert "best_loss" in training and not {"valid_loss", "test_loss", "epochs"} & training.keys()
+
+
+def test_the_card_names_no_folder_and_its_command_can_be_copied(trained, tmp_path):
+    from dataclasses import replace
+
+    from deeprnn.cli.export import trained_on
+    from deeprnn.cli.runs import open_run
+
+    _, _, run, best = open_run(trained)
+    data = replace(run.data, corpus="a/x.txt,b/y.txt")
+    train = replace(run.train, sample_prefix="the|fox jumps")
+    shown = trained_on(trained, replace(run, data=data, train=train), best)
+    assert shown["corpus"] == "x.txt,y.txt"
+    assert {"--corpus=x.txt,y.txt", "--sample-prefix=the|fox jumps"} <= {*shlex.split(shown["command"])}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import pytest
 from commands import SOURCES, TINY, python, symbols
 
+from deeprnn.cli.generate import read_prefix
 from deeprnn.cli.main import main
 
 
@@ -74,3 +76,21 @@ def test_a_prefix_without_words(train, tmp_path, capsys):
     assert train("--unit", "word", "--seq-len", "3", "--epochs", "1")[0] == 0
     assert main(["generate", str(tmp_path / "run"), "--prefix", "  "]) == 2
     assert capsys.readouterr().err == "deeprnn: error: --prefix '  ' has no word in it\n"
+
+
+def test_json_in_a_terminal_of_another_encoding_loses_nothing(tmp_path, capsys):
+    song = tmp_path / "song.txt"
+    song.write_text("\u6211\u4eec\u5206\u5f00 " * 300, encoding="utf-8")
+    assert main(["train", "--corpus", str(song), "--out", str(tmp_path / "run"), *TINY, "--epochs", "1"]) == 0
+    wanted = ["generate", str(tmp_path / "run"), "--seed", "1", "--length", "9", "--json"]
+    capsys.readouterr()
+    assert main(wanted) == 0
+    expected = json.loads(capsys.readouterr().out)
+    done = python("-m", "deeprnn", *wanted, env={**os.environ, "PYTHONIOENCODING": "latin-1"})
+    assert json.loads(done.stdout) == expected and done.stdout.isascii()
+
+
+@pytest.mark.parametrize("content", [b"over the\r\n", b"\xef\xbb\xbfover the\n", b"over the"])
+def test_a_file_with_the_prefix_is_read_as_a_text_is(content, tmp_path):
+    (tmp_path / "prefix.txt").write_bytes(content)
+    assert read_prefix(str(tmp_path / "prefix.txt")) == "over the"

@@ -11,7 +11,7 @@ import yaml
 from commands import PROJECT, resolved
 
 from deeprnn.cli.main import main
-from deeprnn.cli.options import COMMANDS, in_flags
+from deeprnn.cli.options import COMMANDS, in_flags, parse
 from deeprnn.config import ModelConfig, RunConfig, presets, read_options
 from tools.arguments import Parser
 
@@ -220,3 +220,31 @@ def test_the_other_scripts_translate_arguments(capsys):
     assert ended.value.code == 2
     error = "x.py: error: activation='relu' is for --cell rnn, and --hidden-size must be\n"
     assert capsys.readouterr().err == error
+
+
+@pytest.mark.parametrize("value", ["#3", "~", "null", "# a note", "yes", "1e3"])
+def test_an_optional_text_is_taken_as_it_is_given(value):
+    assert parse(["generate", "run", "--stop", value]).generate.stop == value
+    assert parse(["train", "--out", value]).train.out == value
+
+
+@pytest.mark.parametrize(
+    "line", ["train --config", "train --preset", "train --out", "train --init-from", "evaluate run --corpus"]
+)
+def test_an_empty_name_is_refused(line):
+    with pytest.raises(ValueError, match="must not be empty"):
+        parse([*line.split(), ""])
+
+
+@pytest.mark.parametrize("flag", ["layers", "hidden-size", "sample-length", "lr", "threads", "seed"])
+@pytest.mark.parametrize("digits", [40, 400])
+def test_a_number_that_is_too_large_is_one_line(flag, digits, capsys):
+    assert main(["train", f"--{flag}", "9" * digits]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_memory_that_mxnet_does_not_get_is_one_line(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("over the hills " * 100)
+    sizes = ["--corpus", str(tmp_path / "a.txt"), "--hidden-size", "3000000", "--out", str(tmp_path / "run")]
+    assert main(["train", *sizes]) == 1
+    assert re.fullmatch("deeprnn: error: (out of memory: |MXNet: ).*\n", capsys.readouterr().err)

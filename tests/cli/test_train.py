@@ -11,7 +11,7 @@ import sys
 
 import pytest
 import yaml
-from commands import LEARNT, diagnoses, losses, python, symbols
+from commands import LEARNT, TINY, diagnoses, losses, python, symbols
 
 from deeprnn.cli.main import main
 from deeprnn.train import checkpoint, loop, progress, saving
@@ -336,3 +336,59 @@ def test_diagnose_does_not_advise_what_is_done_already(train, tmp_path):
     code, shown = train(*sick, "--init", "deep", out=tmp_path / "deep")
     assert code == 0 and "--init deep" not in shown.out
     assert "--layers 1" not in shown.out
+
+
+def test_a_text_without_surprises(tmp_path, capsys):
+    """Its loss is zero, of which MXNet's float32 makes -1e-6."""
+    text, run = tmp_path / "a.txt", tmp_path / "run"
+    text.write_text("a" * 3000)
+    sizes = ["--layers", "1", "--hidden-size", "16", "--embedding-size", "8", "--batch-size", "8"]
+    assert main(["train", "--corpus", str(text), *sizes, "--epochs", "3", "--lr", "0.2", "--out", str(run)]) == 0
+    assert "test loss 0.0000 nats per token, perplexity 1\n" in capsys.readouterr().out
+    assert main(["train", "--resume", "--out", str(run), "--epochs", "4"]) == 0
+
+
+def test_a_loss_below_zero_in_a_checkpoint_of_before():
+    from deeprnn.train.position import Position
+
+    plain = {**Position().to_mapping(), "best_loss": -1.07e-6, "loss_sum": -0.02}
+    assert (Position.from_mapping(plain, []).best_loss, Position.from_mapping(plain, []).loss_sum) == (0, 0)
+    with pytest.raises(ValueError, match=r"best_loss must be a number of at least 0, got -3\.0"):
+        Position.from_mapping({**plain, "best_loss": -3.0}, [])
+
+
+def test_a_finished_run_whose_metrics_are_lost_ends_all_the_same(train, tmp_path):
+    train()
+    before = json.loads((tmp_path / "run" / "summary.json").read_text())
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    assert train.capture(lambda: main(["train", "--resume", "--out", str(tmp_path / "run")]))[0] == 0
+    after = json.loads((tmp_path / "run" / "summary.json").read_text())
+    for name in ("test_loss", "valid_loss", "best_epoch", "epochs"):
+        assert after[name] == before[name]
+
+
+def test_a_run_whose_options_were_edited_is_not_continued_with_them(train, tmp_path):
+    train()
+    options = tmp_path / "run" / "config.yaml"
+    options.write_text(re.sub("(?m)^lr: .*$", "lr: 0.5", options.read_text()))
+    code, shown = train.capture(lambda: main(["train", "--resume", "--out", str(tmp_path / "run"), "--epochs", "9"]))
+    assert code == 2 and "has --lr " in shown.err and ", got 0.5" in shown.err
+
+
+def test_a_folder_with_a_dash_in_front(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--corpus", text, "--out=-run", *TINY]) == 0
+    assert "generate ./-run" in capsys.readouterr().out
+
+
+def test_two_runs_of_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    from deeprnn.config import resolution
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(resolution.time, "strftime", lambda _: "now")
+    run = resolution.RunConfig()
+    first = resolution.default_folder(run)
+    (tmp_path / first).mkdir(parents=True)
+    assert resolution.default_folder(run) == f"{first}-2"
+    long = resolution.RunConfig.from_mapping({"corpus": "\u6587" * 80 + ".txt"})
+    assert len(resolution.default_folder(long).encode()) < 150

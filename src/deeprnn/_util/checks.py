@@ -38,6 +38,8 @@ def check_size(name: str, value: Any, minimum: int = 1) -> int:
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    if int(value) >= 2**63:
+        raise ValueError(f"{name} must be below 2**63, got {value}")
     return int(value)
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from ..train.progress import EpochReport, StepReport
 
-__all__ = ["Nowhere", "ProgressLine", "command", "failed", "log", "one_line", "show", "silence"]
+__all__ = ["Nowhere", "ProgressLine", "argument", "command", "failed", "log", "one_line", "show", "silence"]
 
 
 def show(text: str) -> None:
@@ -65,6 +65,11 @@ def command(*arguments: str) -> str:
         inside = Path.cwd() in environment.parents
         program = [os.path.relpath(sys.executable) if inside else sys.executable, "-m", "deeprnn"]
     return shlex.join([*program, *arguments])
+
+
+def argument(path: object) -> str:
+    """A path as an argument: one with a dash in front would be taken for a flag."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 class Nowhere(io.TextIOBase):

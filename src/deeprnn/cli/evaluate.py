@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Union
 
@@ -30,7 +31,7 @@ BEFORE = 30
 """Characters of the text before each place."""
 
 CHUNK = 1 << 20
-"""Symbols that are read at a time to find the line and the column of a place: the text may be larger than memory."""
+"""Symbols that are read at a time to find the line of a place: the text may be larger than memory."""
 
 
 def build_evaluate(given: Mapping[str, Any]) -> Callable[[], int]:
@@ -47,24 +48,29 @@ def build_evaluate(given: Mapping[str, Any]) -> Callable[[], int]:
 
     opened = open_model(Path(given["model"]), config.runtime, given.get("plugin"))
     data, vocab = opened.data, opened.vocab
-    if config.corpus:
+    if config.corpus and not config.part:
         corpus = load_corpus(config.corpus, encoding=config.encoding, split=(0, 0, 1), unit=opened.unit, vocab=vocab)
         ids, title = corpus.test, corpus.name
     else:
         if data is None:
             raise ValueError(f"{given['model']} has no record of the text it was trained on: give a text, corpus=PATH")
         part = config.part or "test"
-        corpus = saved_corpus(Path(given["model"]), data, opened.state, vocab)
+        if config.corpus:
+            data = replace(data, corpus=config.corpus)
+        try:
+            corpus = saved_corpus(Path(given["model"]), data, opened.state, vocab)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error} part={part}") from error
         ids, title = getattr(corpus, part), part
     sizes = data or DataConfig()
     batches = Batches(ids, sizes.batch_size, sizes.seq_len, keep_last=True)
     if not len(batches):
-        if config.corpus:
+        if not config.part and config.corpus:
             raise ValueError(f"corpus {corpus.name} is too short: {counted(len(ids), 'symbol')}, and 2 are needed")
         raise ValueError(f"part={title} has no text: the run has split={sizes.split}")
 
     def work() -> int:
-        if config.corpus:
+        if config.corpus and not config.part:
             for note in corpus.notes:
                 print(note, file=sys.stderr)
         positions = batches.positions() if config.per_symbol else None
@@ -82,20 +88,16 @@ def surprises(places: Sequence[Surprise], ids: Union[np.ndarray, Ids], vocab: gl
     """A table of the most surprising symbols of a text."""
     from ..data.text import decode
 
-    rows = [("nats", "line", "column", "actual", "expected", "context")]
-    ends, words = np.array([place.position for place in places]), unit == "word"
+    rows = [("nats", "line", "word" if unit == "word" else "column", "actual", "expected", "context")]
+    ends = np.array([place.position for place in places])
     lines, begins = lines_at(ids, vocab.token_to_idx.get("\n", -1), ends)
-    widths_of = np.array([len(token) + 1 if words else 1 for token in vocab.idx_to_token])  # a space follows a word
     for place, line, begin, end in zip(places, lines, begins, ends):
         came = vocab.idx_to_token[ids[end]]
-        column = 1 + sum(int(widths_of[ids[at : min(at + CHUNK, end)]].sum()) for at in range(begin, end, CHUNK))
-        if words and came == "\n" and begin < end:
-            column -= 1  # but none is before a newline
         rows.append(
             (
                 f"{place.loss:.2f}",
                 f"{line}",
-                f"{column}",
+                f"{1 + end - begin}",
                 repr(came),
                 f"{vocab.idx_to_token[place.expected]!r} ({place.probability:.0%})",
                 repr(decode(vocab, ids[max(0, end - BEFORE) : end], unit)[-BEFORE:]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from .._util.files import read_json, read_regular
 from ..config import ExportConfig, RunConfig, select, spelled
-from .console import command, show
+from .console import argument, command, show
 from .runs import open_run, use_threads
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def build_export(given: Mapping[str, Any]) -> Callable[[], int]:
     def work() -> int:
         for path in sorted(out.iterdir()):
             show(f"{path.stat().st_size:>12,}  {path}")
-        show("generate text: " + command("generate", str(out)))
+        show("generate text: " + command("generate", argument(out)))
         return 0
 
     return work
@@ -57,7 +58,8 @@ def trained_on(folder: Path, run: RunConfig, best: Checkpoint) -> dict[str, Any]
     ValueError
         If the summary or the checkpoint is damaged.
     """
-    name = Path(run.data.corpus).name  # without the path, which would name folders of this machine
+    # Without the paths, which would name folders of this machine.
+    name = ",".join(Path(part.strip()).name for part in run.data.corpus.split(","))
     defaults, options = RunConfig().to_mapping(), {**run.to_mapping(), "corpus": name}
     changed = {option: value for option, value in options.items() if option != "out" and value != defaults[option]}
     place = best.position.to_mapping()
@@ -72,8 +74,10 @@ def trained_on(folder: Path, run: RunConfig, best: Checkpoint) -> dict[str, Any]
             summary = read_json(content)
         except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}") from error
+    if summary.get("best_epoch") != place["best_epoch"]:
+        summary = {}  # the run has gone on since, and has not come to its end
     return {
-        "command": " ".join(["deeprnn train", *spelled(changed)]),
+        "command": shlex.join(["deeprnn", "train", *spelled(changed)]),
         "corpus": name,
         "corpus_sha256": sha256,
         **{key: place[key] for key in ("best_epoch", "best_loss") if best.best},

@@ -54,7 +54,8 @@ def build_generate(given: Mapping[str, Any]) -> Callable[[], int]:
         if config.json:
             rows = [{"text": text.text, "stopped": bool(text.stopped)} for text in texts]
             about = {"runtime": opened.runtime, "prefix": prefix, "seed": None if config.beam else seed}
-            print(json.dumps({**about, "samples": rows}, ensure_ascii=False), flush=True)
+            wide = str(sys.stdout.encoding).lower().replace("-", "") == "utf8"  # any other may lack characters
+            print(json.dumps({**about, "samples": rows}, ensure_ascii=not wide), flush=True)
         else:
             print("" if shown_at_once else "\n\n".join(text.text for text in texts), flush=True)
         return 0
@@ -74,6 +75,7 @@ def read_prefix(path: str) -> str:
         raise OSError("prefix_file -: standard input is closed")
     content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     try:
-        return content.decode("utf-8").removesuffix("\n")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"prefix_file={path!r} is not UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n")  # as a text is read for training

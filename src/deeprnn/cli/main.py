@@ -34,6 +34,8 @@ __all__ = ["main"]
 
 Work = Callable[[], int]
 
+OUT_OF_MEMORY = "out of memory: a smaller text, batch, length or network needs less"
+
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command line `argv`, by default that of the process; returns the exit code.
@@ -61,6 +63,8 @@ def run(argv: Optional[Sequence[str]]) -> int:
             work = build(argv)
         except OptionsFileError as error:
             return failed(error, 2)
+        except BrokenPipeError:
+            raise
         except (ValueError, TypeError, OSError) as error:
             return failed(error if isinstance(error, OSError) and error.filename else in_flags(str(error)), 2)
         return work()
@@ -73,7 +77,12 @@ def run(argv: Optional[Sequence[str]]) -> int:
         silence()  # what is left for standard output may be what could not be written
         return failed(error, 1)
     except MemoryError:
-        return failed("out of memory: use less text (--max-chars), smaller batches or a smaller network", 1)
+        return failed(OUT_OF_MEMORY, 1)
+    except Exception as error:
+        if type(error).__name__ != "MXNetError":
+            raise
+        message = str(error).strip().splitlines()[-1].rpartition("MXNetError: ")[2]  # after the stack of C++
+        return failed(OUT_OF_MEMORY if "allocate" in message else f"MXNet: {message}", 1)
 
 
 def build(argv: Optional[Sequence[str]]) -> Work:

@@ -51,6 +51,9 @@ NOT_FLAGS = {"data", "model", "train"}
 OTHERS = {"train": ACTIONS, "launch": (), **dict.fromkeys(("generate", "evaluate", "export", "serve"), ("plugin",))}
 """Flags that are not made from a dataclass."""
 
+NAMES = ("preset", "config", "init_from", "out", "corpus", "plugin", "prefix_file", "token_file", "encoding")
+"""Options that name something, so that an empty text is none of them."""
+
 METAVARS: dict[Any, str] = {bool: "{true,false}", int: "N", float: "X", str: "TEXT", Split: "TRAIN,VALID,TEST"}
 SPECIAL = {
     **{"out": "FOLDER", "plugin": "FILE", "prefix_file": "FILE", "token_file": "FILE"},
@@ -103,6 +106,9 @@ class FlagParser(ArgumentParser):
         for action in self._actions:
             if action.dest in hints:
                 action.metavar = SPECIAL.get(action.dest) or _placeholder(hints[action.dest])
+                if hints[action.dest] == Optional[str]:
+                    # As given: jsonargparse reads an optional text as YAML, to which "#3", "~" and "null" are nothing.
+                    action._typehint = str  # type: ignore[attr-defined]
 
 
 def _placeholder(kind: Any) -> Optional[str]:
@@ -196,9 +202,15 @@ def parse(argv: Optional[Sequence[str]] = None) -> Namespace:
     if command not in COMMANDS and not command.startswith("-"):
         raise ValueError(f"{command!r} is not a command{_closest(command, COMMANDS) or ': ' + ', '.join(COMMANDS)}")
     try:
-        return command_line(command).parse_args(arguments, defaults=False)
+        parsed = command_line(command).parse_args(arguments, defaults=False)
     except ArgumentError as error:
         raise ValueError(_explained(error, command)) from error
+    except OverflowError as error:
+        raise ValueError(f"a number is too large: {error}") from error
+    empty = [name for name, value in vars(parsed[command]).items() if value == "" and name in NAMES]
+    if empty:  # such as a variable of the shell that is not set
+        raise ValueError(f"{empty[0]} must not be empty")
+    return parsed
 
 
 def in_flags(message: str) -> str:

@@ -131,16 +131,19 @@ def saved_corpus(folder: Path, data: DataConfig, state: Mapping[str, Any], vocab
     """
     from ..data.reading import is_stream, is_there
 
-    corpus = data.corpus
+    corpus, recorded = data.corpus, state.get("corpus_path")
     if is_stream(corpus):
         data = replace(data, corpus=str(folder / COPY), encoding="utf-8")
     elif not is_there(corpus):
-        before = state.get("corpus_path")
-        if not isinstance(before, str) or not is_there(before):
-            was = f"; it was at {before} when the run began" if before else ""
+        if not isinstance(recorded, str) or not is_there(recorded):
+            was = f"; it was at {recorded} when the run began" if recorded else ""
             raise FileNotFoundError(f"corpus {corpus}: no such file{was}; give its path: corpus=FILE")
-        data = replace(data, corpus=before)
+        data = replace(data, corpus=recorded)
     text = corpus_of(data, vocab)
+    its_own = corpus == state.get("config", {}).get("corpus")  # another file may have the name in this folder
+    if text.sha256 != state.get("corpus_sha256") and its_own and isinstance(recorded, str) and is_there(recorded):
+        there = corpus_of(replace(data, corpus=recorded), vocab)
+        text = there if there.sha256 == state.get("corpus_sha256") else text
     if text.sha256 != state.get("corpus_sha256"):
         now, then = len(text.train) + len(text.valid) + len(text.test), state.get("corpus_symbols")
         size = "same length, different symbols" if now == then else f"{counted(now, 'symbol')} now"

@@ -12,7 +12,7 @@ from .._util.extras import extra
 from .._util.files import remove_temporary, write_text_atomic
 from .._util.machine import machine, versions
 from .._util.wording import counted
-from ..config import RunConfig, as_yaml, flag, origin, resolve
+from ..config import RunConfig, as_yaml, check_resumed, flag, origin, resolve
 from ..distributed.role import Role
 from ..train.lock import RunLock
 from ..train.reports import EventWriter, trim_metrics
@@ -138,6 +138,7 @@ def prepared(run: RunConfig, given: Mapping[str, Any], workers: Alone) -> tuple[
         sampled = SampledLoss(net, config.loss, config.samples, config.seed, lambda: trainer.optimizer.num_update)
     facts = saved_facts(run, corpus)
     if start:
+        check_resumed(run, start.state["config"])  # the folder's config.yaml may have been edited
         notes += differences(start, facts)
     workers.compare(comparable(facts, start))
     if workers.number:  # worker 0 reports

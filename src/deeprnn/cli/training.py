@@ -17,7 +17,7 @@ from ..config import RunConfig
 from ..distributed.role import Role
 from ..sampling import Sampler
 from ..train.reports import EventWriter, append_metrics, append_row, curves, read_metrics
-from .console import ProgressLine, command, failed, log, one_line
+from .console import ProgressLine, argument, command, failed, log, one_line
 from .options import advice_in_flags, in_flags
 from .runs import generated, parameter_count
 
@@ -77,7 +77,9 @@ class Training:
         from ..train.signals import Signals
 
         config = self.run.train
-        again = f"continue with: {command(*self.command, '--out', str(self.folder), '--resume', *self.plugin_flags)}"
+        again = (
+            f"continue with: {command(*self.command, '--out', argument(self.folder), '--resume', *self.plugin_flags)}"
+        )
         position = self.start.position if self.start else None
         try:
             with self.held, self.events or contextlib.nullcontext(), Signals() as signals:
@@ -261,21 +263,31 @@ class Training:
             curves(metrics, self.folder / "curves.png", title=f"{self.corpus.name}, {shape(self.run)}")
         if best_epoch < metrics[-1]["epoch"] or not self.samples_are_due(best_epoch):
             log(self.samples(best_epoch))
-        part, loss = ("running train", best["train_loss"]) if test_loss is None else ("test", test_loss)
+        losses = {"test": test_loss, "running train": best["train_loss"], "valid": best["valid_loss"]}
+        part, loss = next((part, loss) for part, loss in losses.items() if loss is not None)
         log(f"{part} loss {loss:.4f} nats per token, perplexity {perplexity(loss):.4g}")
         log(f"{seconds:.0f} s of training, {shape(self.run)}; the run is in {self.folder}")
-        log("generate more: " + command("generate", str(self.folder), *self.plugin_flags))
+        log("generate more: " + command("generate", argument(self.folder), *self.plugin_flags))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of all epochs; those of this process are there even where the file is not."""
         own = {report.epoch: asdict(report) for report in self.reports}
-        try:
+        rows: list[dict[str, Any]] = []
+        with contextlib.suppress(OSError, ValueError):
             rows = read_metrics(self.folder / "metrics.jsonl")
-        except (OSError, ValueError):
-            if not own:
-                raise
-            rows = []
-        return list({**{row["epoch"]: row for row in rows}, **own}.values())
+        return list({**{row["epoch"]: row for row in rows}, **own}.values()) or [self.row_of_checkpoint()]
+
+    def row_of_checkpoint(self) -> dict[str, Any]:
+        """What the last checkpoint knows of the metrics, for a run whose file of them is lost."""
+        from ..train import checkpoint
+        from ..train.loop import perplexity
+
+        position = checkpoint.load(self.folder / "checkpoints").position
+        row: dict[str, Any] = {"epoch": position.epoch, "best_epoch": position.best_epoch, "seconds": position.seconds}
+        for part, known in (("train", not len(self.valid)), ("valid", len(self.valid) > 0)):
+            row[f"{part}_loss"] = position.best_loss if known else None
+            row[f"{part}_perplexity"] = perplexity(position.best_loss) if known else None
+        return row
 
     @property
     def plugin_flags(self) -> list[str]:

@@ -7,7 +7,7 @@ line; the help text is the field's entry in the docstring. Values are checked wh
 from .._util.arguments import flag
 from .commands import EvaluateConfig, ExportConfig, GenerateConfig, LaunchConfig, ServeConfig
 from .fields import select, spelled
-from .resolution import OptionsFileError, as_yaml, origin, presets, read_options, read_value, resolve
+from .resolution import OptionsFileError, as_yaml, check_resumed, origin, presets, read_options, read_value, resolve
 from .run import CELLS, DataConfig, ModelConfig, RunConfig, Split, TrainConfig
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Split",
     "TrainConfig",
     "as_yaml",
+    "check_resumed",
     "flag",
     "origin",
     "presets",

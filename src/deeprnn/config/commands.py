@@ -70,7 +70,7 @@ class EvaluateConfig:
         Part of the run's own text to evaluate (default: test).
     corpus
         Evaluate this text instead, from its first to its last symbol, with the run's vocabulary: a name or a path, as
-        for training.
+        for training. With `part`: where the run's own text is now.
     encoding
         Encoding of that text's file.
     per_symbol
@@ -88,8 +88,6 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         check_encoding("encoding", self.encoding)
-        if self.part and self.corpus:
-            raise ValueError(f"part={self.part} is of the run's own text; omit it with corpus={self.corpus}")
 
 
 @dataclass(frozen=True)

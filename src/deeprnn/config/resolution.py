@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ __all__ = [
     "PRESETS",
     "OptionsFileError",
     "as_yaml",
+    "check_resumed",
     "default_folder",
     "origin",
     "presets",
@@ -41,6 +43,9 @@ MAY_CHANGE = (
 )
 """Options that may differ when a run is resumed. (The text may not, but only its SHA-256 matters, not its path.)"""
 
+
+LONGEST = 100
+"""Bytes of a text's name in the name of a folder."""
 
 LARGEST = 1 << 16
 """Bytes of a file of options."""
@@ -153,6 +158,12 @@ def resolve(arguments: Mapping[str, Any]) -> RunConfig:
             f"so it is loaded only if you name it again: plugin={options['plugin']!r}"
         )
     run = RunConfig.from_mapping(options)
+    check_resumed(run, begun)
+    return run if run.out else replace(run, out=default_folder(run))
+
+
+def check_resumed(run: RunConfig, begun: Mapping[str, Any]) -> None:
+    """Raise ValueError for an option that differs from those with which the run was begun, and must not."""
     now, then = run.to_mapping(), RunConfig.from_mapping(begun).to_mapping()
     for name in begun:
         if name not in MAY_CHANGE and now[name] != then[name]:
@@ -160,7 +171,6 @@ def resolve(arguments: Mapping[str, Any]) -> RunConfig:
                 ",".join(map(str, each)) if isinstance(each, list) else each for each in (then[name], now[name])
             )
             raise ValueError(f"resume: the run in {run.out} has {name}={kept}, got {given}")
-    return run if run.out else replace(run, out=default_folder(run))
 
 
 def origin(name: str, arguments: Mapping[str, Any]) -> str:
@@ -170,9 +180,12 @@ def origin(name: str, arguments: Mapping[str, Any]) -> str:
 
 def default_folder(run: RunConfig) -> str:
     """A folder named after the text, the model and the time."""
-    text = re.sub(r"[^\w-]+", "-", Path(run.data.corpus).name.split(".")[0]).strip("-") or "text"
+    text = re.sub(r"[^\w-]+", "-", Path(run.data.corpus).name.split(".")[0]).strip("-")
+    text = text.encode()[:LONGEST].decode(errors="ignore") or "text"
     model = f"{run.model.cell}-{run.model.layers}x{run.model.hidden_size}"
-    return f"runs/{text}-{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = f"runs/{text}-{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    others = (f"{folder}-{number}" for number in itertools.count(2))
+    return next(each for each in itertools.chain([folder], others) if not Path(each).exists())
 
 
 def as_yaml(options: Mapping[str, Any], flow: bool = False) -> str:
@@ -194,9 +207,9 @@ def _sources(arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     sources = {}
     if arguments.get("resume"):
         sources["resume"] = read_options(Path(arguments["out"]) / "config.yaml")
-    if arguments.get("preset"):
+    if arguments.get("preset") is not None:
         sources["preset"] = read_options(PRESETS / f"{check_choice('preset', arguments['preset'], presets())}.yaml")
-    if arguments.get("config"):
+    if arguments.get("config") is not None:
         sources["config"] = read_options(Path(arguments["config"]))
     sources["arguments"] = {name: value for name, value in arguments.items() if name not in ACTIONS}
     return sources

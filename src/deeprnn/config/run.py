@@ -14,6 +14,9 @@ from .fields import check_fields, select
 __all__ = ["CELLS", "DataConfig", "ModelConfig", "RunConfig", "Split", "TrainConfig"]
 
 CELLS = ("rnn", "gru", "lstm")
+
+MOST_THREADS = 1024
+"""With many more, MXNet ends the process."""
 """The built-in cells. Listed here as well as in `models.language_model`, so that a configuration can be checked before
 MXNet is loaded."""
 
@@ -280,6 +283,10 @@ class TrainConfig:
         for name in ("clip", "checkpoint_minutes"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if not 1e-37 < self.lr < 3.4e38:  # MXNet's operators take it in float32
+            raise ValueError(f"lr must be between 1e-37 and 3.4e38, got {self.lr}")
+        if self.threads > MOST_THREADS:
+            raise ValueError(f"threads must be at most {MOST_THREADS}, got {self.threads}")
         if self.seed >= 2**31:  # mx.random.seed takes 32 bits with a sign
             raise ValueError(f"seed must be below 2147483648, got {self.seed}")
 

@@ -152,7 +152,7 @@ def _fetched(name: str, path: Path) -> list[str]:
 def cache_folder() -> Path:
     """Folder of the downloads: $DEEPRNN_CACHE, or this system's folder for caches (~/.cache/deeprnn on Linux)."""
     given = os.environ.get("DEEPRNN_CACHE")
-    return Path(given).expanduser() if given else user_cache_path("deeprnn")
+    return Path(os.path.expanduser(given)) if given else user_cache_path("deeprnn")
 
 
 def _size(path: Path) -> int:

@@ -184,12 +184,15 @@ def expanded(corpus: str) -> list[str]:
     if _is_one(corpus):
         return [corpus]
     if "," in corpus:
-        texts = [text for part in corpus.split(",") for text in expanded(part)]
+        parts = [part.strip() for part in corpus.split(",")]
+        if not all(parts):
+            raise ValueError(f"corpus {corpus!r} has nothing between two commas, or at an end")
+        texts = [text for part in parts for text in expanded(part)]
         stream = next(filter(is_stream, texts), None)
         if stream:
             raise ValueError(f"corpus {corpus}: {stream} is a stream, which cannot be one of several texts")
         return texts
-    pattern = str(Path(corpus).expanduser())
+    pattern = os.path.expanduser(corpus)
     if not glob.has_magic(pattern):
         return [corpus]
     found = sorted(path for path in glob.glob(pattern, recursive=True) if not Path(path).is_dir())
@@ -203,7 +206,7 @@ def _is_named(corpus: str) -> bool:
 
 
 def _is_one(corpus: str) -> bool:
-    return _is_named(corpus) or is_stream(corpus) or Path(corpus).expanduser().exists()
+    return _is_named(corpus) or is_stream(corpus) or Path(os.path.expanduser(corpus)).exists()
 
 
 def is_stream(corpus: str) -> bool:
@@ -214,17 +217,17 @@ def is_stream(corpus: str) -> bool:
 def is_there(corpus: str) -> bool:
     """Whether each text of a corpus is a name, or a file that exists."""
     try:
-        return all(_is_named(text) or Path(text).expanduser().exists() for text in expanded(corpus))
+        return all(_is_named(text) or Path(os.path.expanduser(text)).exists() for text in expanded(corpus))
     except FileNotFoundError:
         return False
 
 
 def text_path(corpus: str) -> Optional[Path]:
     """The absolute path of a corpus that is a file or a pattern, several separated by commas; None for others."""
-    parts = [corpus] if _is_one(corpus) else corpus.split(",")
+    parts = [corpus] if _is_one(corpus) else [part.strip() for part in corpus.split(",")]
     if any(map(is_stream, parts)) or all(map(_is_named, parts)):
         return None
-    return Path(",".join(part if _is_named(part) else str(Path(part).expanduser().absolute()) for part in parts))
+    return Path(",".join(part if _is_named(part) else str(Path(os.path.expanduser(part)).absolute()) for part in parts))
 
 
 def _pydoc() -> str:
@@ -236,7 +239,7 @@ def _pydoc() -> str:
 
 
 def _existing(corpus: str) -> Path:
-    path = Path(corpus).expanduser()
+    path = Path(os.path.expanduser(corpus))
     if "\0" in corpus:
         raise ValueError("corpus must be a name or a path, got one with a zero byte")
     if path.is_dir():

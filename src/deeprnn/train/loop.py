@@ -238,7 +238,8 @@ def evaluate(
         if len(losses) > IN_FLIGHT:
             losses[-1 - IN_FLIGHT][1].wait_to_read()
     tokens = sum(count for count, _ in losses)
-    return sum(count * float(loss.asscalar()) for count, loss in losses) / tokens if tokens else None
+    total = sum(count * float(loss.asscalar()) for count, loss in losses)
+    return max(total, 0.0) / tokens if tokens else None  # rounding can give -1e-6 where nothing is a surprise
 
 
 def _validated(

@@ -73,6 +73,8 @@ class Position:
                 continue
             value = math.inf if each.name == "best_loss" and plain[each.name] is None else plain[each.name]
             kinds = (int,) if each.type == "int" else (int, float)
+            if each.name in ("best_loss", "loss_sum") and isinstance(value, float) and -1 < value < 0:
+                value = 0.0  # a rounding error, in a checkpoint of an earlier version
             if type(value) not in kinds or not value >= 0:
                 raise ValueError(f"{each.name} must be a number of at least 0, got {value!r}")
             values[each.name] = value

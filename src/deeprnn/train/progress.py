@@ -201,7 +201,7 @@ class Progress:
             if not math.isfinite(value):
                 raise Diverged(divergence(f"the {name} is {value} at", step, self._position.epoch + 1, self._config))
         self._position.tokens += tokens
-        self._position.loss_sum += loss * tokens
+        self._position.loss_sum += max(loss, 0.0) * tokens  # in float32 that of a text without surprises is -1e-6
         self._position.norm_sum += norm
 
 
