@@ -182,7 +182,6 @@ def test_bad_input(bad, capsys, line, expected):
         ("generate trained --layers 5", "unrecognized arguments: --layers 5 (a flag of deeprnn train)"),
         ("train --temperature 1", "unrecognized arguments: --temperature 1 (a flag of deeprnn generate)"),
         ("train --part test", "unrecognized arguments: --part test (a flag of deeprnn evaluate)"),
-        ("evaluate trained --part test --corpus ducks.txt", "--part test is of the run's own text; omit it with --cor"),
         ("evaluate trained --corpus empty.txt", "--corpus empty.txt: the file is empty"),
         ("evaluate trained --corpus one.txt", "--corpus one.txt is too short: 1 symbol, and 2 are needed"),
         (

@@ -375,7 +375,6 @@ async function begin() {
     select.replaceChildren(...models.map((name) => element("option", { value: name, text: name })));
   }
   $("compare-field").hidden = models.length < 2;
-  if (!$("key").hidden) say("status", word("hint"));
   $("key").hidden = true;
   $("key-status").textContent = "";
   if (recall().has("seed")) await write(); // somebody's link: it shows their text
@@ -384,7 +383,11 @@ async function begin() {
 function attempt(action, status) {
   return (event) => {
     event?.preventDefault();
-    Promise.resolve(action()).catch((error) => error.name === "AbortError" || say(status, error.message, true));
+    Promise.resolve(action()).catch((error) => {
+      if (error.name === "AbortError") return;
+      if ($("key").hidden) say(status, error.message, true);
+      else if (sessionStorage.getItem("token")) say("key-status", error.message, true); // else nobody has tried yet
+    });
   };
 }
 
@@ -413,7 +416,7 @@ addEventListener("DOMContentLoaded", () => {
   $("key").addEventListener("submit", attempt(() => {
     sessionStorage.setItem("token", $("token").value.trim());
     return begin();
-  }, "key-status"));
+  }, "status"));
   $("stop").addEventListener("click", stop);
   $("copy").addEventListener("click", () => copy(texts.map((text) => text.whole).join("\n\n"), "copied"));
   $("link").addEventListener("click", () => copy(location.href, "linked"));
