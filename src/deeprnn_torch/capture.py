@@ -26,12 +26,13 @@ def recorded(net: nn.Module, step: Callable[[], Any], device: torch.device) -> C
     """`step` of a network in inference, a function of tensors whose memory does not change, to be called repeatedly."""
 
     def work() -> Any:
-        training = net.training
+        if not net.training:
+            return step()
         net.eval()
         try:
             return step()
         finally:
-            net.train(training)
+            net.train()
 
     if device.type != "cuda":
         return work

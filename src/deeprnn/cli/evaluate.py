@@ -48,8 +48,9 @@ def build_evaluate(given: Mapping[str, Any]) -> Callable[[], int]:
 
     opened = open_model(Path(given["model"]), config.runtime, given.get("plugin"))
     data, vocab = opened.data, opened.vocab
-    if config.corpus and not config.part:
-        corpus = load_corpus(config.corpus, encoding=config.encoding, split=(0, 0, 1), unit=opened.unit, vocab=vocab)
+    another = None if config.part else config.corpus  # with a part it is the run's own text, wherever it is now
+    if another:
+        corpus = load_corpus(another, encoding=config.encoding, split=(0, 0, 1), unit=opened.unit, vocab=vocab)
         ids, title = corpus.test, corpus.name
     else:
         if data is None:
@@ -65,12 +66,12 @@ def build_evaluate(given: Mapping[str, Any]) -> Callable[[], int]:
     sizes = data or DataConfig()
     batches = Batches(ids, sizes.batch_size, sizes.seq_len, keep_last=True)
     if not len(batches):
-        if not config.part and config.corpus:
+        if another:
             raise ValueError(f"corpus {corpus.name} is too short: {counted(len(ids), 'symbol')}, and 2 are needed")
         raise ValueError(f"part={title} has no text: the run has split={sizes.split}")
 
     def work() -> int:
-        if config.corpus and not config.part:
+        if another:
             for note in corpus.notes:
                 print(note, file=sys.stderr)
         positions = batches.positions() if config.per_symbol else None

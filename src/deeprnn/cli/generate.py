@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 from ..config import GenerateConfig, select
 from ..sampling import Sampler, generators, new_seed
-from .runs import prefix_ids, use_threads
+from .runs import is_utf8, prefix_ids, use_threads
 
 __all__ = ["build_generate"]
 
@@ -54,8 +54,8 @@ def build_generate(given: Mapping[str, Any]) -> Callable[[], int]:
         if config.json:
             rows = [{"text": text.text, "stopped": bool(text.stopped)} for text in texts]
             about = {"runtime": opened.runtime, "prefix": prefix, "seed": None if config.beam else seed}
-            wide = str(sys.stdout.encoding).lower().replace("-", "") == "utf8"  # any other may lack characters
-            print(json.dumps({**about, "samples": rows}, ensure_ascii=not wide), flush=True)
+            lacking = not is_utf8(str(sys.stdout.encoding))  # any other encoding may lack characters
+            print(json.dumps({**about, "samples": rows}, ensure_ascii=lacking), flush=True)
         else:
             print("" if shown_at_once else "\n\n".join(text.text for text in texts), flush=True)
         return 0

@@ -33,6 +33,7 @@ __all__ = [
     "devices",
     "generated",
     "holds_a_run",
+    "is_utf8",
     "language_model",
     "open_run",
     "parameter_count",
@@ -141,7 +142,13 @@ def saved_corpus(folder: Path, data: DataConfig, state: Mapping[str, Any], vocab
         data = replace(data, corpus=recorded)
     text = corpus_of(data, vocab)
     its_own = corpus == state.get("config", {}).get("corpus")  # another file may have the name in this folder
-    if text.sha256 != state.get("corpus_sha256") and its_own and isinstance(recorded, str) and is_there(recorded):
+    if (
+        text.sha256 != state.get("corpus_sha256")
+        and its_own
+        and isinstance(recorded, str)
+        and recorded != str(text.path)
+        and is_there(recorded)
+    ):
         there = corpus_of(replace(data, corpus=recorded), vocab)
         text = there if there.sha256 == state.get("corpus_sha256") else text
     if text.sha256 != state.get("corpus_sha256"):
@@ -272,9 +279,14 @@ def generated(
     return decode(vocab, ids + added if prefix else added, unit)
 
 
+def is_utf8(encoding: str) -> bool:
+    """Whether this is a name of UTF-8."""
+    return encoding.lower().replace("-", "") == "utf8"
+
+
 def _terminal() -> str:
     """A hint for a prefix with unknown symbols if the terminal's encoding is not UTF-8."""
     encoding = locale.getpreferredencoding(False)
-    if encoding.lower().replace("-", "") == "utf8":
+    if is_utf8(encoding):
         return ""
     return f" (LANG or LC_ALL sets the encoding of this terminal to {encoding}; should it be UTF-8?)"

@@ -14,11 +14,11 @@ from .fields import check_fields, select
 __all__ = ["CELLS", "DataConfig", "ModelConfig", "RunConfig", "Split", "TrainConfig"]
 
 CELLS = ("rnn", "gru", "lstm")
+"""The built-in cells. Listed here as well as in `models.language_model`, so that a configuration can be checked before
+MXNet is loaded."""
 
 MOST_THREADS = 1024
 """With many more, MXNet ends the process."""
-"""The built-in cells. Listed here as well as in `models.language_model`, so that a configuration can be checked before
-MXNet is loaded."""
 
 
 def check_cell(cell: str) -> None:

@@ -201,12 +201,17 @@ def expanded(corpus: str) -> list[str]:
     return found
 
 
+def _path(corpus: str) -> Path:
+    """The path of a file, with the home folder for ``~``; a name such as ``~x`` stays if there is no such user."""
+    return Path(os.path.expanduser(corpus))
+
+
 def _is_named(corpus: str) -> bool:
     return corpus == BUILT_IN or corpus in DOWNLOADS
 
 
 def _is_one(corpus: str) -> bool:
-    return _is_named(corpus) or is_stream(corpus) or Path(os.path.expanduser(corpus)).exists()
+    return _is_named(corpus) or is_stream(corpus) or _path(corpus).exists()
 
 
 def is_stream(corpus: str) -> bool:
@@ -217,7 +222,7 @@ def is_stream(corpus: str) -> bool:
 def is_there(corpus: str) -> bool:
     """Whether each text of a corpus is a name, or a file that exists."""
     try:
-        return all(_is_named(text) or Path(os.path.expanduser(text)).exists() for text in expanded(corpus))
+        return all(_is_named(text) or _path(text).exists() for text in expanded(corpus))
     except FileNotFoundError:
         return False
 
@@ -227,7 +232,7 @@ def text_path(corpus: str) -> Optional[Path]:
     parts = [corpus] if _is_one(corpus) else [part.strip() for part in corpus.split(",")]
     if any(map(is_stream, parts)) or all(map(_is_named, parts)):
         return None
-    return Path(",".join(part if _is_named(part) else str(Path(os.path.expanduser(part)).absolute()) for part in parts))
+    return Path(",".join(part if _is_named(part) else str(_path(part).absolute()) for part in parts))
 
 
 def _pydoc() -> str:
@@ -239,7 +244,7 @@ def _pydoc() -> str:
 
 
 def _existing(corpus: str) -> Path:
-    path = Path(os.path.expanduser(corpus))
+    path = _path(corpus)
     if "\0" in corpus:
         raise ValueError("corpus must be a name or a path, got one with a zero byte")
     if path.is_dir():

@@ -199,12 +199,14 @@ def _shown_by(values: Mapping[str, Any], source: str, tied: Optional[bool] = Non
     if prefix:
         vocab_size, _ = shape("decoder.weight")
         if "embedding.weight" in values:
-            tied = False
-        elif tied is None and inputs == hidden_size == vocab_size:
-            raise ValueError(f"{source} fits a tied embedding as well as one-hot inputs: give tied=True or tied=False")
-        elif tied is None:
-            tied = inputs == hidden_size
-        embedding = shape("embedding.weight")[1] if "embedding.weight" in values else hidden_size if tied else 0
+            tied, embedding = False, shape("embedding.weight")[1]
+        else:
+            if tied is None and inputs == hidden_size == vocab_size:
+                raise ValueError(
+                    f"{source} fits a tied embedding as well as one-hot inputs: give tied=True or tied=False"
+                )
+            tied = inputs == hidden_size if tied is None else tied
+            embedding = hidden_size if tied else 0
         sizes = {"vocab_size": vocab_size, "embedding_size": embedding, "tied": tied}
         return {"architectures": ["LanguageModel"], "cell": kind, **found, **sizes}
     found.update(input_size=inputs, bidirectional=f"{prefix}weight_ih_l0_reverse" in values)

@@ -280,9 +280,8 @@ def make_trainer(net: Any, config: TrainConfig, steps: int, kvstore: Any = None)
     options = {"learning_rate": config.lr, "lr_scheduler": learning_rate_schedule(config, steps), "wd": 0.0}
     optimizer = mx.optimizer.create(config.optimizer, **options)
     if not mx.context.num_gpus():
-        optimizer.aggregate_num = (
-            0  # on a CPU SGD's operator for several parameters takes twice as long as one for each
-        )
+        # On a CPU SGD's operator for several parameters takes twice as long as one for each.
+        optimizer.aggregate_num = 0
     # Gradients are clipped between their reduction and the update, so the key-value store must not do the update.
     store = kvstore or config.kvstore
     trainer = gluon.Trainer(net.collect_params(), optimizer, kvstore=store, update_on_kvstore=False)
